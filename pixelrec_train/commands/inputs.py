@@ -1,0 +1,48 @@
+"""What training and evaluation read in common: two CSV files become sequences, splits and token ids."""
+
+from dataclasses import dataclass
+
+from pixelrec_train.config import existing_file
+from pixelrec_train.data import interactions, item_text
+from pixelrec_train.data.interactions import Interactions, Split
+from pixelrec_train.data.item_text import ItemText
+
+
+@dataclass(frozen=True)
+class Inputs:
+    interactions: Interactions
+    split: Split
+    item_text: ItemText
+
+    def describe(self):
+        """Lines for the log: what was read and how it was split."""
+        split = self.split
+        cold = int((split.train_counts == 0).sum())
+        return [
+            f"data: {self.interactions.summary()}",
+            f"split: {len(split.windows):,} training windows, {len(split.valid):,} validation and "
+            f"{len(split.test):,} test users; {cold:,} items are cold (in no training window)",
+            f"text: {self.item_text.summary()}",
+        ]
+
+    def facts(self):
+        """For run.json: fingerprints and sizes of what was trained on."""
+        return {
+            "data": {
+                "interactions": self.interactions.fingerprint,
+                "item_text": self.item_text.fingerprint,
+                "users": self.interactions.num_users,
+                "items": self.interactions.num_items,
+                "training_windows": len(self.split.windows),
+                "unusable_rows": self.interactions.unusable,
+            }
+        }
+
+
+def read_inputs(config):
+    """config: interaction_data, text_data, the text settings, max_seq_length, item_model_dir, cache_dir."""
+    existing_file(config.interaction_data, "--interaction_data")
+    existing_file(config.text_data, "--text_data")
+    read = interactions.read(config.interaction_data, config.cache_dir)
+    split = interactions.leave_last_two_out(read, config.max_seq_length)
+    return Inputs(read, split, item_text.read(read, config))

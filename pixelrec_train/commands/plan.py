@@ -1,0 +1,43 @@
+"""What a run is going to do, in numbers, before it does it."""
+
+from pixelrec_train.config import as_text
+
+
+def describe_plan(config, inputs, model, resolved, world_size):
+    """Lines for --dry_run and for the top of every log."""
+    per_window = config.negatives_per_window(world_size)
+    batch = config.per_device_train_batch_size * world_size
+    micro_batches = -(-len(inputs.split.windows) // batch)
+    steps = -(-micro_batches // config.gradient_accumulation_steps)
+    parameters = [
+        sum(p.numel() for p in m.parameters() if p.requires_grad) for m in (model.item_llm, model.user_llm)
+    ]
+    stage = resolved["zero_optimization"]["stage"]
+    total = sum(parameters)
+    per_rank = state_gib(total, 2 if config.bf16 else 4, stage, world_size)
+    return [
+        *inputs.describe(),
+        f"item_llm: {parameters[0]:,} trained parameters, {model.item_llm.way}; text from "
+        f"{as_text(config.text_keys)}",
+        f"user_llm: {parameters[1]:,} trained parameters, {config.max_seq_length - 1} items of history",
+        f"batch: {batch} windows x {config.gradient_accumulation_steps} per step over {world_size} ranks; "
+        f"pool {batch * per_window:,} negatives ({per_window} per window)",
+        f"steps: {steps:,} per epoch x {config.num_train_epochs} epochs = "
+        f"{steps * config.num_train_epochs:,}",
+        f"engine: ZeRO-{stage}, {'bf16' if config.bf16 else 'fp32'}, about {per_rank:.1f} GiB of weights, "
+        "gradients "
+        f"and optimizer state per rank, activations besides",
+    ]
+
+
+def state_gib(parameters, bytes_per_weight, stage, world_size):
+    """Memory of weights, gradients and optimizer state per rank, as ZeRO shards them (arXiv:1910.02054).
+
+    The optimizer holds an fp32 master copy and two Adam moments: 12 bytes a parameter.
+    """
+    weights = gradients = parameters * bytes_per_weight
+    optimizer = parameters * 12
+    weights /= world_size if stage >= 3 else 1
+    gradients /= world_size if stage >= 2 else 1
+    optimizer /= world_size if stage >= 1 else 1
+    return (weights + gradients + optimizer) / 2**30

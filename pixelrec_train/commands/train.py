@@ -1,0 +1,185 @@
+"""Train a two-tower HLLM, judge it on validation after every epoch and on test at the end.
+
+The only place where data, model, task, engine and evaluation meet.
+"""
+
+import contextlib
+import faulthandler
+import os
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pixelrec_train import distributed, run_directory
+from pixelrec_train.commands.inputs import read_inputs
+from pixelrec_train.commands.plan import describe_plan
+from pixelrec_train.config import TrainConfig, parse_args
+from pixelrec_train.data.collate import TwoTowerCollator
+from pixelrec_train.data.dataset import HistoryDataset
+from pixelrec_train.data.loader import Loader
+from pixelrec_train.data.negatives import NegativeSampler
+from pixelrec_train.engine import checkpoint, ds_config, loop
+from pixelrec_train.engine.build import build_engine
+from pixelrec_train.engine.state import TrainState
+from pixelrec_train.engine.weights import load_weights, whole
+from pixelrec_train.errors import InputError, speak_plainly
+from pixelrec_train.evaluation import metrics
+from pixelrec_train.evaluation.index import import_faiss
+from pixelrec_train.evaluation.report import draw_curves, table_rows, write_table
+from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
+from pixelrec_train.evaluation.validation_loss import ValidationLoss
+from pixelrec_train.model.backbone import check_vocabulary
+from pixelrec_train.model.hllm_model import HLLMModel
+from pixelrec_train.runlog import RunLog, log_path, show_under_tensorboard
+from pixelrec_train.tasks.two_tower import TwoTowerTask
+
+
+@speak_plainly
+def main(argv=None):
+    config = parse_args(TrainConfig, argv)
+    faulthandler.enable()
+    if config.dry_run:
+        run_directory.check_free(config.output_dir, config.overwrite)
+        inputs, model, resolved = prepare(config, config.dry_run)
+        print("\n".join(describe_plan(config, inputs, model, resolved, config.dry_run)))
+        return
+    distributed.initialise(config.collective_timeout_minutes)
+    try:
+        with claimed_directory(config):
+            run(config)
+    finally:
+        distributed.finish()
+
+
+def run(config):
+    """One whole run, on every rank."""
+    inputs, model, resolved = prepare(config, distributed.world_size())
+    log = open_log(config, resolved, inputs)
+    for line in describe_plan(config, inputs, model, resolved, distributed.world_size()):
+        log.note(line)
+
+    if config.gradient_checkpointing:
+        model.enable_checkpointing()
+    loader = build_loader(config, inputs)
+    steps_per_epoch = -(-len(loader) // config.gradient_accumulation_steps)
+    state = TrainState(total_steps=steps_per_epoch * config.num_train_epochs)
+    engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
+    loop.train(engine, loader, [lambda: validate(engine.module, inputs, config)], state, config, log)
+    finish(engine, inputs, state, config, log)
+    log.close()
+
+
+def prepare(config, world_size):
+    """Everything that can be wrong with the input is found here, before a single step."""
+    seed_everything(config.seed)
+    if config.retrieval == "faiss":
+        import_faiss()
+    inputs = read_inputs(config)
+    model = HLLMModel.from_pretrained_towers(config)
+    check_vocabulary(model.item_llm.backbone, inputs.item_text, config.item_model_dir)
+    width = model.item_llm.backbone.config.hidden_size
+    return inputs, model, ds_config.resolve(config, world_size, width)
+
+
+def build_loader(config, inputs):
+    per_window = config.negatives_per_window(distributed.world_size())
+    sampler = NegativeSampler(inputs.split.train_counts, per_window, config.max_seq_length, config.seed)
+    return Loader(
+        HistoryDataset(inputs.interactions, inputs.split),
+        TwoTowerCollator(inputs.item_text, sampler, config.max_seq_length),
+        config.per_device_train_batch_size,
+        config.seed,
+        config.dataloader_num_workers,
+    )
+
+
+def validate(task, inputs, config):
+    """Validation figures of the current weights: recall, ndcg, mrr, the same for cold targets, valid_loss."""
+    model, split, world_size = task.model, inputs.split, distributed.world_size()
+    catalogue = encode_catalogue(model.item_llm, inputs.item_text, config.eval_tokens)
+    pool_size = config.negatives_per_window(world_size) * config.per_device_train_batch_size * world_size
+    with whole([model.logit_scale]):
+        logit_scale = model.logit_scale.detach().clone()
+    loss = ValidationLoss(
+        catalogue, logit_scale, split.train_counts, pool_size, config.nce_thres, config.seed
+    )
+    ranks, mean_loss = rank_held_out(model, catalogue, split.valid, config, config.max_seq_length, loss)
+    cold = split.train_counts[split.valid.target] == 0
+    cold_figures = {f"cold_{k}": v for k, v in metrics.figures(ranks[cold], config.topk).items()}
+    return {"valid_loss": mean_loss} | metrics.figures(ranks, config.topk) | cold_figures
+
+
+def finish(engine, inputs, state, config, log):
+    """Judge the best model on the test split beside popularity, and leave table and curves."""
+    run, test = Path(config.output_dir), inputs.split.test
+    model = engine.module.model
+    if state.best_epoch != state.epoch:
+        load_weights(model, HLLMModel.load(run / checkpoint.BEST))
+    engine.eval()
+    catalogue = encode_catalogue(model.item_llm, inputs.item_text, config.eval_tokens)
+    ranks, _ = rank_held_out(model, catalogue, test, config, config.max_seq_length)
+    if distributed.rank() == 0:
+        rows = table_rows({"two_tower": ranks}, test, inputs.split.train_counts, config)
+        note = (
+            f"Test = last item of each user, {inputs.interactions.num_items:,} candidates, "
+            f"{'seen items left in' if config.keep_seen else 'seen items removed'}, "
+            f"best epoch {state.best_epoch} by validation {loop.BEST_BY}; "
+            f"± is half the width of the 95 % bootstrap interval."
+        )
+        log.block(f"\n{write_table(run, rows, config.topk, note)}\n{note}\n")
+        draw_curves(run)
+        log.block(f"Files in {run}/: table.md, table.json, curves.png, metrics.jsonl, best_model/")
+    distributed.barrier()
+    log.note(
+        f"done: {state.step} steps, best epoch {state.best_epoch}, {loop.BEST_BY} {state.best_score:.4f}"
+    )
+
+
+def open_log(config, resolved, inputs):
+    """Write down what runs, then open the log."""
+    run = Path(config.output_dir)
+    if distributed.rank() == 0:
+        run_directory.record_start(
+            run, config, resolved, {"ranks": distributed.world_size()} | inputs.facts()
+        )
+        shutil.rmtree(tensorboard_dir(config), ignore_errors=True)  # curves of the run this one replaces
+        show_under_tensorboard(config.logging_dir)
+    distributed.barrier()
+    log = RunLog(log_path(config.logging_dir), run / "metrics.jsonl", tensorboard_dir(config))
+    log.note(
+        f"start: {distributed.world_size()} ranks on {distributed.device().type}, "
+        f"{torch.get_num_threads()} threads each; process {os.getpid()}; run directory {run}"
+    )
+    return log
+
+
+def tensorboard_dir(config):
+    """Each run has its own curves: logs/pixelrec/<name of output_dir>."""
+    return Path(config.logging_dir) / Path(config.output_dir).name
+
+
+@contextlib.contextmanager
+def claimed_directory(config):
+    """Rank 0 holds the run directory; when it cannot, all ranks stop with its reason."""
+    with contextlib.ExitStack() as stack:
+        problem = None
+        if distributed.rank() == 0:
+            try:
+                run_directory.check_free(config.output_dir, config.overwrite)
+                stack.enter_context(run_directory.lock(config.output_dir))
+                run_directory.clear(config.output_dir)
+            except InputError as error:
+                problem = str(error)
+        problem = distributed.from_first_rank(problem)
+        if problem:
+            raise InputError(problem)
+        yield
+
+
+def seed_everything(seed):
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

@@ -1,0 +1,56 @@
+"""Arrays computed once and memory-mapped ever after, shared by all ranks and workers of a machine."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from pixelrec_train import distributed
+
+
+def cached(cache_dir, kind, fingerprint, build):
+    """Load <cache_dir>/<kind>-<fingerprint>/, building it first when it is not there.
+
+    Args:
+        fingerprint: names the inputs; another input is another directory, so nothing goes stale.
+        build: () -> (arrays, facts): a dict of numpy arrays and a dict JSON can hold.
+
+    Returns:
+        ({name: read-only memory-mapped array}, facts)
+    """
+    directory = Path(cache_dir) / f"{kind}-{fingerprint}"
+    with distributed.first_rank_first():
+        if not (directory / "facts.json").is_file():  # written last: its presence means complete
+            write(directory, *build())
+    facts = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
+    arrays = {path.stem: np.load(path, mmap_mode="r") for path in directory.glob("*.npy")}
+    return arrays, facts
+
+
+def write(directory, arrays, facts):
+    """Build beside and move into place, so that a killed build is never mistaken for a cache."""
+    partial = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    for name, array in arrays.items():
+        np.save(partial / f"{name}.npy", array)
+    (partial / "facts.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+    if directory.exists():  # an incomplete leftover
+        shutil.rmtree(directory)
+    os.replace(partial, directory)
+
+
+def fingerprint(*parts):
+    """16 hex digits that name the inputs: files by their content, everything else by its repr."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        if isinstance(part, Path):
+            with open(part, "rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        else:
+            digest.update(repr(part).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()

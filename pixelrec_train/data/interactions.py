@@ -1,0 +1,170 @@
+"""Who took which item when: a CSV becomes every user's items, oldest first, and three splits of them.
+
+Users and items are numbered from 0 in the order of their first row. All users' items lie in one flat
+array; a stretch of one user's items is a pair (start, end) into it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pixelrec_train.data.cache import cached, fingerprint
+from pixelrec_train.data.tables import read_columns
+from pixelrec_train.errors import InputError
+
+COLUMNS = ("item_id", "user_id", "timestamp")
+UNITS = {1e17: 1e9, 1e14: 1e6, 1e11: 1e3}  # above this a timestamp is in ns, us, ms; per second
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """items[offsets[u]:offsets[u + 1]] are user u's items, oldest first."""
+
+    items: np.ndarray  # [R] int32
+    offsets: np.ndarray  # [U + 1] int64
+    item_ids: list[str]  # the CSV's id of item i; the catalogue is exactly these items
+    user_ids: list[str]
+    unusable: dict[str, int]  # why rows were left out -> how many
+    fingerprint: str
+
+    @property
+    def num_items(self):
+        return len(self.item_ids)
+
+    @property
+    def num_users(self):
+        return len(self.user_ids)
+
+    def summary(self):
+        text = f"{self.num_users:,} users, {self.num_items:,} items, {len(self.items):,} interactions"
+        if self.unusable:
+            text += "; left out: " + ", ".join(f"{n:,} rows {why}" for why, n in self.unusable.items())
+        return text
+
+
+def read(path, cache_dir):
+    """Read an interaction CSV (or its cache).
+
+    Rows are sorted by (timestamp, row of the file), so ties keep the file's order. Timestamps may be
+    seconds, milliseconds, microseconds or nanoseconds, whole or not. Rows without an id or with an
+    unreadable timestamp are left out and counted.
+
+    Raises:
+        InputError: a column is missing, or no row is usable.
+    """
+    mark = fingerprint("interactions 1", Path(path))
+    arrays, facts = cached(cache_dir, "interactions", mark, lambda: build(path))
+    return Interactions(**arrays, **facts, fingerprint=mark)
+
+
+def build(path):
+    table = read_columns(path, COLUMNS)
+    with np.errstate(all="ignore"):
+        seconds = pd.to_numeric(table["timestamp"], errors="coerce").to_numpy(np.float64)
+    reasons = {
+        "without item_id": (table["item_id"].str.strip() == "").to_numpy(),
+        "without user_id": (table["user_id"].str.strip() == "").to_numpy(),
+        "with an unreadable timestamp": ~np.isfinite(seconds),
+    }
+    unusable, usable = {}, np.ones(len(table), bool)
+    for why, rows in reasons.items():
+        unusable[why] = int((rows & usable).sum())
+        usable &= ~rows
+    if not usable.any():
+        raise InputError(
+            f"{path} has no usable row among {len(table):,}: it needs {', '.join(COLUMNS)} in each."
+        )
+
+    seconds = seconds[usable]
+    magnitude = np.abs(seconds)
+    for above, per_second in UNITS.items():
+        unit = magnitude > above
+        seconds[unit] /= per_second
+        magnitude[unit] = 0
+    items, item_ids = pd.factorize(table["item_id"][usable])
+    users, user_ids = pd.factorize(table["user_id"][usable])
+    by_time = np.argsort(seconds, kind="stable")
+    order = by_time[np.argsort(users[by_time], kind="stable")]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(users))])
+    arrays = {"items": items[order].astype(np.int32), "offsets": offsets.astype(np.int64)}
+    facts = {
+        "item_ids": list(item_ids),
+        "user_ids": list(user_ids),
+        "unusable": {why: n for why, n in unusable.items() if n},
+    }
+    return arrays, facts
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One target per user, and everything the user took before it."""
+
+    users: np.ndarray  # [E]
+    start: np.ndarray  # [E] history = items[start:end]
+    end: np.ndarray  # [E]
+    target: np.ndarray  # [E] item
+    items: np.ndarray  # the flat array of Interactions
+
+    def __len__(self):
+        return len(self.users)
+
+    def history(self, e):
+        return self.items[self.start[e] : self.end[e]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training windows and the two held-out items of every user."""
+
+    windows: np.ndarray  # [Wn, 2] start, end into the flat items
+    train_counts: np.ndarray  # [num_items] occurrences in the windows; 0 = a cold item
+    valid: HeldOut
+    test: HeldOut
+
+
+def leave_last_two_out(interactions, max_seq_length):
+    """Last item = test target, second-last = validation target, the rest = training.
+
+    Training items of a user are cut into windows of max_seq_length from the end, so a remainder falls
+    off the oldest side; a user with fewer has one shorter window. Windows of one item teach nothing and
+    are left out, and so are held-out targets without any history.
+
+    Source: HLLM (arXiv:2409.12740), as its code does it, data_split=True.
+
+    Raises:
+        InputError: no user has the four items a training step needs.
+    """
+    items, start, stop = interactions.items, interactions.offsets[:-1], interactions.offsets[1:]
+    users = np.arange(interactions.num_users)
+    split = {}
+    for name, held_back in (("valid", 2), ("test", 1)):
+        end = stop - held_back
+        kept = end > start  # at least one item of history
+        split[name] = HeldOut(users[kept], start[kept], end[kept], np.asarray(items[end[kept]]), items)
+
+    windows = cut_windows(start, np.maximum(stop - 2, start), max_seq_length)
+    if not len(windows):
+        raise InputError(
+            f"no user has 4 interactions, the least that leaves a training pair after two items are held out "
+            f"({interactions.summary()})."
+        )
+    covered = np.zeros(
+        len(items) + 1, np.int64
+    )  # windows do not overlap: +1 where one starts, -1 where it ends
+    np.add.at(covered, windows[:, 0], 1)
+    np.add.at(covered, windows[:, 1], -1)
+    counts = np.bincount(items[np.cumsum(covered)[:-1] > 0], minlength=interactions.num_items)
+    return Split(windows, counts, **split)
+
+
+def cut_windows(start, stop, size):
+    """[U] stretches -> [Wn, 2] windows of `size` items, the last ending at `stop`; shorter only if alone."""
+    length = stop - start
+    per_user = np.maximum(length // size, 1)
+    user = np.repeat(np.arange(len(start)), per_user)
+    nth_from_end = np.repeat(np.cumsum(per_user), per_user) - 1 - np.arange(len(user))
+    end = stop[user] - nth_from_end * size
+    windows = np.stack([np.maximum(end - size, start[user]), end], axis=1)
+    return windows[windows[:, 1] - windows[:, 0] >= 2]

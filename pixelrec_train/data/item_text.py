@@ -1,0 +1,129 @@
+"""Every item's text, tokenised once into memory-mapped arrays."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer
+
+from pixelrec_train.batch import PackedTexts
+from pixelrec_train.data.cache import cached, fingerprint
+from pixelrec_train.data.tables import read_columns
+from pixelrec_train.errors import InputError
+
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "vocab*",
+    "merges*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "*.model",
+)
+
+
+@dataclass(frozen=True)
+class ItemText:
+    """tokens[offsets[i]:offsets[i + 1]] are item i's token ids, the [ITEM] placeholder included."""
+
+    tokens: np.ndarray  # [sum of lengths] int32
+    offsets: np.ndarray  # [num_items + 1] int64
+    without_text: int  # items with no row in the text file
+    unknown_rows: int  # rows of the text file whose item nobody took, or that repeat an item
+    fingerprint: str
+
+    @property
+    def lengths(self):
+        return np.diff(self.offsets)  # [num_items]
+
+    def pack(self, items):
+        """[I] item numbers -> PackedTexts of their texts, in that order."""
+        start = self.offsets[items]
+        lengths = self.offsets[np.asarray(items) + 1] - start
+        first = np.cumsum(lengths) - lengths  # where each text begins in the row
+        positions = np.arange(lengths.sum()) + np.repeat(start - first, lengths)
+        tokens = self.tokens[positions].astype(np.int64)
+        return PackedTexts(torch.from_numpy(tokens), torch.from_numpy(lengths.astype(np.int64)))
+
+    def summary(self):
+        lengths = self.lengths
+        text = f"{lengths.mean():.0f} tokens per item (longest {lengths.max()}), {len(self.tokens):,} in all"
+        if self.without_text:
+            text += f"; {self.without_text:,} items have no row in the text file and are read as empty"
+        return text
+
+
+def read(interactions, config):
+    """Tokenise the catalogue's texts with the item LLM's tokenizer (or load the cache).
+
+    Raises:
+        InputError: a text column is missing, or the tokenizer cannot be loaded.
+    """
+    directory = Path(config.item_model_dir)
+    files = sorted({file for pattern in TOKENIZER_FILES for file in directory.glob(pattern)})
+    mark = fingerprint(
+        "item text 1", interactions.fingerprint, Path(config.text_data), config.text_keys, config.item_prompt,
+        config.max_text_length, config.item_emb_token_n, *files,
+    )  # fmt: skip
+    arrays, facts = cached(config.cache_dir, "item_text", mark, lambda: build(interactions.item_ids, config))
+    return ItemText(**arrays, **facts, fingerprint=mark)
+
+
+def build(item_ids, config):
+    texts, facts = read_texts(config.text_data, item_ids, config.text_keys, config.item_prompt)
+    tokenizer = load_tokenizer(config.item_model_dir)
+    rows = tokenise(tokenizer, texts, config.max_text_length, config.item_emb_token_n)
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    return {"tokens": np.concatenate(rows).astype(np.int32), "offsets": offsets.astype(np.int64)}, facts
+
+
+def read_texts(path, item_ids, text_keys, prompt):
+    """The text of each item: prompt, then "key: value" for each non-empty field, nothing in between.
+
+    An item without a row has the empty text; a row whose fields are all empty has the prompt alone.
+    Source: HLLM's BatchTextDataset.
+
+    Returns:
+        (one str per item, {"without_text": …, "unknown_rows": …})
+    """
+    table = read_columns(path, ("item_id", *text_keys))
+    number = {item_id: i for i, item_id in enumerate(item_ids)}
+    texts, unknown = [None] * len(item_ids), 0
+    for item_id, *values in zip(table["item_id"], *(table[key] for key in text_keys), strict=True):
+        i = number.get(item_id)
+        if i is None or texts[i] is not None:  # of an item that is there twice, the first row counts
+            unknown += 1
+            continue
+        texts[i] = prompt + "".join(f"{k}: {v}" for k, v in zip(text_keys, values, strict=True) if v)
+    facts = {"without_text": texts.count(None), "unknown_rows": unknown}
+    if facts["without_text"] == len(item_ids):
+        raise InputError(f"{path} has no row for any of the {len(item_ids):,} items. Do its item_ids match?")
+    return [text or "" for text in texts], facts
+
+
+def tokenise(tokenizer, texts, max_text_length, item_emb_token_n, block=1024):
+    """Texts -> a list of id arrays: the first max_text_length ids, then one placeholder 0 for [ITEM].
+
+    With item_emb_token_n = 0 there is no placeholder, and a text without any token becomes one
+    end-of-text token, so that its mean exists.
+    """
+    rows = []
+    for first in range(0, len(texts), block):
+        rows += tokenizer(texts[first : first + block], add_special_tokens=True, verbose=False)["input_ids"]
+    if item_emb_token_n:
+        return [np.array(ids[:max_text_length] + [0]) for ids in rows]
+    empty = [tokenizer.eos_token_id or tokenizer.pad_token_id or 0]
+    return [np.array(ids[:max_text_length] or empty) for ids in rows]
+
+
+def load_tokenizer(directory):
+    """The tokenizer of a Hugging Face directory; never from a hub, never with code from the directory."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"no tokenizer could be loaded from {directory}: {str(error).splitlines()[0]} "
+            f"It must be a Hugging Face directory with tokenizer.json or the files it is made from."
+        ) from None

@@ -1,0 +1,67 @@
+"""Which window goes where: a sharded sampler with a position that fits in a small dict, and the loader."""
+
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from pixelrec_train import distributed
+
+
+class Slot(NamedTuple):
+    """One place in an epoch's order. The windows run out before the last global batch is full."""
+
+    epoch: int
+    position: int  # place in the global order of the epoch; seeds what is drawn for this slot
+    window: int  # number of the window, or -1 for an empty slot
+
+
+class ShardedBatches:
+    """Every window exactly once per epoch over all ranks; equal step counts, equal batch sizes.
+
+    The order depends on (seed, epoch) alone, and step t takes the same windows whatever the number of
+    ranks, as long as ranks x batch_size stays the same. Slots of a step are dealt to the ranks in turn.
+    """
+
+    def __init__(self, num_windows, batch_size, seed):
+        self.num_windows, self.batch_size, self.seed = num_windows, batch_size, seed
+        self.epoch, self.batch = 0, 0
+
+    def __len__(self):
+        """Micro-batches per epoch, the same on every rank."""
+        return -(-self.num_windows // (self.batch_size * distributed.world_size()))
+
+    def start_at(self, epoch, batch):
+        """The next iteration yields micro-batch `batch` of `epoch`; these two numbers are the whole state."""
+        self.epoch, self.batch = epoch, batch
+
+    def __iter__(self):
+        ranks = distributed.world_size()
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_windows)
+        for batch in range(self.batch, len(self)):
+            first = batch * self.batch_size * ranks + distributed.rank()
+            positions = first + ranks * np.arange(self.batch_size)
+            yield [Slot(self.epoch, int(p), int(order[p]) if p < self.num_windows else -1) for p in positions]
+
+
+class Loader:
+    """Batches of one epoch after the other, prepared by worker processes that live as long as it does."""
+
+    def __init__(self, dataset, collate, batch_size, seed, num_workers):
+        self.sampler = ShardedBatches(len(dataset), batch_size, seed)
+        self.loader = DataLoader(
+            dataset,
+            batch_sampler=self.sampler,
+            collate_fn=collate,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=distributed.device().type == "cuda",
+        )
+
+    def __len__(self):
+        return len(self.sampler)
+
+    def epoch(self, epoch, skip=0):
+        """Micro-batches of one epoch, from number `skip` on."""
+        self.sampler.start_at(epoch, skip)
+        yield from self.loader

@@ -1,0 +1,66 @@
+"""Reading a CSV by column names, as text, with one clear sentence for whatever is wrong with the file."""
+
+import csv
+from pathlib import Path
+
+import pandas as pd
+
+from pixelrec_train.errors import InputError
+
+
+def read_columns(path, columns):
+    """The named columns of a CSV as a DataFrame of str; an empty field is "".
+
+    BOM, CRLF, quoted newlines and quotes are CSV as usual; "NA", "null" and 007 stay the text they are.
+
+    Raises:
+        InputError: the file is empty, not UTF-8, malformed, or lacks a column (or has it twice).
+    """
+    path = Path(path)
+    header = read_header(path)
+    missing = [c for c in columns if c not in header]
+    if missing:
+        raise InputError(
+            f"{path} has no column {', '.join(missing)}. Its columns are: {', '.join(header)}. "
+            f"Rename them in the file's first line (columns are found by name, in any order)."
+        )
+    for c in columns:
+        if header.count(c) > 1:
+            raise InputError(f"{path} has the column {c} {header.count(c)} times. Keep one.")
+    try:
+        table = pd.read_csv(
+            path,
+            names=range(len(header)),
+            header=0,
+            usecols=[header.index(c) for c in columns],
+            dtype=str,
+            keep_default_na=False,
+            na_filter=False,
+            encoding="utf-8-sig",
+            skip_blank_lines=True,
+            index_col=False,
+        )
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}). {TO_UTF8}") from None
+    except pd.errors.ParserError as error:
+        raise InputError(
+            f"{path} is not well-formed CSV: {str(error).strip()}. Check that row's quotes."
+        ) from None
+    table.columns = [header[i] for i in table.columns]
+    return table[list(columns)].fillna("")
+
+
+TO_UTF8 = "Convert it, for instance with: iconv -f latin1 -t utf-8 IN.csv > OUT.csv"
+
+
+def read_header(path):
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(file), None)
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8. {TO_UTF8}") from None
+    except csv.Error as error:
+        raise InputError(f"{path} is not a CSV file: {error}.") from None
+    if not header:
+        raise InputError(f"{path} is empty. The first line must hold the column names.")
+    return [name.strip() for name in header]

@@ -1,0 +1,181 @@
+"""Ranks and what passes between them. The only file that asks for a rank.
+
+Without an initialised process group everything here works as on one rank, so models and data
+can be used from a notebook or a test.
+"""
+
+import os
+import socket
+import warnings
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+
+def initialise(timeout_minutes):
+    """Join the other ranks; works under deepspeed, torchrun, mpirun-like launchers and plain python.
+
+    Raises:
+        RuntimeError: the ranks did not meet within the timeout.
+    """
+    on_gpu = torch.cuda.is_available()
+    if "RANK" not in os.environ:  # plain python: one rank, no launcher
+        alone = dict(
+            RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port()
+        )
+        os.environ.update(alone)
+    if on_gpu:
+        torch.cuda.set_device(local_rank())
+    else:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        share_cores()
+    # DeepSpeed and ours use the name that works on every torch; the notice would come from each rank.
+    warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.*|.*reduce_scatter_tensor.*")
+    import deepspeed
+
+    if not on_gpu:
+        skip_shared_memory_kernel(deepspeed)
+    deepspeed.init_distributed(
+        dist_backend="nccl" if on_gpu else "gloo", timeout=timedelta(minutes=timeout_minutes), verbose=False
+    )
+
+
+def share_cores():
+    """Ranks x threads = cores, unless OMP_NUM_THREADS says otherwise: too many threads spin."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks_here))
+
+
+def skip_shared_memory_kernel(deepspeed):
+    """Keep DeepSpeed from compiling a C++ operator at the first start on a CPU.
+
+    It costs minutes of silence and fails without a compiler; gloo does the same work. The table is
+    private to DeepSpeed: tests/test_launch.py starts without a compiler and would notice a change.
+    PIXELREC_SHM=1 in the environment leaves DeepSpeed alone.
+    """
+    if os.environ.get("PIXELREC_SHM") != "1":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def finish():
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+def rank():
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size():
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local_rank():
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def device():
+    return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def barrier():
+    if dist.is_initialized():
+        dist.barrier()
+
+
+@contextmanager
+def first_rank_first():
+    """Rank 0 runs the block alone, then the others do: one writes a cache, the rest find it."""
+    if rank() != 0:
+        barrier()
+    yield
+    if rank() == 0:
+        barrier()
+
+
+def from_first_rank(value):
+    """Rank 0's value, on every rank (any picklable object; only between ranks of one run)."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=device())
+    return box[0]
+
+
+def mean_over_ranks(values):
+    """Mean over ranks of a dict of scalars, as floats: one all-reduce and one wait for the GPU."""
+    stacked = torch.stack([torch.as_tensor(v, dtype=torch.float64).to(device()) for v in values.values()])
+    if world_size() > 1:
+        dist.all_reduce(stacked)
+    return dict(zip(values, (stacked / world_size()).tolist(), strict=True))
+
+
+def mean_tensor(x):
+    """Mean over ranks of a tensor that carries no gradient."""
+    if world_size() == 1:
+        return x
+    x = x.clone()
+    dist.all_reduce(x)
+    return x / world_size()
+
+
+def gather_objects(value):
+    """Every rank's value (picklable, small), in rank order."""
+    if world_size() == 1:
+        return [value]
+    values = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def gather_rows(x, counts):
+    """Rows of all ranks, where rank r holds counts[r] of them; without gradient.
+
+    Args:
+        x: [counts[rank], ...] tensor.
+        counts: rows of every rank, known to all of them.
+
+    Returns:
+        [sum(counts), ...], in rank order.
+    """
+    if world_size() == 1:
+        return x
+    padded = x.new_zeros((max(counts), *x.shape[1:]))
+    padded[: len(x)] = x
+    gathered = x.new_empty((world_size() * max(counts), *x.shape[1:]))
+    dist.all_gather_into_tensor(gathered, padded)
+    return torch.cat([part[:n] for part, n in zip(gathered.split(max(counts)), counts, strict=True)])
+
+
+def all_gather_with_grad(x):
+    """[n, ...] on every rank -> [world_size * n, ...], in rank order; gradients flow back to their rank.
+
+    The gradient of a rank's rows is the sum of what all ranks ask of them. torch's own
+    all_gather with gradient returns wrong values under gloo when that gradient is not contiguous.
+    Every rank must hold the same number of rows.
+    """
+    return _AllGather.apply(x) if world_size() > 1 else x
+
+
+class _AllGather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.rows = x.shape[0]
+        gathered = x.new_empty((world_size() * ctx.rows, *x.shape[1:]))
+        dist.all_gather_into_tensor(gathered, x.contiguous())
+        return gathered
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradient = gradient.contiguous().clone()  # a copy: autograd owns the one it handed us
+        dist.all_reduce(gradient)
+        return gradient[rank() * ctx.rows : (rank() + 1) * ctx.rows]

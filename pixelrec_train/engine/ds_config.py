@@ -1,0 +1,101 @@
+"""The DeepSpeed JSON: every "auto" becomes a number, and nothing in it may contradict a flag.
+
+"auto" is a Hugging Face Trainer feature; plain DeepSpeed drops it or fails on it obscurely.
+"""
+
+import json
+
+from pixelrec_train.config import existing_file
+from pixelrec_train.errors import InputError
+
+
+def resolve(config, world_size, hidden_size):
+    """Read --deepspeed and return the dict for deepspeed.initialize.
+
+    Optimizer and schedule are ours (engine/optim.py); a JSON that names them must agree with the flags.
+
+    Raises:
+        InputError: not JSON, a contradiction, an "auto" nobody knows, or a ZeRO stage other than 0-3.
+    """
+    path = existing_file(config.deepspeed, "--deepspeed")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=refuse_duplicates)
+    except ValueError as error:
+        raise InputError(f"--deepspeed {path} is not valid JSON: {error}.") from None
+    if not isinstance(found, dict):
+        raise InputError(f"--deepspeed {path} must hold a JSON object.")
+
+    batch, accumulation = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    owned = {
+        "train_micro_batch_size_per_gpu": (batch, "--per_device_train_batch_size"),
+        "gradient_accumulation_steps": (accumulation, "--gradient_accumulation_steps"),
+        "train_batch_size": (batch * accumulation * world_size, "the batch flags and the number of ranks"),
+        "gradient_clipping": (config.max_grad_norm, "--max_grad_norm"),
+        "bf16.enabled": (config.bf16, "--bf16"),
+        "fp16.enabled": (False, "--bf16 (fp16 is not supported)"),
+        "optimizer.type": ("AdamW", "the optimizer (AdamW)"),
+        "optimizer.params.lr": (config.learning_rate, "--learning_rate"),
+        "optimizer.params.weight_decay": (config.weight_decay, "--weight_decay"),
+    }
+    from_the_model = {  # as Hugging Face sizes them
+        "zero_optimization.reduce_bucket_size": hidden_size * hidden_size,
+        "zero_optimization.stage3_prefetch_bucket_size": int(0.9 * hidden_size * hidden_size),
+        "zero_optimization.stage3_param_persistence_threshold": 10 * hidden_size,
+    }
+    values = flatten(found)
+    for key, value in values.items():
+        if key in owned:
+            right, flag_name = owned[key]
+            if value not in ("auto", right):
+                raise InputError(
+                    f"{path} sets {key} = {value}, but {flag_name} says {right}. Remove {key} from the JSON; "
+                    f"the flag is its only home."
+                )
+        elif key.split(".")[0] in ("optimizer", "scheduler"):
+            raise InputError(
+                f"{path} sets {key}, but the optimizer is AdamW and the schedule warm-up + cosine, both "
+                "set by flags. "
+                f"Remove the block {key.split('.')[0]!r} from the JSON."
+            )
+        elif value == "auto":
+            if key not in from_the_model:
+                raise InputError(f'{path} sets {key} = "auto", which has no meaning here. Write a number.')
+            values[key] = from_the_model[key]
+    kept = {k: v for k, v in values.items() if k not in owned and v is not None}
+    ours = {k: v for k, (v, _) in owned.items() if not k.startswith(("optimizer", "fp16"))}
+    resolved = unflatten(kept | ours | {"steps_per_print": 10**9, "zero_allow_untested_optimizer": False})
+    stage = resolved.setdefault("zero_optimization", {}).setdefault("stage", 0)
+    if stage not in (0, 1, 2, 3):
+        raise InputError(f"{path} sets zero_optimization.stage = {stage!r}. It must be 0, 1, 2 or 3.")
+    return resolved
+
+
+def refuse_duplicates(pairs):
+    keys = [key for key, _ in pairs]
+    twice = {key for key in keys if keys.count(key) > 1}
+    if twice:
+        raise ValueError(f"the key {', '.join(sorted(twice))} stands there twice")
+    return dict(pairs)
+
+
+def flatten(tree, prefix=""):
+    """{"a": {"b": 1}} -> {"a.b": 1}; an empty object stays one."""
+    flat = {}
+    for key, value in tree.items():
+        flat |= (
+            flatten(value, f"{prefix}{key}.")
+            if isinstance(value, dict) and value
+            else {f"{prefix}{key}": value}
+        )
+    return flat
+
+
+def unflatten(flat):
+    tree = {}
+    for key, value in flat.items():
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return tree

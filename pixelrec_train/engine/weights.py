@@ -1,0 +1,38 @@
+"""Whole weights out of and into a module, also where ZeRO-3 has cut them into shards."""
+
+import contextlib
+
+import torch
+from torch import nn
+
+from pixelrec_train import distributed
+
+
+def whole(parameters, writer_rank=None):
+    """Context in which these parameters are complete on every rank; writer_rank's changes are kept."""
+    if not any(hasattr(p, "ds_id") for p in parameters):
+        return contextlib.nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(parameters, modifier_rank=writer_rank)
+
+
+def cpu_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The complete state dict on rank 0's CPU, {} elsewhere; one parameter at a time. All ranks call it."""
+    keep = distributed.rank() == 0
+    state = {}
+    for name, parameter in module.named_parameters():
+        with whole([parameter]):
+            if keep:
+                state[name] = parameter.detach().to("cpu", copy=True)
+    return state
+
+
+def load_weights(module: nn.Module, source: nn.Module):
+    """Copy the weights of an unpartitioned twin into a module that may be partitioned. All ranks call it."""
+    twins = dict(source.named_parameters())
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            with whole([parameter], writer_rank=0):
+                if not hasattr(parameter, "ds_id") or distributed.rank() == 0:
+                    parameter.copy_(twins[name])

@@ -1,0 +1,96 @@
+"""Finding the nearest items: FAISS, or blocked exact scores in torch. The only place that imports faiss."""
+
+import numpy as np
+import torch
+
+from pixelrec_train.errors import InputError
+
+ITEMS_PER_BLOCK = 16384
+
+
+def import_faiss():
+    try:
+        import faiss
+    except ImportError as error:
+        raise InputError(
+            f"faiss cannot be imported ({error}). Install it (pip install faiss-cpu, or faiss-gpu on a GPU "
+            "machine), "
+            f"or rank with --retrieval exact, which needs only torch."
+        ) from None
+    return faiss
+
+
+class FaissIndex:
+    """Inner-product search over unit vectors, every item compared (IndexFlatIP)."""
+
+    def __init__(self, vectors):
+        faiss = import_faiss()
+        faiss.omp_set_num_threads(torch.get_num_threads())
+        self.index = faiss.IndexFlatIP(vectors.shape[1])
+        self.index.add(vectors)
+
+    def search(self, queries, k):
+        """[b, D] unit queries -> [b, k] scores and item numbers, best first."""
+        return self.index.search(queries, k)
+
+    def save(self, path):
+        import_faiss().write_index(self.index, str(path))
+
+
+class ExactIndex:
+    """The same lists from plain matrix products, a block of items at a time."""
+
+    def __init__(self, vectors):
+        self.vectors = torch.from_numpy(vectors)
+
+    def search(self, queries, k):
+        queries = torch.from_numpy(queries)
+        scores = torch.empty(len(queries), 0)
+        numbers = torch.empty(len(queries), 0, dtype=torch.long)
+        for first in range(0, len(self.vectors), ITEMS_PER_BLOCK):
+            block = self.vectors[first : first + ITEMS_PER_BLOCK]
+            here = torch.arange(first, first + len(block)).expand(len(queries), -1)
+            scores, numbers = torch.cat([scores, queries @ block.T], 1), torch.cat([numbers, here], 1)
+            scores, best = scores.topk(min(k, scores.shape[1]), dim=1)
+            numbers = numbers.gather(1, best)
+        return scores.numpy(), numbers.numpy()
+
+
+def build_index(embeddings, retrieval):
+    """[num_items, D] embeddings, of any length each -> an index over their directions."""
+    return (FaissIndex if retrieval == "faiss" else ExactIndex)(unit(embeddings))
+
+
+def unit(vectors):
+    """[n, D] -> the same directions with length 1, fp32; a zero vector stays zero."""
+    vectors = np.asarray(vectors, np.float32)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def recommend(index, queries, seen, k, num_items):
+    """The k best items of each user that the user has not seen.
+
+    So many more are fetched that removing the seen ones is exact. Equal scores are ordered by item number.
+
+    Args:
+        queries: [b, D] user embeddings.
+        seen: b arrays of item numbers to leave out.
+
+    Returns:
+        [b, k] item numbers, best first; -1 where fewer than k items are left.
+    """
+    seen = [np.unique(s) for s in seen]
+    fetched = min(k + max(len(s) for s in seen), num_items)
+    scores, numbers = index.search(unit(queries), fetched)
+    in_order = np.lexsort((numbers, -scores), axis=1)
+    return drop_seen(np.take_along_axis(numbers, in_order, axis=1), seen, k, num_items)
+
+
+def drop_seen(numbers, seen, k, num_items):
+    """[b, n] ranked item numbers -> [b, k] the first k that are not in the row's seen items, then -1."""
+    row = np.arange(len(numbers))[:, None] * num_items
+    keys = np.concatenate([s + r for s, r in zip(seen, row[:, 0], strict=True)])
+    keep = ~np.isin(numbers + row, keys)
+    first = np.argsort(~keep, axis=1, kind="stable")[:, :k]  # kept ones in front, order unchanged
+    best = np.take_along_axis(np.where(keep, numbers, -1), first, axis=1)
+    return np.pad(best, ((0, 0), (0, k - best.shape[1])), constant_values=-1)

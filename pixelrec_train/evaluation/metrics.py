@@ -1,0 +1,88 @@
+"""Ranking metrics from one number per user: the place of the target in the user's list.
+
+With one target per user recall@k equals hit@k. All figures are fractions, not percent.
+"""
+
+import numpy as np
+
+RESAMPLES = 1000
+
+
+def target_ranks(recommended, target):
+    """Place of each user's target in their list, 0 = first; k where it is absent.
+
+    Args:
+        recommended: [E, k] item numbers, best first, -1 where a list ran out.
+        target: [E] item numbers.
+
+    Raises:
+        ValueError: a list names its target twice, so its place would be ambiguous.
+    """
+    found = recommended == np.asarray(target)[:, None]
+    if (found.sum(1) > 1).any():
+        raise ValueError("a list names its target twice")
+    return np.where(found.any(1), found.argmax(1), recommended.shape[1])
+
+
+def gains(topk):
+    """{metric: [k_max + 1] what a target at place 0, 1, …, k_max (absent) adds}; its mean over users counts.
+
+    recall@k = 1 when the place is among the first k; ndcg@k = 1 / log2(place + 2) there, as the ideal
+    list has the target first; mrr@k = 1 / (place + 1) there.
+    """
+    places = np.arange(max(topk) + 1)
+    table = {}
+    for k in sorted(topk):
+        within = places < k
+        table[f"recall@{k}"] = within * 1.0
+        table[f"ndcg@{k}"] = within / np.log2(places + 2)
+        table[f"mrr@{k}"] = within / (places + 1)
+    return table
+
+
+def figures(ranks, topk):
+    """[E] places -> {"recall@5": …, "ndcg@5": …, "mrr@5": …, …}; zeros when there is no user."""
+    counts = np.bincount(ranks, minlength=max(topk) + 1)[: max(topk) + 1]
+    return {name: float(counts @ gain / max(len(ranks), 1)) for name, gain in gains(topk).items()}
+
+
+def intervals(ranks, topk, seed=0):
+    """{"recall@5_ci95": [low, high], …}: percentile bootstrap over users, 1,000 resamples.
+
+    Resampling users is drawing how many have each place, so it costs the same for any number of users.
+    """
+    if not len(ranks):
+        return {f"{name}_ci95": [0.0, 0.0] for name in gains(topk)}
+    counts = np.bincount(ranks, minlength=max(topk) + 1)[: max(topk) + 1]
+    drawn = np.random.default_rng(seed).multinomial(len(ranks), counts / len(ranks), size=RESAMPLES)
+    return {
+        f"{name}_ci95": [float(x) for x in np.percentile(drawn @ gain / len(ranks), (2.5, 97.5))]
+        for name, gain in gains(topk).items()
+    }
+
+
+def table_row(ranks, is_cold, topk):
+    """Figures with intervals over all users and, prefixed "cold_", over those whose target is a cold item."""
+    row = {"users": len(ranks), "cold_users": int(is_cold.sum())}
+    for prefix, subset in (("", ranks), ("cold_", ranks[is_cold])):
+        values = figures(subset, topk) | intervals(subset, topk)
+        row |= {prefix + name: value for name, value in values.items()}
+    return row
+
+
+def slices(ranks, target_count, history_length, topk):
+    """Figures by how often the target occurs in training and by how much the user took before.
+
+    Returns:
+        {"target_count 0": {"users": …, "recall@5": …}, …, "history 1-4": {…}, …}
+    """
+    result = {}
+    for name, values, edges in (
+        ("target_count", target_count, (0, 1, 5, 20, None)),
+        ("history", history_length, (1, 5, 10, 20, None)),
+    ):
+        for low, high in zip(edges[:-1], edges[1:], strict=True):
+            inside = (values >= low) & (values < high if high is not None else True)
+            label = f"{low}+" if high is None else f"{low}" if high == low + 1 else f"{low}-{high - 1}"
+            result[f"{name} {label}"] = {"users": int(inside.sum())} | figures(ranks[inside], topk)
+    return result

@@ -1,0 +1,81 @@
+"""What a run leaves for its reader: a table on screen and on disk, and a picture of its curves."""
+
+import json
+from pathlib import Path
+
+from pixelrec_train.evaluation.metrics import table_row
+from pixelrec_train.evaluation.popularity import popularity_ranks
+from pixelrec_train.run_directory import write_json
+
+SHOWN = ("recall", "ndcg")
+CURVES = {
+    "loss (nats)": ("loss", "valid_loss"),
+    "in-pool accuracy": ("nce_top1_acc", "nce_top10_acc"),
+    "validation": ("recall@10", "ndcg@10"),
+}
+
+
+def table_rows(ranks, held_out, train_counts, config):
+    """Rows of the table: popularity first, then every model of {name: [E] places on held_out}."""
+    is_cold = train_counts[held_out.target] == 0
+    models = {"popularity": popularity_ranks(held_out, train_counts, config)} | ranks
+    return {name: table_row(places, is_cold, config.topk) for name, places in models.items()}
+
+
+def table_text(rows, topk):
+    """{"popularity": table_row, …} -> Markdown: all users first, then users whose target is cold. Percent "
+    "± 95 %."""
+    metrics = [f"{name}@{k}" for name in SHOWN for k in sorted(topk)]
+    width = max(len(name) for name in rows) + 2
+    lines = []
+    for prefix, title in (("", "all users"), ("cold_", "target never seen in training")):
+        users = next(iter(rows.values()))[f"{prefix}users"]
+        head = f"{title} ({users:,}), %"
+        column = max(len(head), width)
+        lines.append("| " + " | ".join([head.ljust(column), *(m.rjust(12) for m in metrics)]) + " |")
+        lines.append("|" + "|".join(["-" * (column + 2), *["-" * 13 + ":" for _ in metrics]]) + "|")
+        for name, row in rows.items():
+            cells = [cell(row[prefix + m], row[f"{prefix}{m}_ci95"]) for m in metrics]
+            lines.append("| " + " | ".join([name.ljust(column), *cells]) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def cell(value, interval):
+    """0.1234 in [0.11, 0.13] -> "12.34 ± 1.00", half the interval's width behind the sign."""
+    return f"{100 * value:.2f} ± {50 * (interval[1] - interval[0]):.2f}".rjust(12)
+
+
+def write_table(directory, rows, topk, note):
+    """table.md and table.json beside each other; returns the text."""
+    text = table_text(rows, topk)
+    Path(directory, "table.md").write_text(f"{text}\n{note}\n", encoding="utf-8")
+    write_json(Path(directory) / "table.json", rows)
+    return text
+
+
+def draw_curves(directory):
+    """metrics.jsonl -> curves.png: loss, in-pool accuracy and validation figures over optimizer steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    events = [json.loads(line) for line in Path(directory, "metrics.jsonl").read_text().splitlines()]
+    figure, axes = plt.subplots(1, len(CURVES), figsize=(5 * len(CURVES), 3.8), layout="constrained")
+    for axis, (title, names) in zip(axes, CURVES.items(), strict=True):
+        for name in names:
+            points = [(e["step"], e[name]) for e in events if name in e]
+            if points:
+                axis.plot(
+                    *zip(*points, strict=True), marker="o" if len(points) < 30 else None, ms=4, label=name
+                )
+        axis.set_title(title)
+        axis.set_xlabel("optimizer step")
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+        if axis.lines:
+            axis.legend(frameon=False)
+        axis.set_ylim(bottom=0)
+    figure.savefig(Path(directory) / "curves.png", dpi=120)
+    plt.close(figure)

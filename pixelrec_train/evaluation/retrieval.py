@@ -1,0 +1,94 @@
+"""Two-tower evaluation: encode the catalogue once, every history once, rank the whole catalogue for each.
+
+Work is cut into blocks that do not depend on the number of ranks, and dealt to the ranks in turn; every rank
+calls the model equally often, because under ZeRO-3 each call is a collective.
+"""
+
+import numpy as np
+import torch
+
+from pixelrec_train import distributed
+from pixelrec_train.evaluation.index import build_index, recommend
+from pixelrec_train.evaluation.metrics import target_ranks
+
+
+@torch.no_grad()
+def encode_catalogue(item_llm, item_text, eval_tokens):
+    """[num_items, D] fp32 embeddings on the CPU of every rank, as the item LLM gives them (not normalised).
+
+    Items are sorted by length and cut into blocks of about eval_tokens tokens.
+    """
+    by_length = np.argsort(item_text.lengths, kind="stable")
+    ends = np.cumsum(item_text.lengths[by_length])
+    blocks = np.split(by_length, np.flatnonzero(np.diff(ends // eval_tokens)) + 1)
+    ranks, table = distributed.world_size(), None
+    for first in range(0, len(blocks), ranks):
+        round_ = blocks[first : first + ranks]
+        mine = round_[
+            min(distributed.rank(), len(round_) - 1)
+        ]  # without a block of its own: repeat one, for the count
+        rows = item_llm(item_text.pack(mine).to(distributed.device())).float()
+        counts = [len(b) for b in round_] + [0] * (ranks - len(round_))
+        rows = distributed.gather_rows(rows[: counts[distributed.rank()]], counts).cpu().numpy()
+        if table is None:
+            table = np.empty((len(by_length), rows.shape[1]), np.float32)
+        table[np.concatenate(round_)] = rows
+    return table
+
+
+@torch.no_grad()
+def encode_histories(user_llm, catalogue, histories, max_seq_length):
+    """[b, D] fp32 user embeddings: the user LLM's last position after the newest max_seq_length - 1 items.
+
+    Args:
+        catalogue: [num_items, D] tensor on the device, in the model's precision.
+        histories: b non-empty arrays of item numbers, oldest first.
+    """
+    size = max_seq_length - 1
+    recent = [history[-size:] for history in histories]
+    lengths = torch.tensor([len(r) for r in recent])
+    index = torch.zeros(len(recent), size, dtype=torch.long)
+    for row, items in zip(index, recent, strict=True):
+        row[: len(items)] = torch.from_numpy(items.astype(np.int64))
+    hidden = user_llm(catalogue[index.to(catalogue.device)])  # [b, S, D]
+    return hidden[torch.arange(len(recent)), lengths.to(hidden.device) - 1].float()
+
+
+def rank_held_out(model, catalogue, held_out, config, max_seq_length, loss=None):
+    """Where every held-out user's target stands in the user's list.
+
+    Args:
+        catalogue: [num_items, D] from encode_catalogue.
+        held_out: HeldOut; items of the whole history are left out of the list unless config.keep_seen.
+        config: RankingConfig.
+        loss: optional ([b, D] user embeddings, [b] targets) -> summed loss of these users.
+
+    Returns:
+        ([E] places for metrics.figures, mean loss or None), the same on every rank, for any number of ranks.
+    """
+    device, ranks = distributed.device(), distributed.world_size()
+    dtype = next(model.user_llm.parameters()).dtype
+    on_device = torch.from_numpy(catalogue).to(device, dtype)
+    index = build_index(catalogue, config.retrieval)
+    k = min(max(config.topk), len(catalogue))
+    blocks = np.array_split(np.arange(len(held_out)), -(-len(held_out) // config.eval_batch_size))
+    mine = {}
+    for first in range(0, len(blocks), ranks):
+        number = min(first + distributed.rank(), len(blocks) - 1)
+        users = blocks[number]
+        histories = [held_out.history(e) for e in users]
+        target = held_out.target[users]
+        embeddings = encode_histories(model.user_llm, on_device, histories, max_seq_length)
+        seen = [h[:0] if config.keep_seen else h for h in histories]
+        lists = recommend(index, embeddings.cpu().numpy(), seen, k, len(catalogue))
+        places = target_ranks(lists, target)
+        places = np.where(
+            places == k, max(config.topk), places
+        )  # absent, also from a catalogue smaller than k
+        mine[number] = places, float(loss(embeddings, target)) if loss else 0.0
+    done = {}
+    for part in distributed.gather_objects(mine):
+        done |= part
+    places = np.concatenate([done[number][0] for number in range(len(blocks))])
+    mean_loss = sum(done[number][1] for number in range(len(blocks))) / len(held_out)
+    return places, mean_loss if loss else None

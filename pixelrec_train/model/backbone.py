@@ -1,0 +1,128 @@
+"""Loading a Hugging Face directory as a headless backbone, and finding out how it attends."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoModel
+from transformers.utils import logging as transformers_logging
+
+from pixelrec_train.errors import InputError
+
+
+def load_backbone(directory, flag_name, dtype=torch.float32):
+    """The transformer of a Hugging Face directory without its language-model head.
+
+    Never from a hub, never with code from the directory, weights from safetensors only.
+
+    Raises:
+        InputError: the directory is no such thing, or needs remote code.
+    """
+    directory = Path(directory)
+    if not (directory / "config.json").is_file():
+        raise InputError(
+            f"{flag_name} {directory} is not a Hugging Face model directory: it has no config.json "
+            f"(looked from {Path.cwd()})."
+        )
+    if "auto_map" in json.loads((directory / "config.json").read_text(encoding="utf-8")):
+        raise InputError(
+            f"{flag_name} {directory} wants to run Python code of its own (auto_map in config.json). "
+            f"That is refused; use a model that transformers knows."
+        )
+    with quiet():
+        try:
+            return AutoModel.from_pretrained(
+                str(directory),
+                dtype=dtype,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise InputError(
+                f"{flag_name} {directory} could not be loaded: {str(error).splitlines()[0]} "
+                f"It needs config.json and model.safetensors of an architecture transformers knows."
+            ) from None
+
+
+def write_backbone(backbone, directory, weights):
+    """A directory that plain transformers loads bit-equal; written without touching the live module."""
+    dtype = next(iter(weights.values())).dtype
+    directory.mkdir(parents=True, exist_ok=True)
+    config = backbone.config.to_dict()
+    config |= {"architectures": [type(backbone).__name__], "dtype": str(dtype).removeprefix("torch.")}
+    config.pop("_attn_implementation", None)
+    (directory / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
+    save_file(
+        {k: v.contiguous() for k, v in weights.items()}, directory / "model.safetensors", {"format": "pt"}
+    )
+
+
+def check_towers(item_llm, user_llm, config):
+    """Raises InputError where the two towers, their flags and the texts do not fit together."""
+    item_width, user_width = item_llm.config.hidden_size, user_llm.config.hidden_size
+    if item_width != user_width:
+        raise InputError(
+            f"--item_model_dir {config.item_model_dir} has hidden size {item_width} and --user_model_dir "
+            f"{config.user_model_dir} has {user_width}; the user LLM reads item embeddings, so they must "
+            "be equal."
+        )
+    if not is_causal(user_llm):
+        raise InputError(
+            f"--user_model_dir {config.user_model_dir} ({type(user_llm).__name__}) lets a position see "
+            "later ones; "
+            f"the user LLM must be causal, or it reads the item it has to predict."
+        )
+    for name, model, needed, flag_name in (
+        ("item", item_llm, config.max_text_length + config.item_emb_token_n, "--max_text_length"),
+        ("user", user_llm, config.max_seq_length - 1, "--max_seq_length"),
+    ):
+        limit = getattr(model.config, "max_position_embeddings", needed)
+        if needed > limit:
+            raise InputError(
+                f"{flag_name} needs {needed} positions, but the {name} LLM has {limit}. Lower the flag."
+            )
+
+
+def check_vocabulary(item_llm, item_text, directory):
+    """Raises InputError when the tokenizer made ids the model has no embedding for."""
+    rows = item_llm.get_input_embeddings().weight.shape[0]
+    largest = int(item_text.tokens.max())
+    if largest >= rows:
+        raise InputError(
+            f"the tokenizer in {directory} makes token id {largest}, but the model there has only {rows} "
+            f"embeddings. They must come from the same model."
+        )
+
+
+@torch.no_grad()
+def is_causal(backbone: nn.Module) -> bool:
+    """Whether a position is blind to later ones: measured, not looked up by name."""
+    width = backbone.config.hidden_size
+    weight = next(backbone.parameters())
+    probe = torch.randn(2, 4, width, generator=torch.Generator().manual_seed(0)).to(weight)
+    probe[1, :3] = probe[0, :3]  # two sequences that differ in the last position only
+    was_training = backbone.training
+    backbone.eval()
+    out = backbone(inputs_embeds=probe, **no_cache(backbone)).last_hidden_state
+    backbone.train(was_training)
+    return torch.allclose(out[0, :3], out[1, :3], atol=1e-6)
+
+
+def no_cache(backbone):
+    """Decoders must not fill a key-value cache; encoders do not know the word."""
+    return {"use_cache": False} if hasattr(backbone.config, "use_cache") else {}
+
+
+class quiet:
+    """Silence transformers' loading report: unused heads are expected here."""
+
+    def __enter__(self):
+        self.level = transformers_logging.get_verbosity()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+
+    def __exit__(self, *exception):
+        transformers_logging.set_verbosity(self.level)

@@ -1,0 +1,114 @@
+"""Causal attention inside each text of a packed row, for any transformers model with pluggable attention.
+
+All linear layers run on the T real tokens of the row; only attention needs to know where texts end. Here
+it gathers queries, keys and values into a few length buckets, padded on the right, where causal
+attention needs no mask: a real token sees only earlier, hence real, tokens of its own text. On a GPU in
+half precision torch's variable-length kernel does the same without the gathering. No T x T mask is ever
+built, and no text can see another whatever transformers makes of position ids, masks or caches.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+NAME = "pixelrec_packed"
+MAX_BUCKETS = 4
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where the texts of one packed row lie, on the device that computes."""
+
+    buckets: list[
+        tuple[Tensor, Tensor]
+    ]  # per bucket: [texts, longest] positions in the row; [real] slots of it
+    back: Tensor  # [T] place in the buckets' outputs of every position of the row
+    position_ids: Tensor  # [T] 0, 1, 2, … inside each text
+    last: Tensor  # [I] position of each text's last token
+    boundaries: Tensor  # [I + 1] int32, for the variable-length kernel
+    longest: int
+
+    @staticmethod
+    def plan(lengths: Tensor, device) -> "Segments":
+        """[I] lengths, all positive, on the CPU -> the plan, computed on the host."""
+        lengths = lengths.numpy()
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
+        buckets, packed = [], []
+        by_length = np.argsort(lengths, kind="stable")
+        for texts in np.array_split(by_length, min(MAX_BUCKETS, len(lengths))):
+            column = np.arange(lengths[texts].max())
+            real = column < lengths[texts][:, None]
+            rows = starts[texts][:, None] + np.where(real, column, 0)
+            buckets.append((rows, np.flatnonzero(real)))
+            packed.append(rows[real])
+        packed = np.concatenate(packed)
+        back = np.empty_like(packed)
+        back[packed] = np.arange(len(packed))
+
+        def put(array):
+            return torch.from_numpy(array).to(device, non_blocking=True)
+
+        return Segments(
+            buckets=[(put(rows), put(real)) for rows, real in buckets],
+            back=put(back),
+            position_ids=put(np.arange(ends[-1]) - np.repeat(starts, lengths)),
+            last=put(ends - 1),
+            boundaries=put(np.concatenate([[0], ends]).astype(np.int32)),
+            longest=int(lengths.max()),
+        )
+
+
+def packed_attention(
+    module, query, key, value, attention_mask, scaling=None, dropout=0.0, *, segments, **kwargs
+):
+    """transformers' attention interface: query [1, H, T, d], key and value [1, H_kv, T, d] -> [1, T, H, d].
+
+    Raises:
+        NotImplementedError: the model asks for something other than plain causal attention.
+    """
+    refuse_other_kinds(kwargs, dropout, segments)
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, heads, d]
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+        return variable_length(query, key, value, scaling, segments).unsqueeze(0), None
+    outputs = []
+    for rows, real in segments.buckets:
+        q, k, v = (x[rows].transpose(1, 2) for x in (query, key, value))  # [texts, heads, longest, d]
+        out = F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        outputs.append(out.transpose(1, 2).flatten(0, 1)[real])
+    return torch.cat(outputs)[segments.back].unsqueeze(0), None
+
+
+def variable_length(query, key, value, scaling, segments):
+    """The same on a GPU: [T, heads, d] each -> [T, H, d]."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    ends, longest = segments.boundaries, segments.longest
+    return varlen_attn(
+        query.contiguous(), key.contiguous(), value.contiguous(), ends, ends, longest, longest,
+        scale=scaling, window_size=(-1, 0), enable_gqa=query.shape[1] != key.shape[1],
+    )  # fmt: skip
+
+
+def refuse_other_kinds(kwargs, dropout, segments):
+    window = kwargs.get("sliding_window")
+    if window is not None and window < segments.longest:
+        raise NotImplementedError(
+            f"its attention slides over {window} tokens, texts are up to {segments.longest}"
+        )
+    for name in ("softcap", "s_aux", "head_mask"):
+        if kwargs.get(name) is not None:
+            raise NotImplementedError(f"its attention uses {name}")
+    if dropout:
+        raise NotImplementedError(f"its attention drops out {dropout:.0%}")
+
+
+AttentionInterface.register(NAME, packed_attention)
+AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)

@@ -1,0 +1,116 @@
+"""The one door into the item LLM: many texts in, one embedding each. How they are batched stays in here.
+
+No text ever sees another: in training and evaluation, with and without activation checkpointing, on any
+architecture. tests/test_text_encoder.py holds that.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pixelrec_train.batch import PackedTexts
+from pixelrec_train.model import packed_attention
+from pixelrec_train.model.backbone import no_cache
+from pixelrec_train.model.packed_attention import Segments
+
+PADDED_CALLS = 4  # always as many, so that all ranks call the model equally often
+
+
+class TextEncoder(nn.Module):
+    """A transformer that reads texts; its [ITEM] token (or the mean of its tokens) is the embedding.
+
+    A causal model runs all texts as one packed row with attention per text. Others are padded on the
+    right in four groups of similar length. Which of the two is decided once, by trying: `way` says it.
+    """
+
+    def __init__(self, backbone: nn.Module, item_emb_token_n: int):
+        super().__init__()
+        self.backbone = backbone
+        width = backbone.config.hidden_size
+        weight = next(backbone.parameters())
+        self.item_token = nn.Parameter(torch.empty(width, dtype=weight.dtype)) if item_emb_token_n else None
+        if item_emb_token_n:
+            nn.init.normal_(self.item_token, std=0.02)
+        self.packed, self.way = self.choose_way()
+
+    def forward(self, texts: PackedTexts) -> Tensor:
+        """Texts -> [I, D] embeddings: the final-norm hidden state at [ITEM], or its mean over the tokens."""
+        segments = Segments.plan(texts.lengths, texts.token_ids.device)
+        embeds = self.backbone.get_input_embeddings()(texts.token_ids)  # [T, D]
+        if self.item_token is not None:
+            token = self.item_token.expand(len(segments.last), -1).to(embeds.dtype)
+            embeds = embeds.index_copy(0, segments.last, token)
+        hidden = (
+            self.run_packed(embeds, segments) if self.packed else self.run_padded(embeds, texts, segments)
+        )
+        if self.item_token is not None:
+            return hidden[segments.last]
+        return segment_mean(hidden, texts.lengths)
+
+    def run_packed(self, embeds, segments):
+        """[T, D] -> [T, D], one call."""
+        out = self.backbone(
+            inputs_embeds=embeds.unsqueeze(0),
+            position_ids=segments.position_ids.unsqueeze(0),
+            segments=segments,
+            use_cache=False,
+        )
+        return out.last_hidden_state[0]
+
+    def run_padded(self, embeds, texts, segments):
+        """[T, D] -> [T, D], through PADDED_CALLS right-padded batches of similar lengths."""
+        lengths = texts.lengths.numpy()
+        starts = np.cumsum(lengths) - lengths
+        order = np.argsort(lengths, kind="stable")
+        hidden = torch.zeros_like(embeds)
+        enough = np.resize(order, max(len(order), PADDED_CALLS))  # fewer texts than calls: some run twice
+        for places in np.array_split(np.arange(len(enough)), PADDED_CALLS):
+            texts_here = enough[places]
+            column = np.arange(lengths[texts_here].max())
+            real = column < lengths[texts_here][:, None]
+            first_time = real & (places < len(order))[:, None]
+            rows = starts[texts_here][:, None] + np.where(real, column, 0)
+            rows, real, first_time = (torch.from_numpy(x).to(embeds.device) for x in (rows, real, first_time))
+            out = self.backbone(
+                inputs_embeds=embeds[rows], attention_mask=real.long(), **no_cache(self.backbone)
+            )
+            hidden = hidden.index_put((rows[first_time],), out.last_hidden_state[first_time])
+        return hidden
+
+    @torch.no_grad()
+    def choose_way(self):
+        """(True, why) when a packed row gives this model's own padded results, else (False, why)."""
+        if not getattr(self.backbone, "_supports_attention_backend", False):
+            return False, f"padded by length: {type(self.backbone).__name__} has no pluggable attention"
+        before = self.backbone.config._attn_implementation
+        was_training = self.backbone.training
+        self.backbone.eval()
+        lengths = torch.tensor([3, 7, 1, 5])
+        weight = next(self.backbone.parameters())
+        probe = torch.randn(16, self.backbone.config.hidden_size, generator=torch.Generator().manual_seed(0))
+        probe = probe.to(weight)
+        texts = PackedTexts(torch.zeros(16, dtype=torch.long, device=weight.device), lengths)
+        segments = Segments.plan(lengths, weight.device)
+        try:
+            expected = self.run_padded(probe, texts, segments)
+            self.backbone.set_attn_implementation(packed_attention.NAME)
+            difference = (self.run_packed(probe, segments) - expected).abs().max().item()
+            if difference < 1e-3 * expected.abs().max().item():
+                return True, f"packed row ({type(self.backbone).__name__})"
+            why = "its attention is not plainly causal"
+        except (NotImplementedError, TypeError, ValueError) as error:
+            why = str(error)
+        finally:
+            self.backbone.train(was_training)
+        self.backbone.set_attn_implementation(before)
+        return False, f"padded by length ({type(self.backbone).__name__}: {why})"
+
+
+def segment_mean(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """[T, D] rows of texts with these lengths -> [I, D] mean of each, summed in fp32."""
+    lengths = lengths.to(hidden.device)
+    text = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
+    total = torch.zeros(len(lengths), hidden.shape[1], device=hidden.device).index_add(
+        0, text, hidden.float()
+    )
+    return (total / lengths.unsqueeze(1)).to(hidden.dtype)

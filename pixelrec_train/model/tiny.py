@@ -1,0 +1,52 @@
+"""Two tiny Qwen3 towers with a tokenizer trained on the texts at hand: real Hugging Face directories.
+
+For a first run on a laptop, for tests, and as a from-scratch starting point where no model can be downloaded.
+"""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
+
+from pixelrec_train.model.backbone import write_backbone
+
+END = "<|endoftext|>"
+
+
+def write_towers(texts, directory, hidden_size=64, layers=2, vocab_size=4096, seed=0):
+    """Write <directory>/item_llm and <directory>/user_llm; returns the two paths.
+
+    Args:
+        texts: what the byte-level BPE is trained on.
+        vocab_size: at most; fewer when the texts are few.
+    """
+    tokenizer = train_tokenizer(texts, vocab_size)
+    paths = []
+    for offset, name in enumerate(("item_llm", "user_llm")):
+        torch.manual_seed(seed + offset)
+        config = Qwen3Config(
+            vocab_size=len(tokenizer), hidden_size=hidden_size, intermediate_size=3 * hidden_size,
+            num_hidden_layers=layers, num_attention_heads=max(hidden_size // 32, 1),
+            num_key_value_heads=max(hidden_size // 64, 1), head_dim=32, max_position_embeddings=2048,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        )  # fmt: skip
+        path = Path(directory) / name
+        model = Qwen3Model(config)
+        write_backbone(model, path, model.state_dict())
+        tokenizer.save_pretrained(path)
+        paths.append(path)
+    return paths
+
+
+def train_tokenizer(texts, vocab_size):
+    """Byte-level BPE, so that no text in any language has an unknown token."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END, pad_token=END)

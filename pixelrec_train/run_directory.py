@@ -1,0 +1,103 @@
+"""Who may write into results/<run>/: one run at a time, and never over a finished one by accident."""
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+from pixelrec_train.errors import InputError
+
+# Everything a run writes. --overwrite removes these and nothing else.
+RUN_FILES = (
+    "run.json", "ds_config.json", "metrics.jsonl", "metrics.json", "table.md", "table.json", "curves.png",
+    "best_model", "checkpoint-epoch-*", "*.partial",
+)  # fmt: skip
+PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "pandas", "faiss-cpu", "faiss-gpu")
+
+
+def check_free(directory, overwrite):
+    """Raises InputError when another run is writing here, or a run lies here and overwrite is False."""
+    directory = Path(directory)
+    if (directory / "run.json").exists() and not overwrite:
+        raise InputError(
+            f"--output_dir {directory} already holds a run. Choose another directory, or add --overwrite "
+            "to replace it."
+        )
+    with lock(directory) if directory.exists() else contextlib.nullcontext():
+        pass
+
+
+@contextlib.contextmanager
+def lock(directory):
+    """Hold results/<run>/run.lock; the system frees it when the process ends, however it ends."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "run.lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(
+                f"another run (process {file.read().strip() or 'unknown'}) is writing to {directory}. "
+                f"Wait for it, stop it, or choose another --output_dir."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def clear(directory):
+    """Remove what an earlier run left, and nothing that no run writes."""
+    for pattern in RUN_FILES:
+        for path in Path(directory).glob(pattern):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def record_start(directory, config, ds_config, facts):
+    """Write run.json and ds_config.json before step 0: what ran, on what, with which versions."""
+    run = {
+        "config": dataclasses.asdict(config),
+        "versions": versions(),
+        "commit": commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        **facts,
+    }
+    write_json(Path(directory) / "run.json", run)
+    write_json(Path(directory) / "ds_config.json", ds_config)
+
+
+def versions():
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def commit():
+    """The repository's commit, "+changes" when the tree differs from it, or None outside git."""
+    root = Path(__file__).resolve().parents[1]
+    git = ["git", "-C", str(root)]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        )
+        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def write_json(path, value):
+    """Whole or not at all: written beside and moved into place."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,122 @@
+"""What a run says: one line per event on stdout and in the log file, metrics.jsonl, TensorBoard.
+
+Every rank calls it; only rank 0 speaks.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from pixelrec_train import distributed
+
+# The log line shows these, in this order; metrics.jsonl and TensorBoard get everything.
+STEP_LINE = {
+    "loss": ".4f", "lr": ".2e", "grad_norm": ".2f", "nce_top1_acc": ".3f", "nce_top10_acc": ".3f",
+    "nce_samples": ".1f", "logit_scale": ".2f", "item_cosine": ".3f",
+}  # fmt: skip
+SPEED_LINE = {
+    "users_per_s": "{:.0f} users/s", "items_per_s": "{:.0f} items/s", "tokens_per_s": "{:.0f} tokens/s",
+    "step_ms": "{:.0f} ms/step", "data_wait_pct": "data {:.1f}%", "memory_gb": "mem {:.1f}G",
+}  # fmt: skip
+
+
+class RunLog:
+    """Opens its files on rank 0 and appends; a reader can `tail -f` the log at any time."""
+
+    def __init__(self, log_file, metrics_file, tensorboard_dir):
+        self.speaks = distributed.rank() == 0
+        if not self.speaks:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        Path(log_file).parent.mkdir(parents=True, exist_ok=True)
+        self.log_file = open(log_file, "a", encoding="utf-8", buffering=1)
+        self.metrics_file = open(metrics_file, "a", encoding="utf-8", buffering=1)
+        self.tensorboard = SummaryWriter(str(tensorboard_dir))
+
+    def note(self, text):
+        """A line that is no measurement."""
+        self._line("note", text)
+
+    def step(self, state, report, epochs):
+        """One training step's report: see STEP_LINE for what the line shows."""
+        if not self.speaks:
+            return
+        fields = [f"{name} {report[name]:{form}}" for name, form in STEP_LINE.items() if name in report]
+        fields += [form.format(report[name]) for name, form in SPEED_LINE.items() if name in report]
+        fields.append(f"eta {duration(report['eta_s'])}")
+        self._line(
+            f"step {state.step:05d}/{state.total_steps:05d}", f"epoch {state.epoch + 1}/{epochs}", *fields
+        )
+        self._record("step", state.step, report)
+
+    def evaluation(self, state, results, epochs, is_best):
+        """Validation figures at the end of an epoch."""
+        shown = ("valid_loss", "recall@10", "ndcg@10", "cold_recall@10")
+        fields = [f"{name} {results[name]:.4f}" for name in shown if name in results]
+        best = ["new best"] if is_best else []
+        self._line(f"eval {state.step:05d}", f"epoch {state.epoch}/{epochs}", *fields, *best)
+        self._record("eval", state.step, results)
+
+    def saved(self, state, path, seconds):
+        size = sum(f.stat().st_size for f in Path(path).rglob("*") if f.is_file()) if self.speaks else 0
+        self._line(f"save {state.step:05d}", f"{path}", f"{size / 1e9:.2f}G", f"{seconds:.0f}s")
+
+    def block(self, text):
+        """Several lines as they are: a table."""
+        if self.speaks:
+            print(text, flush=True)
+            self.log_file.write(text + "\n")
+
+    def _line(self, kind, *fields):
+        self.block(f"{time.strftime('%H:%M:%S')} {kind} " + " | ".join(("", *fields)).strip())
+
+    def _record(self, kind, step, values):
+        """One JSON object per event, and one TensorBoard tag per scalar: train/loss, eval/recall@10."""
+        if not self.speaks:
+            return
+        self.metrics_file.write(json.dumps({"kind": kind, "step": step} | values) + "\n")
+        prefix = "train" if kind == "step" else kind
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                self.tensorboard.add_scalar(f"{prefix}/{name}", value, step)
+        self.tensorboard.flush()
+
+    def close(self):
+        if self.speaks:
+            self.tensorboard.close()
+            self.metrics_file.close()
+            self.log_file.close()
+
+
+def log_path(logging_dir):
+    """logs/pixelrec -> logs/pixelrec_train.log"""
+    return Path(f"{Path(logging_dir)}_train.log")
+
+
+def show_under_tensorboard(logging_dir):
+    """Make `tensorboard --logdir logs/tensorboard` show this run too: a link logs/tensorboard/<name>."""
+    logging_dir = Path(logging_dir)
+    logging_dir.mkdir(parents=True, exist_ok=True)
+    link = logging_dir.parent / "tensorboard" / logging_dir.name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    target = os.path.relpath(logging_dir, link.parent)
+    if link.is_symlink() and os.readlink(link) != target:
+        link.unlink()
+    if not link.exists():
+        link.symlink_to(target)
+
+
+def duration(seconds):
+    """95 -> 1m35s, 5400 -> 1h30m"""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
+
+
+def say(text):
+    """A line on rank 0's screen before a run has its log."""
+    if distributed.rank() == 0:
+        print(text, file=sys.stdout, flush=True)

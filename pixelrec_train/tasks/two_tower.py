@@ -1,0 +1,62 @@
+"""The two-tower objective: find the next item among a pool of negatives gathered from all ranks."""
+
+from torch import nn
+
+from pixelrec_train import distributed
+from pixelrec_train.losses import nce_loss
+
+COLLAPSED_LOG_STEPS = 20
+
+
+class TwoTowerTask(nn.Module):
+    """model + loss; task(batch) -> (loss, metrics). The loop knows nothing else."""
+
+    def __init__(self, model, config):
+        super().__init__()
+        self.model = model
+        self.same_item_cosine = config.nce_thres
+        self.every_position_weighs_the_same = config.loss_weighting == "position"
+        self.collapsed = 0
+
+    def forward(self, batch):
+        user, target, negatives, logit_scale = self.model(batch)
+        pool = distributed.all_gather_with_grad(negatives.float())  # [N * world_size, D]
+        return nce_loss(
+            user, target, pool, batch.valid, logit_scale,
+            same_item_cosine=self.same_item_cosine, count=self.count(batch.valid),
+        )  # fmt: skip
+
+    def count(self, valid):
+        """What the loss sums are divided by.
+
+        DeepSpeed averages gradients over ranks. With the mean number of valid positions per rank, that
+        average is the mean over all positions of the global batch; with the rank's own number, it is a
+        mean of rank means, as in the original.
+        """
+        own = valid.sum().float()
+        return distributed.mean_tensor(own) if self.every_position_weighs_the_same else own
+
+    def watch(self, report):
+        """Stop a run whose loss has become meaningless.
+
+        When item embeddings bunch, the same-item filter takes every negative for the target: one candidate
+        is left, the loss is 0, and nothing is learned.
+
+        Raises:
+            FloatingPointError: hardly a negative was left for 20 log steps in a row.
+        """
+        self.collapsed = self.collapsed + 1 if report["nce_samples"] < 1.5 else 0
+        if self.collapsed >= COLLAPSED_LOG_STEPS:
+            raise FloatingPointError(
+                f"item embeddings have collapsed: for {self.collapsed} log lines only "
+                f"{report['nce_samples']:.2f} of "
+                f"the candidates were left after the same-item filter (mean cosine of two items "
+                f"{report['item_cosine']:.3f}), so the loss says nothing. Try a lower --learning_rate, a "
+                "longer "
+                f"--warmup_ratio, or --nce_thres 1; and check that item texts differ."
+            )
+
+    def export(self, directory, tensors, tokenizer_dir):
+        """See HLLMModel.export; tensors are this task's."""
+        inner = {k.removeprefix("model."): v for k, v in tensors.items()}
+        self.model.export(directory, inner, tokenizer_dir)
