@@ -94,12 +94,17 @@ def barrier():
 
 @contextmanager
 def first_rank_first():
-    """Rank 0 runs the block alone, then the others do: one writes a cache, the rest find it."""
+    """Rank 0 runs the block alone, then the others do: one writes a cache, the rest find it.
+
+    When rank 0 fails, the others go on as well: they meet the same error instead of waiting for ever.
+    """
     if rank() != 0:
         barrier()
-    yield
-    if rank() == 0:
-        barrier()
+    try:
+        yield
+    finally:
+        if rank() == 0:
+            barrier()
 
 
 def from_first_rank(value):

@@ -26,6 +26,7 @@ if [ -z "$ITEM_MODEL_DIR$USER_MODEL_DIR" ]; then tiny=1; else tiny=; fi
 # --- settings; tiny towers start from random weights and want larger steps than a pretrained LLM
 TEXT_KEYS=${TEXT_KEYS:-${tiny:+title,tag,description}}
 TEXT_KEYS=${TEXT_KEYS:-title,description}
+if [ -n "$tiny" ]; then ITEM_PROMPT=${ITEM_PROMPT-}; fi # random weights know no instructions
 PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-${tiny:+16}}
 PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-4}
 NUM_TRAIN_EPOCHS=${NUM_TRAIN_EPOCHS:-5}
@@ -74,7 +75,8 @@ flags=(
     --learning_rate "$LEARNING_RATE" --max_seq_length "$MAX_SEQ_LENGTH" --max_text_length "$MAX_TEXT_LENGTH"
     --gradient_checkpointing "$GRADIENT_CHECKPOINTING" --bf16 "$BF16" --seed "$SEED"
     --dataloader_num_workers "$DATALOADER_NUM_WORKERS" --deepspeed "$DEEPSPEED_CONFIG"
-    --output_dir "$OUTPUT_DIR" --logging_dir "$LOGGING_DIR" ${overwrite[@]+"${overwrite[@]}"} "$@"
+    --output_dir "$OUTPUT_DIR" --logging_dir "$LOGGING_DIR" ${ITEM_PROMPT+--item_prompt "$ITEM_PROMPT"}
+    ${overwrite[@]+"${overwrite[@]}"} "$@"
 )
 
 echo "== plan"

@@ -58,7 +58,7 @@ def read(interactions, config):
     """Tokenise the catalogue's texts with the item LLM's tokenizer (or load the cache).
 
     Raises:
-        InputError: a text column is missing, or the tokenizer cannot be loaded.
+        InputError: a text column is missing, the tokenizer cannot be loaded, or the prompt leaves no room.
     """
     directory = Path(config.item_model_dir)
     files = sorted({file for pattern in TOKENIZER_FILES for file in directory.glob(pattern)})
@@ -73,6 +73,14 @@ def read(interactions, config):
 def build(item_ids, config):
     texts, facts = read_texts(config.text_data, item_ids, config.text_keys, config.item_prompt)
     tokenizer = load_tokenizer(config.item_model_dir)
+    prompt_tokens = len(tokenizer(config.item_prompt)["input_ids"])
+    if prompt_tokens >= config.max_text_length:
+        raise InputError(
+            f"--item_prompt alone is {prompt_tokens} tokens and --max_text_length keeps "
+            f"{config.max_text_length}: "
+            "every item would read the same. Raise --max_text_length or shorten the prompt (--item_prompt "
+            "'')."
+        )
     rows = tokenise(tokenizer, texts, config.max_text_length, config.item_emb_token_n)
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
     return {"tokens": np.concatenate(rows).astype(np.int32), "offsets": offsets.astype(np.int64)}, facts

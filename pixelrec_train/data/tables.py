@@ -1,6 +1,7 @@
 """Reading a CSV by column names, as text, with one clear sentence for whatever is wrong with the file."""
 
 import csv
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,8 @@ def read_columns(path, columns):
     BOM, CRLF, quoted newlines and quotes are CSV as usual; "NA", "null" and 007 stay the text they are.
 
     Raises:
-        InputError: the file is empty, not UTF-8, malformed, or lacks a column (or has it twice).
+        InputError: the file is empty, not UTF-8, malformed, lacks a column or has it twice, or a row has
+            more fields than the header.
     """
     path = Path(path)
     header = read_header(path)
@@ -28,26 +30,30 @@ def read_columns(path, columns):
         if header.count(c) > 1:
             raise InputError(f"{path} has the column {c} {header.count(c)} times. Keep one.")
     try:
-        table = pd.read_csv(
-            path,
-            names=range(len(header)),
-            header=0,
-            usecols=[header.index(c) for c in columns],
-            dtype=str,
-            keep_default_na=False,
-            na_filter=False,
-            encoding="utf-8-sig",
-            skip_blank_lines=True,
-            index_col=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a first row that is too long only warns
+            table = pd.read_csv(
+                path,
+                names=range(len(header)),
+                header=0,
+                dtype=str,
+                keep_default_na=False,
+                na_filter=False,
+                encoding="utf-8-sig",
+                index_col=False,
+            )
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}). {TO_UTF8}") from None
-    except pd.errors.ParserError as error:
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        detail = str(error).strip().removeprefix("Error tokenizing data. C error: ")
+        if isinstance(error, pd.errors.ParserWarning):
+            detail = f"the first row has more than {len(header)} fields"
         raise InputError(
-            f"{path} is not well-formed CSV: {str(error).strip()}. Check that row's quotes."
+            f"{path} is not well-formed CSV: {detail}. A field with commas, quotes or line breaks must "
+            "stand in "
+            f"double quotes."
         ) from None
-    table.columns = [header[i] for i in table.columns]
-    return table[list(columns)].fillna("")
+    return table.rename(columns=dict(enumerate(header)))[list(columns)].fillna("")
 
 
 TO_UTF8 = "Convert it, for instance with: iconv -f latin1 -t utf-8 IN.csv > OUT.csv"

@@ -72,15 +72,15 @@ def packed_attention(
     Raises:
         NotImplementedError: the model asks for something other than plain causal attention.
     """
-    refuse_other_kinds(kwargs, dropout, segments)
+    refuse_other_kinds(kwargs, segments)
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, heads, d]
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not dropout:
         return variable_length(query, key, value, scaling, segments).unsqueeze(0), None
     outputs = []
     for rows, real in segments.buckets:
         q, k, v = (x[rows].transpose(1, 2) for x in (query, key, value))  # [texts, heads, longest, d]
         out = F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+            q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
         )
         outputs.append(out.transpose(1, 2).flatten(0, 1)[real])
     return torch.cat(outputs)[segments.back].unsqueeze(0), None
@@ -97,7 +97,7 @@ def variable_length(query, key, value, scaling, segments):
     )  # fmt: skip
 
 
-def refuse_other_kinds(kwargs, dropout, segments):
+def refuse_other_kinds(kwargs, segments):
     window = kwargs.get("sliding_window")
     if window is not None and window < segments.longest:
         raise NotImplementedError(
@@ -106,8 +106,6 @@ def refuse_other_kinds(kwargs, dropout, segments):
     for name in ("softcap", "s_aux", "head_mask"):
         if kwargs.get(name) is not None:
             raise NotImplementedError(f"its attention uses {name}")
-    if dropout:
-        raise NotImplementedError(f"its attention drops out {dropout:.0%}")
 
 
 AttentionInterface.register(NAME, packed_attention)

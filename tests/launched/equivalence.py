@@ -1,0 +1,171 @@
+"""Runs on every rank of test_launch.py: the same training under ZeRO-2 and ZeRO-3.
+
+python equivalence.py FLAGS… OUT.json      one JSON of findings, written by rank 0
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from transformers import AutoModel  # noqa: E402
+
+from pixelrec_train import distributed  # noqa: E402
+from pixelrec_train.commands.train import build_loader, prepare, validate  # noqa: E402
+from pixelrec_train.config import TrainConfig, parse_args  # noqa: E402
+from pixelrec_train.engine import loop  # noqa: E402
+from pixelrec_train.engine.build import build_engine  # noqa: E402
+from pixelrec_train.engine.checkpoint import save_checkpoint  # noqa: E402
+from pixelrec_train.engine.state import TrainState  # noqa: E402
+from pixelrec_train.engine.weights import cpu_state_dict, load_weights  # noqa: E402
+from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out  # noqa: E402
+from pixelrec_train.model.hllm_model import HLLMModel  # noqa: E402
+from pixelrec_train.tasks.two_tower import TwoTowerTask  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Recorder:
+    """Stands where RunLog stands."""
+
+    def __init__(self):
+        self.reports = []
+
+    def step(self, state, report, epochs):
+        self.reports.append(report)
+
+    def saved(self, *arguments):
+        pass
+
+
+def train(config, steps=20):
+    """Losses and gradient norms of the first steps, and the engine they leave."""
+    inputs, model, resolved = prepare(config, distributed.world_size())
+    if config.gradient_checkpointing:
+        model.enable_checkpointing()
+    loader = build_loader(config, inputs)
+    steps_per_epoch = -(-len(loader) // config.gradient_accumulation_steps)
+    epochs = -(-steps // steps_per_epoch)
+    state, log = TrainState(total_steps=steps_per_epoch * epochs), Recorder()
+    engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
+    for _ in range(epochs):
+        loop.train_epoch(engine, loader, state, config, log)
+        state.finish_epoch(0.0)
+    names = ("loss", "grad_norm", "nce_samples", "nce_top10_acc", "logit_scale", "item_cosine", "lr")
+    return [{n: r[n] for n in names} for r in log.reports], engine, inputs, state
+
+
+def stage(config, number, **changes):
+    return dataclasses.replace(
+        config, deepspeed=str(ROOT / f"configs/ds_config_zero{number}.json"), **changes
+    )
+
+
+def largest_gradient_error_of_the_gather():
+    """all_gather_with_grad against the same sum on one big tensor; einsum makes the gradient "
+    "non-contiguous."""
+    ranks, rank = distributed.world_size(), distributed.rank()
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.randn(ranks, 5, 4, generator=generator)
+    users = torch.randn(ranks, 2, 3, 4, generator=generator)
+
+    def loss(pool, user):
+        return torch.einsum("bsh,kh->bsk", user, pool).logsumexp(-1).sum()
+
+    expected = whole.clone().requires_grad_()
+    sum(loss(expected.flatten(0, 1), user) for user in users).backward()
+    mine = whole[rank].clone().requires_grad_()
+    gathered = distributed.all_gather_with_grad(mine)
+    assert torch.equal(gathered.detach(), whole.flatten(0, 1))
+    loss(gathered, users[rank]).backward()
+    return (mine.grad - expected.grad[rank]).abs().max().item()
+
+
+def uneven_rows_come_together():
+    counts = [3 + 2 * r for r in range(distributed.world_size())]
+    counts[-1] = 0
+    start = sum(counts[: distributed.rank()])
+    mine = torch.arange(start, start + counts[distributed.rank()]).float()[:, None].expand(-1, 2)
+    return distributed.gather_rows(mine, counts)[:, 1].tolist() == list(range(sum(counts)))
+
+
+def export_is_what_the_engine_holds(engine, config, state):
+    """Every tensor plain transformers loads equals the engine's, and a loaded twin can be put back."""
+    state.epoch = 1
+    Path(config.output_dir).mkdir(parents=True, exist_ok=True)
+    if distributed.rank() == 0:
+        Path(config.output_dir, "run.json").write_text(json.dumps({"config": dataclasses.asdict(config)}))
+    save_checkpoint(engine, state, config, is_best=True, log=Recorder())
+    held = cpu_state_dict(engine.module.model)
+    checkpoint, same = Path(config.output_dir) / "best_model", []
+    if distributed.rank() == 0:
+        for tower in ("item_llm", "user_llm"):
+            loaded, report = AutoModel.from_pretrained(checkpoint / tower, output_loading_info=True)
+            same.append(
+                not any(report.get(k) for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+            )
+            mine = {k: v for k, v in held.items() if k.startswith(f"{tower}.backbone.")}
+            same.append(len(mine) == len(loaded.state_dict()))
+            same += [torch.equal(mine[f"{tower}.backbone.{k}"], v) for k, v in loaded.state_dict().items()]
+    twin = HLLMModel.load(checkpoint)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(1)
+    load_weights(engine.module.model, twin)
+    after = cpu_state_dict(engine.module.model)
+    same += [torch.equal(after[name], value + 1) for name, value in held.items()]
+    return all(same)
+
+
+def main(out, config):
+    distributed.initialise(2)
+    findings = {"ranks": distributed.world_size()}
+    findings["gather_error"] = largest_gradient_error_of_the_gather()
+    findings["uneven_rows"] = uneven_rows_come_together()
+    for number in (2, 3):
+        reports, engine, inputs, state = train(
+            stage(config, number, output_dir=f"{config.output_dir}-{number}")
+        )
+        findings[f"zero{number}"] = reports
+        if number == 3:
+            findings["checkpointing"] = train(stage(config, number, gradient_checkpointing=True))[0]
+        engine.eval()
+        model = engine.module.model
+        catalogue = encode_catalogue(model.item_llm, inputs.item_text, 300)
+        findings[f"places{number}"] = rank_held_out(
+            model,
+            catalogue,
+            inputs.split.test,
+            dataclasses.replace(config, eval_batch_size=7),
+            config.max_seq_length,
+        )[0].tolist()
+        findings[f"validation{number}"] = validate(engine.module, inputs, config)
+        findings[f"export{number}"] = export_is_what_the_engine_holds(
+            engine, stage(config, number, output_dir=f"{config.output_dir}-{number}"), state
+        )
+    bf16, *_ = train(stage(config, 2, bf16=True), steps=3)
+    findings["bf16"] = [r["loss"] for r in bf16[:3]]
+    findings["empty_slots"], *_ = train(stage(config, 3, per_device_train_batch_size=400), steps=2)
+    findings["by_rank"] = [r["loss"] for r in train(stage(config, 2, loss_weighting="rank"), steps=2)[0]][:2]
+    findings["accumulated"] = {
+        str(n): train(
+            stage(config, n, gradient_accumulation_steps=3, per_device_train_batch_size=2), steps=4
+        )[0][:4]
+        for n in (2, 3)
+    }
+    everyones = distributed.gather_objects(findings)
+    if distributed.rank() == 0:
+        same = ("zero2", "zero3", "places2", "places3", "validation2", "validation3")
+        findings["ranks_agree"] = all(other[name] == findings[name] for other in everyones for name in same)
+        findings["exports_hold"] = all(other["export2"] and other["export3"] for other in everyones)
+        Path(out).write_text(json.dumps(findings))
+    distributed.finish()
+
+
+if __name__ == "__main__":
+    *flags, out = sys.argv[1:]  # the launcher puts its --local_rank in front
+    main(out, parse_args(TrainConfig, flags))

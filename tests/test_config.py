@@ -1,0 +1,115 @@
+"""Flags: what the README promises, and kind refusals of everything else."""
+
+import dataclasses
+
+import pytest
+
+from pixelrec_train.config import EvaluateConfig, TrainConfig, existing_file, parse_args
+from pixelrec_train.errors import InputError
+
+REQUIRED = [
+    "--interaction_data",
+    "a.csv",
+    "--text_data",
+    "b.csv",
+    "--item_model_dir",
+    "m",
+    "--user_model_dir",
+    "n",
+]
+
+
+def parse(*flags):
+    return parse_args(TrainConfig, [*REQUIRED, *flags])
+
+
+def test_defaults_are_the_documented_ones():
+    promised = dict(
+        per_device_train_batch_size=4, num_train_epochs=5, learning_rate=1e-4, warmup_ratio=0.1,
+        weight_decay=0.01, max_grad_norm=1.0, gradient_checkpointing=True, max_seq_length=11,
+        max_text_length=256, text_keys=("title", "description"), item_emb_token_n=1, num_negatives=None,
+        bf16=True, dataloader_num_workers=4, output_dir="results/pixelrec", logging_dir="logs/pixelrec",
+        logging_steps=20, save_total_limit=5, deepspeed="configs/ds_config_zero2.json",
+    )  # fmt: skip
+    config = dataclasses.asdict(parse())
+    assert {name: config[name] for name in promised} == promised
+
+
+def test_the_documented_spelling_of_every_kind_of_value():
+    spelled = (
+        "--bf16 False --num_negatives None --learning_rate=3e-4 --overwrite --gradient_checkpointing true"
+    )
+    config = parse(*spelled.split(), "--text_keys", "title, tag", "--topk", "1,20")
+    assert (config.bf16, config.num_negatives, config.text_keys) == (False, None, ("title", "tag"))
+    assert (config.learning_rate, config.overwrite, config.gradient_checkpointing) == (3e-4, True, True)
+    assert config.topk == (1, 20)
+
+
+def test_an_unknown_flag_is_refused_and_the_nearest_one_named():
+    with pytest.raises(InputError, match="'--learning_rat'.*--learning_rate"):
+        parse("--learning_rat", "3")
+
+
+def test_a_launchers_local_rank_is_understood():
+    assert parse("--local_rank=1").local_rank == 1
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (("--bf16", "maybe"), "--bf16"),
+        (("--num_train_epochs", "two"), "--num_train_epochs"),
+        (("--num_train_epochs", "0"), "at least 1"),
+        (("--warmup_ratio", "1"), r"\[0, 1\)"),
+        (("--learning_rate", "-1"), "positive"),
+        (("--max_seq_length", "1"), "history"),
+        (("--item_emb_token_n", "2"), "0 or 1"),
+        (("--retrieval", "hnsw"), "faiss or exact"),
+        (("--loss_weighting", "users"), "position or rank"),
+        (("--num_negatives", "0"), "at least 1"),
+        (("--topk", ""), "--topk"),
+        (("--text_keys", ","), "--text_keys"),
+        (("--dry_run", "0"), "--dry_run"),
+    ],
+)
+def test_a_bad_value_is_refused_in_words(flags, words):
+    with pytest.raises(InputError, match=words):
+        parse(*flags)
+
+
+def test_a_missing_flag_is_named():
+    with pytest.raises(InputError, match="--text_data"):
+        parse_args(TrainConfig, ["--interaction_data", "a.csv"])
+    with pytest.raises(InputError, match="--checkpoint"):
+        parse_args(EvaluateConfig, [])
+
+
+def test_a_missing_file_names_its_neighbour(tmp_path):
+    (tmp_path / "Pixel200K.csv").touch()
+    with pytest.raises(
+        InputError, match=r"Pixel20K\.csv does not exist.*Pixel200K\.csv does: did you mean that"
+    ):
+        existing_file(tmp_path / "Pixel20K.csv", "--text_data")
+
+
+@pytest.mark.parametrize(
+    "ranks, batch, num_negatives, pool",
+    [
+        (32, 16, None, 5632),
+        (16, 8, 512, 512),
+        (1, 4, 7, 8),
+        (2, 1, 1, 2),
+    ],  # Pixel8M and Books-512 of the paper
+)
+def test_pool_sizes_are_the_papers(ranks, batch, num_negatives, pool):
+    config = parse("--per_device_train_batch_size", str(batch), "--num_negatives", str(num_negatives))
+    assert config.negatives_per_window(ranks) * ranks * batch == pool
+
+
+def test_help_shows_every_flag_with_its_default(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_args(TrainConfig, ["--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert all(f"--{f.name}" in text for f in dataclasses.fields(TrainConfig))
+    assert "default: 0.0001" in text

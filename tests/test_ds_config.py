@@ -1,0 +1,82 @@
+"""The DeepSpeed JSON: every "auto" resolved, every contradiction refused."""
+
+import json
+
+import pytest
+from conftest import ROOT
+
+from pixelrec_train.engine.ds_config import resolve
+from pixelrec_train.errors import InputError
+
+
+def with_json(config_with, tmp_path, content, **changes):
+    path = tmp_path / "ds.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return resolve(config_with(deepspeed=str(path), **changes), world_size=2, hidden_size=64)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_the_shipped_configs_resolve_to_numbers_and_follow_the_flags(config_with, stage):
+    config = config_with(
+        deepspeed=str(ROOT / f"configs/ds_config_zero{stage}.json"), per_device_train_batch_size=3,
+        gradient_accumulation_steps=5, max_grad_norm=0.5, bf16=True,
+    )  # fmt: skip
+    resolved = resolve(config, world_size=4, hidden_size=64)
+    assert "auto" not in json.dumps(resolved)
+    assert resolved["zero_optimization"]["stage"] == stage
+    assert resolved["bf16"] == {"enabled": True}
+    assert resolved["train_batch_size"] == 3 * 5 * 4
+    assert (resolved["train_micro_batch_size_per_gpu"], resolved["gradient_accumulation_steps"]) == (3, 5)
+    assert resolved["gradient_clipping"] == 0.5
+    if stage == 3:
+        assert resolved["zero_optimization"]["reduce_bucket_size"] == 64 * 64
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (
+            {"optimizer": {"type": "AdamW", "params": {"lr": 3e-4}}},
+            "optimizer.params.lr = 0.0003.*--learning_rate",
+        ),
+        ({"optimizer": {"type": "Lamb"}}, "optimizer.type = Lamb"),
+        ({"optimizer": {"type": "AdamW", "params": {"betas": [0.9, 0.95]}}}, "Remove the block 'optimizer'"),
+        ({"scheduler": {"type": "WarmupLR"}}, "Remove the block 'scheduler'"),
+        (
+            {"train_micro_batch_size_per_gpu": 8},
+            "train_micro_batch_size_per_gpu = 8.*--per_device_train_batch_size",
+        ),
+        ({"train_batch_size": 99}, "train_batch_size = 99"),
+        ({"gradient_clipping": 5}, "--max_grad_norm"),
+        ({"bf16": {"enabled": True}}, "--bf16"),
+        ({"fp16": {"enabled": True}}, "fp16"),
+        ({"zero_optimization": {"stage": "auto"}}, r'stage = "auto"'),
+        ({"zero_optimization": {"stage": 4}}, "must be 0, 1, 2 or 3"),
+        ('{"steps_per_print": 1,}', "not valid JSON"),
+        ('{"bf16": {}, "bf16": {}}', "twice"),
+        ("[1]", "JSON object"),
+    ],
+)
+def test_what_contradicts_a_flag_or_means_nothing_is_refused(config_with, tmp_path, content, words):
+    with pytest.raises(InputError, match=words):
+        with_json(config_with, tmp_path, content, bf16=False)
+
+
+def test_a_json_that_agrees_with_the_flags_is_accepted(config_with, tmp_path):
+    agreeing = {
+        "optimizer": {"type": "AdamW", "params": {"lr": "auto", "weight_decay": 0.01}},
+        "bf16": {"enabled": "auto"},
+        "zero_optimization": {
+            "stage": 2,
+            "reduce_bucket_size": "auto",
+            "offload_optimizer": {"device": "none"},
+        },
+    }
+    resolved = with_json(config_with, tmp_path, agreeing)
+    assert "optimizer" not in resolved
+    assert resolved["zero_optimization"]["offload_optimizer"] == {"device": "none"}
+
+
+def test_a_missing_json_is_named(config_with):
+    with pytest.raises(InputError, match="--deepspeed.*ds_config_zero[23].json does: did you mean that"):
+        resolve(config_with(deepspeed=str(ROOT / "configs/ds_config_zero4.json")), 1, 64)

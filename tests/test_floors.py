@@ -1,0 +1,77 @@
+"""The house keeps its floors: a module imports only from lower ones and its own folder."""
+
+import ast
+from pathlib import Path
+
+from conftest import ROOT
+
+FLOORS = {
+    "errors": 0, "config": 0, "distributed": 0, "runlog": 0, "run_directory": 0,
+    "batch": 1, "losses": 1,
+    "data": 2, "model": 2, "engine": 2,
+    "tasks": 3, "evaluation": 3,
+    "commands": 4,
+}  # fmt: skip
+ONE_ADDRESS = {
+    "deepspeed": ("engine/", "distributed.py"),
+    "faiss": ("evaluation/index.py",),
+    "matplotlib": ("evaluation/report.py",),
+    "pandas": ("data/",),
+    "tensorboard": ("runlog.py",),
+}
+PACKAGE = ROOT / "pixelrec_train"
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            if node.module == "pixelrec_train":
+                yield from (f"pixelrec_train.{alias.name}" for alias in node.names)
+
+
+def modules():
+    return [p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py"]
+
+
+def room(path):
+    return Path(path).relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_module_imports_only_from_lower_floors_and_its_own_folder():
+    for path in modules():
+        here = room(path)
+        for name in imports(path):
+            if not name.startswith("pixelrec_train."):
+                continue
+            there = name.split(".")[1]
+            lower = FLOORS[there] < FLOORS[here] or FLOORS[there] == FLOORS[here] == 0
+            assert there == here or lower, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_heavy_libraries_have_one_address():
+    for path in modules():
+        for name in imports(path):
+            for library, addresses in ONE_ADDRESS.items():
+                if library in name.split("."):
+                    place = str(path.relative_to(PACKAGE))
+                    assert place.startswith(addresses), f"{place} imports {name}"
+
+
+def test_a_file_fits_in_a_head():
+    for path in modules():
+        assert len(path.read_text().splitlines()) <= 235, path
+
+
+def test_nothing_runs_code_from_files():
+    """No eval, no pickle, no remote code, no shell."""
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in ("eval", "exec", "pickle.load", "torch.load", "os.system"), path
+                for keyword in node.keywords:
+                    risky = keyword.arg in ("trust_remote_code", "shell", "allow_pickle")
+                    assert not (risky and ast.unparse(keyword.value) == "True"), path

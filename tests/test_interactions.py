@@ -1,0 +1,141 @@
+"""From CSV rows to histories, windows and splits."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixelrec_train.data import interactions
+from pixelrec_train.data.interactions import Interactions, cut_windows, leave_last_two_out
+from pixelrec_train.errors import InputError
+
+
+def read_text(tmp_path, text, encoding="utf-8"):
+    path = tmp_path / "data.csv"
+    path.write_bytes(text.encode(encoding))
+    return interactions.read(path, tmp_path / "cache")
+
+
+def history(data, user):
+    u = data.user_ids.index(user)
+    return [data.item_ids[i] for i in data.items[data.offsets[u] : data.offsets[u + 1]]]
+
+
+def test_columns_are_found_by_name_in_any_order(tmp_path):
+    data = read_text(tmp_path, "timestamp,extra,user_id,item_id\n2,x,u,b\n1,x,u,a\n")
+    assert history(data, "u") == ["a", "b"]
+
+
+def test_ties_keep_the_files_order(tmp_path):
+    rows = [f"i{n},u{n % 3},{n // 30}\n" for n in range(90)]
+    data = read_text(tmp_path, "item_id,user_id,timestamp\n" + "".join(rows))
+    for user in range(3):
+        assert history(data, f"u{user}") == [f"i{n}" for n in range(90) if n % 3 == user]
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("\ufeffitem_id,user_id,timestamp\na,u,1\n", ["a"]),
+        ("item_id,user_id,timestamp\r\na,u,1\r\nb,u,2\r\n", ["a", "b"]),
+        ('item_id,user_id,timestamp\n"a\nb",u,1\n"c,""d""",u,2\n', ["a\nb", 'c,"d"']),
+        ("item_id,user_id,timestamp\n007,u,1\n7,u,2\n7.0,u,3\n", ["007", "7", "7.0"]),
+        ("item_id,user_id,timestamp\nnan,u,1\nNA,u,2\nnull,u,3\n", ["nan", "NA", "null"]),
+        ("item_id,user_id,timestamp\nb,u,2.5\na,u,2.25\n", ["a", "b"]),
+        (
+            "item_id,user_id,timestamp\nb,u,1600000001\na,u,1600000000000\n",
+            ["a", "b"],
+        ),  # s and ms in one file
+        (
+            "item_id,user_id,timestamp\nb,u,1600000000000000001\na,u,1600000000\n",
+            ["b", "a"],
+        ),  # ns: a tie in s
+        ("item_id,user_id,timestamp\n拉面🍜,u,1\n\nשלום,u,2\n", ["拉面🍜", "שלום"]),
+        (" item_id , user_id ,timestamp\na,u,1\n", ["a"]),
+    ],
+)
+def test_real_world_csv_is_read_as_meant(tmp_path, text, expected):
+    assert history(read_text(tmp_path, text), "u") == expected
+
+
+def test_rows_that_cannot_be_used_are_counted_and_reported(tmp_path):
+    data = read_text(tmp_path, "item_id,user_id,timestamp\n,u,1\na,,2\nb,u,soon\nc,u,\nd,u,5\n")
+    assert data.unusable == {"without item_id": 1, "without user_id": 1, "with an unreadable timestamp": 2}
+    assert history(data, "u") == ["d"]
+    assert "2 rows with an unreadable timestamp" in data.summary()
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("item_id,user,timestamp\na,u,1\n", r"data\.csv has no column user_id.*item_id, user, timestamp"),
+        ("item_id,item_id,user_id,timestamp\na,a,u,1\n", "item_id 2 times"),
+        ("", "is empty"),
+        ("item_id,user_id,timestamp\n", "no usable row"),
+        ("item_id,user_id,timestamp\na,u,1,x\nb,u,2\n", "first row has more than 3 fields.*double quotes"),
+        ("item_id,user_id,timestamp\nb,u,2\na,u,1,x\n", "Expected 3 fields in line 3, saw 4.*double quotes"),
+        ('item_id,user_id,timestamp\na,u,"1\n', "well-formed"),
+    ],
+)
+def test_a_bad_file_is_one_clear_sentence(tmp_path, text, words):
+    with pytest.raises(InputError, match=words):
+        read_text(tmp_path, text)
+
+
+def test_another_encoding_is_named(tmp_path):
+    with pytest.raises(InputError, match="not UTF-8.*iconv"):
+        read_text(tmp_path, "item_id,user_id,timestamp\né,u,1\n", encoding="latin1")
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    read_text(tmp_path, "item_id,user_id,timestamp\na,u,1\n")
+    assert history(read_text(tmp_path, "item_id,user_id,timestamp\nb,u,1\n"), "u") == ["b"]
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=20), st.integers(2, 7))
+@settings(max_examples=200, deadline=None)
+def test_windows_are_those_of_the_slow_way(lengths, size):
+    stop = np.cumsum(lengths)
+    start = stop - lengths
+    slow = []
+    for a, b in zip(start, stop, strict=True):
+        items = list(range(a, b))
+        if len(items) > size:
+            items = items[len(items) % size :]
+        slow += [items[i : i + size] for i in range(0, len(items), size)]
+    fast = [list(range(a, b)) for a, b in cut_windows(start, stop, size)]
+    assert fast == [w for w in slow if len(w) >= 2]
+
+
+@given(st.lists(st.integers(1, 25), min_size=1, max_size=30), st.integers(2, 6))
+@settings(max_examples=100, deadline=None)
+def test_no_held_out_item_is_in_training_and_histories_end_where_they_should(lengths, size):
+    total = sum(lengths)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    ids = [str(i) for i in range(total)]
+    data = Interactions(
+        np.arange(total, dtype=np.int32), offsets, ids, [str(u) for u in range(len(lengths))], {}, ""
+    )
+    if max(lengths) < 4:
+        with pytest.raises(InputError, match="4 interactions"):
+            leave_last_two_out(data, size)
+        return
+    split = leave_last_two_out(data, size)
+    trained = {i for start, end in split.windows for i in range(start, end)}
+    assert np.array_equal(np.flatnonzero(split.train_counts), sorted(trained))
+    for held_out, back in ((split.valid, 2), (split.test, 1)):
+        for e, user in enumerate(held_out.users):
+            assert held_out.target[e] == offsets[user + 1] - back
+            assert list(held_out.history(e)) == list(range(offsets[user], offsets[user + 1] - back))
+            assert held_out.target[e] not in trained
+        assert len(held_out) == sum(n > back for n in lengths)
+
+
+def test_short_users_take_part_where_they_can():
+    data = Interactions(
+        np.arange(10, dtype=np.int32), np.array([0, 1, 3, 6, 10]), list("abcdefghij"), list("wxyz"), {}, ""
+    )
+    split = leave_last_two_out(data, 5)
+    assert split.windows.tolist() == [[6, 8]]  # one item before the two held out teaches nothing
+    assert split.valid.users.tolist() == [2, 3]
+    assert split.test.users.tolist() == [1, 2, 3]

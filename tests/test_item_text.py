@@ -1,0 +1,100 @@
+"""Item texts and their token cache."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pixelrec_train.data import interactions, item_text
+from pixelrec_train.data.item_text import load_tokenizer, read_texts, tokenise
+from pixelrec_train.errors import InputError
+
+
+@pytest.fixture
+def items_csv(tmp_path):
+    path = tmp_path / "items.csv"
+    rows = '1,"long, ""quoted""\nand broken",拉面\n2,,\n3,NA,\n9,nobody took it,x\n1,again,y\n'
+    path.write_text("item_id,description,title\n" + rows, encoding="utf-8")
+    return path
+
+
+def test_text_is_prompt_and_non_empty_fields_in_order_with_nothing_between(items_csv):
+    texts, facts = read_texts(items_csv, ["1", "2", "3", "4"], ("title", "description"), "Say: ")
+    assert texts == [
+        'Say: title: 拉面description: long, "quoted"\nand broken',
+        "Say: ",  # a row without any field: the prompt alone
+        "Say: description: NA",
+        "",  # no row: nothing at all
+    ]
+    assert facts == {"without_text": 1, "unknown_rows": 2}
+
+
+def test_a_missing_text_column_is_named_with_those_that_are_there(items_csv):
+    with pytest.raises(InputError, match=r"no column tag\. Its columns are: item_id, description, title"):
+        read_texts(items_csv, ["1"], ("title", "tag"), "")
+
+
+def test_a_text_file_of_another_dataset_is_refused(items_csv):
+    with pytest.raises(InputError, match="no row for any of the 2 items"):
+        read_texts(items_csv, ["i1", "i2"], ("title",), "")
+
+
+def test_token_ids_are_those_of_one_text_at_a_time(demo_config):
+    tokenizer = load_tokenizer(demo_config.item_model_dir)
+    texts = ["", "ramen", "拉面 and noodles " * 9, "x"]
+    rows = tokenise(tokenizer, texts, 7, 1, block=2)
+    assert [r.tolist() for r in rows] == [tokenizer.encode(t)[:7] + [0] for t in texts]
+    means = tokenise(tokenizer, texts, 7, 0)
+    assert means[0].tolist() == [tokenizer.eos_token_id]  # a mean needs at least one token
+    assert [r.tolist() for r in means[1:]] == [tokenizer.encode(t)[:7] for t in texts[1:]]
+
+
+def test_pack_gives_each_items_tokens_in_the_order_asked(demo_config):
+    read = interactions.read(demo_config.interaction_data, demo_config.cache_dir)
+    text = item_text.read(read, demo_config)
+    chosen = np.array([5, 0, 17, 5])
+    packed = text.pack(chosen)
+    expected = [text.tokens[text.offsets[i] : text.offsets[i + 1]] for i in chosen]
+    assert packed.lengths.tolist() == [len(e) for e in expected]
+    assert packed.token_ids.tolist() == np.concatenate(expected).tolist()
+    assert packed.one(2).token_ids.tolist() == expected[2].tolist()
+
+
+def test_the_cache_is_rebuilt_for_every_setting_that_changes_tokens_and_reused_otherwise(
+    demo_config, tmp_path
+):
+    config = replace(demo_config, cache_dir=str(tmp_path))
+    read = interactions.read(config.interaction_data, config.cache_dir)
+    marks = {item_text.read(read, config).fingerprint}
+    for change in (
+        {"text_keys": ("title",)}, {"item_prompt": "x"}, {"max_text_length": 9}, {"item_emb_token_n": 0},
+    ):  # fmt: skip
+        marks.add(item_text.read(read, replace(config, **change)).fingerprint)
+    assert len(marks) == 5
+    files = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")}
+    item_text.read(read, config)
+    assert files == {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")}
+
+
+def test_a_half_made_cache_is_made_again(demo_config, tmp_path):
+    config = replace(demo_config, cache_dir=str(tmp_path))
+    read = interactions.read(config.interaction_data, config.cache_dir)
+    before = item_text.read(read, config)
+    tokens = before.tokens.copy()
+    facts = next(tmp_path.glob(f"item_text-{before.fingerprint}/facts.json"))
+    facts.unlink()  # written last, so a killed build lacks it
+    (facts.parent / "tokens.npy").unlink()
+    (facts.parent / "tokens.npy").write_bytes(b"half")
+    assert np.array_equal(item_text.read(read, config).tokens, tokens)
+
+
+def test_a_prompt_that_leaves_no_room_for_the_text_is_refused(demo_config, tmp_path):
+    config = replace(demo_config, cache_dir=str(tmp_path), item_prompt="Compress this sentence " * 9)
+    read = interactions.read(config.interaction_data, config.cache_dir)
+    with pytest.raises(InputError, match="every item would read the same"):
+        item_text.read(read, config)
+
+
+def test_a_directory_without_tokenizer_is_refused_in_words(tmp_path):
+    with pytest.raises(InputError, match="no tokenizer could be loaded"):
+        load_tokenizer(tmp_path)

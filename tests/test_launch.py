@@ -1,0 +1,192 @@
+"""Real DeepSpeed, real launchers, one and two ranks. A launch costs seconds, so each one checks much."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, as_flags, deepspeed, events, run_command
+from safetensors.numpy import load_file
+
+pytestmark = pytest.mark.launch
+
+
+@pytest.fixture(scope="module")
+def findings(demo_config, tmp_path_factory):
+    """What tests/launched/equivalence.py found on one rank (plain python) and on two, same global batch."""
+    folder, found = tmp_path_factory.mktemp("equivalence"), {}
+    for ranks in (1, 2):
+        out = folder / f"{ranks}.json"
+        flags = as_flags(
+            demo_config, per_device_train_batch_size=8 // ranks, logging_steps=1, learning_rate=1e-3,
+            output_dir=folder / f"run{ranks}", dry_run="None",
+        )  # fmt: skip
+        script = [ROOT / "tests/launched/equivalence.py", *flags, out]
+        result = run_command([sys.executable, *script]) if ranks == 1 else deepspeed(2, *script)
+        assert result.returncode == 0, result.stdout + result.stderr
+        found[ranks] = json.loads(out.read_text())
+        assert found[ranks]["ranks"] == ranks
+    return found
+
+
+def close(ours, theirs, tolerance):
+    pairs = list(zip(ours, theirs, strict=True))
+    return all(
+        a[name] == pytest.approx(b[name], rel=tolerance, abs=tolerance) for a, b in pairs for name in a
+    )
+
+
+def test_zero2_and_zero3_and_one_and_two_ranks_train_the_same(findings):
+    reference = findings[1]["zero2"][:20]
+    assert len(reference) == 20 and reference[-1]["loss"] < reference[0]["loss"]
+    for ranks in (1, 2):
+        for stage in ("zero2", "zero3"):
+            for name in ("loss", "nce_samples", "logit_scale"):
+                for step, (a, b) in enumerate(zip(findings[ranks][stage][:20], reference, strict=True)):
+                    assert a[name] == pytest.approx(b[name], rel=1e-5), (ranks, stage, name, step)
+
+
+def test_activation_checkpointing_changes_nothing(findings):
+    for found in findings.values():
+        assert close(found["checkpointing"], found["zero3"], 1e-5)
+
+
+def test_gradients_of_gathered_negatives_are_the_sum_over_ranks(findings):
+    assert findings[2]["gather_error"] < 1e-5
+    assert findings[2]["uneven_rows"]
+
+
+def test_every_rank_reports_the_same_and_places_do_not_depend_on_ranks(findings):
+    assert findings[2]["ranks_agree"]
+    for stage in (2, 3):
+        ours, theirs = findings[2][f"places{stage}"], findings[1][f"places{stage}"]
+        assert sum(a != b for a, b in zip(ours, theirs, strict=True)) <= 0.02 * len(
+            ours
+        )  # weights differ by 1e-6
+        assert findings[2][f"validation{stage}"]["valid_loss"] == pytest.approx(
+            findings[1][f"validation{stage}"]["valid_loss"], rel=1e-4
+        )
+
+
+def test_exports_are_what_the_engine_holds(findings):
+    assert all(found["exports_hold"] for found in findings.values())
+
+
+def test_bf16_follows_fp32(findings):
+    for found in findings.values():
+        assert found["bf16"] == pytest.approx([r["loss"] for r in found["zero2"][:3]], rel=0.02)
+
+
+def test_ranks_without_a_window_take_part(findings):
+    """Fewer windows than slots: part of every batch is nowhere valid, and the step is an ordinary one."""
+    for found in findings.values():
+        assert all(0 < r["loss"] < 20 and r["grad_norm"] > 0 for r in found["empty_slots"])
+
+
+def test_weighting_by_rank_is_the_same_on_one_rank_and_another_mean_on_two(findings):
+    assert findings[1]["by_rank"] == pytest.approx([r["loss"] for r in findings[1]["zero2"]][:2], rel=1e-6)
+    assert findings[2]["by_rank"][0] == pytest.approx(findings[1]["by_rank"][0], rel=0.1)
+    assert findings[2]["by_rank"][0] != findings[1]["by_rank"][0]
+
+
+def test_accumulated_steps_are_the_same_under_both_stages(findings):
+    for found in findings.values():
+        assert close(found["accumulated"]["2"], found["accumulated"]["3"], 1e-5)
+
+
+@pytest.fixture(scope="module")
+def trained(demo_config, tmp_path_factory):
+    """A whole run of the command line: ZeRO-3, two ranks, no compiler, no hub."""
+    folder = tmp_path_factory.mktemp("trained")
+    flags = as_flags(
+        demo_config, deepspeed=ROOT / "configs/ds_config_zero3.json", num_train_epochs=3, save_total_limit=2,
+        learning_rate=3e-3, logging_steps=5, output_dir=folder / "run", logging_dir=folder / "logs/run",
+        dataloader_num_workers=1, gradient_checkpointing=True, dry_run="None",
+    )  # fmt: skip
+    environment = dict(
+        CXX="/nonexistent", CC="/nonexistent", TORCH_EXTENSIONS_DIR=str(folder / "extensions"),
+        HF_HUB_OFFLINE="1", HF_HOME=str(folder / "hf"),
+    )  # fmt: skip
+    result = deepspeed(2, ROOT / "scripts/train_pixelrec.py", *flags, **environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder, flags, result.stdout
+
+
+def test_a_run_leaves_what_the_readme_promises(trained):
+    folder, _, screen = trained
+    run = folder / "run"
+    assert sorted(p.name for p in run.glob("*_model")) == ["best_model"]
+    assert sorted(p.name for p in run.glob("checkpoint-*")) == ["checkpoint-epoch-2", "checkpoint-epoch-3"]
+    assert not list(run.glob("*.partial"))
+    for name in ("run.json", "ds_config.json", "metrics.jsonl", "table.md", "table.json", "curves.png"):
+        assert (run / name).stat().st_size > 0
+    recorded = json.loads((run / "run.json").read_text())
+    assert recorded["ranks"] == 2 and recorded["versions"]["deepspeed"] and recorded["data"]["interactions"]
+    assert len(events(run, "eval")) == 3
+    steps = events(run, "step")
+    wanted = "loss lr grad_norm nce_samples nce_top1_acc nce_top10_acc logit_scale item_cosine items_per_s"
+    wanted = {*wanted.split(), "tokens_per_s", "data_wait_pct", "memory_gb", "eta_s"}
+    assert wanted <= set(steps[0])
+    log = (folder / "logs/run_train.log").read_text()
+    assert "two_tower" in log and "popularity" in log and log in screen
+    assert "successfully" not in screen  # no operator was compiled
+    assert list((folder / "logs/tensorboard/run").glob("*/events.out.tfevents.*"))
+
+
+def test_evaluation_reproduces_the_runs_own_test_figures_exactly(trained, tmp_path):
+    folder, _, _ = trained
+    expected = json.loads((folder / "run/table.json").read_text())
+    alone = [sys.executable, ROOT / "scripts/evaluate_pixelrec.py"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        alone[1],
+    ]
+    for name, launcher in (("alone", alone), ("torchrun", torchrun)):
+        flags = [
+            "--checkpoint",
+            folder / "run/best_model",
+            "--output_dir",
+            tmp_path / name,
+            "--cache_dir",
+            tmp_path,
+        ]
+        result = run_command([*launcher, *flags])
+        assert result.returncode == 0, result.stdout + result.stderr
+        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+        assert metrics["metrics"] == expected
+        assert metrics["split"] == "test" and "history 1-4" in metrics["slices"]
+        vectors = load_file(tmp_path / name / "item_embeddings.safetensors")["item_embeddings"]
+        ids = (tmp_path / name / "item_ids.txt").read_text().splitlines()
+        assert len(ids) == len(vectors) == json.loads((folder / "run/run.json").read_text())["data"]["items"]
+        assert (tmp_path / name / "index.faiss").stat().st_size > 4 * vectors.size
+
+
+def test_a_finished_run_is_not_overwritten_and_a_bad_flag_is_one_sentence(trained):
+    folder, flags, _ = trained
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    for extra, words in (
+        ((), "already holds a run"),
+        (("--learning_rat", "3"), "Did you mean --learning_rate?"),
+    ):
+        result = deepspeed(2, ROOT / "scripts/train_pixelrec.py", *flags, *extra)
+        assert result.returncode != 0
+        lines = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+        assert len(lines) == 1 and words in lines[0]
+        assert "Traceback" not in result.stdout + result.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(demo_config, tmp_path):
+    flags = as_flags(demo_config, output_dir=tmp_path / "run", logging_dir=tmp_path / "logs", dry_run=32,
+                     per_device_train_batch_size=16)  # fmt: skip
+    result = run_command([sys.executable, ROOT / "scripts/train_pixelrec.py", *flags])
+    assert result.returncode == 0, result.stderr
+    assert (
+        "batch: 512 windows x 1 per step over 32 ranks; pool 3,072 negatives (6 per window)" in result.stdout
+    )
+    assert not list(Path(tmp_path).iterdir())

@@ -1,0 +1,118 @@
+"""Which window goes where, with which negatives."""
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixelrec_train import distributed
+from pixelrec_train.commands.inputs import read_inputs
+from pixelrec_train.data.collate import TwoTowerCollator
+from pixelrec_train.data.dataset import HistoryDataset
+from pixelrec_train.data.loader import Loader, ShardedBatches, Slot
+from pixelrec_train.data.negatives import NegativeSampler
+from pixelrec_train.errors import InputError
+
+
+def epoch_of(windows, ranks, batch_size, epoch=0, start=0):
+    """[rank][micro-batch] -> slots, as each rank would see them."""
+    seen = []
+    for rank in range(ranks):
+        with patch.multiple(distributed, world_size=lambda: ranks, rank=lambda rank=rank: rank):
+            batches = ShardedBatches(windows, batch_size, seed=7)
+            batches.start_at(epoch, start)
+            seen.append(list(batches))
+            assert len(seen[-1]) == len(batches) - start
+    return seen
+
+
+@given(st.integers(1, 200), st.integers(1, 8), st.integers(1, 16), st.integers(0, 3))
+@settings(max_examples=150, deadline=None)
+def test_every_window_exactly_once_and_all_ranks_in_step(windows, ranks, batch_size, epoch):
+    seen = epoch_of(windows, ranks, batch_size, epoch)
+    assert len({len(batches) for batches in seen}) == 1
+    slots = [slot for batches in seen for batch in batches for slot in batch]
+    assert all(len(batch) == batch_size for batches in seen for batch in batches)
+    assert sorted(s.window for s in slots if s.window >= 0) == list(range(windows))
+    assert len({s.position for s in slots}) == len(slots)
+
+
+def test_the_global_order_does_not_depend_on_the_number_of_ranks():
+    def steps(ranks, batch_size):
+        seen = epoch_of(101, ranks, batch_size, epoch=2)
+        return [sorted(slot for batches in seen for slot in batches[t]) for t in range(len(seen[0]))]
+
+    assert steps(1, 8) == steps(2, 4) == steps(4, 2)
+
+
+def test_epochs_differ_and_a_position_can_be_taken_up_again():
+    whole = epoch_of(50, 2, 4, epoch=1)
+    assert whole != epoch_of(50, 2, 4, epoch=0)
+    assert [batches[3:] for batches in whole] == epoch_of(50, 2, 4, epoch=1, start=3)
+
+
+def sampler(per_window=6, seed=0, items=20):
+    return NegativeSampler(np.arange(items) % 4, per_window, 5, seed)  # every fourth item is cold
+
+
+@given(st.integers(0, 5), st.integers(0, 500), st.lists(st.integers(0, 19), max_size=5))
+@settings(max_examples=200, deadline=None)
+def test_negatives_are_training_items_outside_the_window_and_repeatable(epoch, position, window):
+    slot = Slot(epoch, position, 0)
+    drawn = sampler().draw(slot, np.array(window, int))
+    assert len(drawn) == 6
+    assert not set(drawn) & set(window)
+    assert (drawn % 4 != 0).all()
+    assert np.array_equal(drawn, sampler().draw(slot, np.array(window, int)))
+
+
+def test_negatives_change_with_epoch_position_and_seed():
+    window = np.array([1, 2])
+    variants = ((0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0))
+    draws = [tuple(sampler(30, seed=s).draw(Slot(e, p, 0), window)) for s, e, p in variants]
+    assert len(set(draws)) == 4
+
+
+def test_every_training_item_is_drawn_about_equally_often():
+    drawn = np.concatenate([sampler(50).draw(Slot(0, p, 0), np.array([], int)) for p in range(300)])
+    counts = np.bincount(drawn, minlength=20)
+    assert (counts[::4] == 0).all()
+    assert 0.85 < counts[counts > 0].min() / 1000 and counts.max() / 1000 < 1.15
+
+
+def test_a_catalogue_too_small_for_negatives_is_refused():
+    with pytest.raises(InputError, match="too few to draw negatives"):
+        NegativeSampler(np.ones(5), 3, 5, 0)
+
+
+def test_a_batch_points_at_distinct_items_and_gives_back_what_went_in(demo_config):
+    inputs = read_inputs(demo_config)
+    collator = TwoTowerCollator(inputs.item_text, None, 6)
+    windows = [np.array([4, 9, 4, 2]), np.array([], int), np.array([1, 2, 3, 4, 5, 6])]
+    negatives = np.array([9, 9, 30, 31])
+    batch = collator.collate(windows, negatives)
+    distinct = np.array([1, 2, 3, 4, 5, 6, 9, 30, 31])
+    assert batch.num_items == len(distinct)
+    assert batch.items.token_ids.tolist() == inputs.item_text.pack(distinct).token_ids.tolist()
+    for row, window in zip(batch.window.numpy(), windows, strict=True):
+        assert distinct[row[: len(window)]].tolist() == window.tolist()
+    assert distinct[batch.negatives].tolist() == negatives.tolist()
+    assert batch.valid.tolist() == [[1, 1, 1, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
+    assert (batch.num_users, batch.num_tokens) == (2, len(batch.items.token_ids))
+
+
+def test_workers_prepare_the_same_batches_as_the_training_process(demo_config):
+    inputs = read_inputs(demo_config)
+
+    def batches(workers):
+        draw = NegativeSampler(inputs.split.train_counts, 6, 6, seed=3)
+        dataset = HistoryDataset(inputs.interactions, inputs.split)
+        loader = Loader(dataset, TwoTowerCollator(inputs.item_text, draw, 6), 8, 3, workers)
+        epochs = list(loader.epoch(0)) + list(loader.epoch(1)) + list(loader.epoch(1, skip=2))
+        return [
+            (b.items.token_ids.tolist(), b.window.tolist(), b.negatives.tolist(), b.num_users) for b in epochs
+        ]
+
+    assert batches(0) == batches(2)

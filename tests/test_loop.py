@@ -1,0 +1,146 @@
+"""The loop's bookkeeping with a small stand-in for the engine, and the optimizer's groups and schedule."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pixelrec_train.engine import loop
+from pixelrec_train.engine.optim import build_optimizer, decay_groups
+from pixelrec_train.engine.state import TrainState
+from pixelrec_train.tasks.two_tower import COLLAPSED_LOG_STEPS, TwoTowerTask
+
+
+class Batch(SimpleNamespace):
+    def to(self, device):
+        return self
+
+
+class Loader:
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __len__(self):
+        return self.batches
+
+    def epoch(self, epoch, skip=0):
+        return (Batch(num_users=2, num_items=3, num_tokens=10, nth=n) for n in range(skip, self.batches))
+
+
+class Engine:
+    """Counts what it is asked to do; its losses are given."""
+
+    device = "cpu"
+
+    def __init__(self, losses=lambda n: 1.0):
+        self.losses, self.boundaries, self.scales, self.modes = losses, [], [], []
+        self.module = SimpleNamespace(watch=lambda report: None)
+
+    def train(self):
+        self.modes.append("train")
+
+    def eval(self):
+        self.modes.append("eval")
+
+    def __call__(self, batch):
+        return torch.tensor(float(self.losses(batch.nth))), {"nce_samples": torch.tensor(5.0)}
+
+    def set_gradient_accumulation_boundary(self, boundary):
+        self.boundaries.append(boundary)
+
+    def backward(self, loss, scale_wrt_gas):
+        assert scale_wrt_gas is False
+        self.scales.append(loss.item())
+
+    def step(self):
+        pass
+
+    def get_lr(self):
+        return [0.1]
+
+    def get_global_grad_norm(self):
+        return 0.5
+
+
+class Log:
+    def __init__(self):
+        self.steps = []
+
+    def step(self, state, report, epochs):
+        self.steps.append((state.step, report))
+
+
+def run_epoch(config_with, batches, engine=None, **changes):
+    config, engine, log = config_with(**changes), engine or Engine(), Log()
+    steps = -(-batches // config.gradient_accumulation_steps)
+    state = TrainState(total_steps=steps)
+    loop.train_epoch(engine, Loader(batches), state, config, log)
+    return engine, state, log
+
+
+def test_accumulation_steps_at_every_nth_batch_and_at_the_end_of_the_epoch(config_with):
+    engine, state, _ = run_epoch(config_with, 7, gradient_accumulation_steps=3)
+    assert engine.boundaries == [False, False, True, False, False, True, True]
+    assert engine.scales == pytest.approx(
+        [1 / 3] * 6 + [1.0]
+    )  # the last step holds one micro-batch, at full weight
+    assert (state.step, state.batch) == (3, 7)
+
+
+def test_a_report_averages_its_window_and_the_last_step_always_reports(config_with):
+    engine = Engine(losses=lambda n: n)
+    _, _, log = run_epoch(config_with, 5, engine, logging_steps=2)
+    assert [(step, report["loss"]) for step, report in log.steps] == [(2, 0.5), (4, 2.5), (5, 4.0)]
+    assert log.steps[0][1]["grad_norm"] == 0.5 and log.steps[0][1]["eta_s"] >= 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_non_finite_loss_stops_at_the_next_log_line_and_names_the_way_out(config_with, bad):
+    engine = Engine(losses=lambda n: bad if n == 3 else 1.0)
+    with pytest.raises(FloatingPointError, match="loss is (nan|inf) at step 4.*--learning_rate"):
+        run_epoch(config_with, 9, engine, logging_steps=4)
+
+
+def test_a_non_finite_gradient_stops_too(config_with):
+    engine = Engine()
+    engine.get_global_grad_norm = lambda: math.inf
+    with pytest.raises(FloatingPointError, match="grad_norm is inf"):
+        run_epoch(config_with, 4, engine, logging_steps=2)
+
+
+def test_a_collapse_stops_after_twenty_log_lines_in_a_row_and_says_what_to_change(config_with):
+    task = TwoTowerTask(torch.nn.Linear(1, 1), config_with())
+    collapsed, healthy = ({"nce_samples": n, "item_cosine": 0.999} for n in (1.0, 300.0))
+    for report in (
+        [collapsed] * (COLLAPSED_LOG_STEPS - 1) + [healthy] + [collapsed] * (COLLAPSED_LOG_STEPS - 1)
+    ):
+        task.watch(report)
+    with pytest.raises(FloatingPointError, match="collapsed.*--learning_rate.*--nce_thres"):
+        task.watch(collapsed)
+
+
+def test_matrices_decay_and_vectors_do_not_and_frozen_weights_are_left_out():
+    module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3), torch.nn.Embedding(4, 3))
+    module[2].weight.requires_grad_(False)
+    matrices, vectors = decay_groups(module, 0.1)
+    assert [tuple(p.shape) for p in matrices["params"]] == [(3, 3)] and matrices["weight_decay"] == 0.1
+    assert {tuple(p.shape) for p in vectors["params"]} == {(3,)} and vectors["weight_decay"] == 0.0
+
+
+def test_the_schedule_warms_up_linearly_and_ends_at_zero_on_a_cosine(config_with):
+    config = config_with(learning_rate=1.0, warmup_ratio=0.1)
+    optimizer, schedule = build_optimizer(torch.nn.Linear(2, 2), config, total_steps=50)
+    rates = []
+    for _ in range(50):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    expected = [s / 5 if s < 5 else 0.5 * (1 + math.cos(math.pi * (s - 5) / 45)) for s in range(50)]
+    assert rates == pytest.approx(expected) and schedule.get_last_lr()[0] == pytest.approx(0)
+
+
+def test_the_best_epoch_is_the_first_with_the_highest_score():
+    state = TrainState(total_steps=9)
+    assert [state.finish_epoch(score) for score in (0.1, 0.3, 0.3, 0.2)] == [True, True, False, False]
+    assert (state.best_epoch, state.best_score, state.epoch) == (2, 0.3, 4)

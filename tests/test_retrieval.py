@@ -1,0 +1,158 @@
+"""Ranking the whole catalogue: FAISS, exact scores and brute force are one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pixelrec_train.commands.inputs import read_inputs
+from pixelrec_train.data.interactions import HeldOut
+from pixelrec_train.evaluation.index import build_index, drop_seen, recommend, unit
+from pixelrec_train.evaluation.metrics import figures
+from pixelrec_train.evaluation.popularity import popularity_ranks
+from pixelrec_train.evaluation.retrieval import encode_catalogue, encode_histories, rank_held_out
+from pixelrec_train.evaluation.validation_loss import ValidationLoss
+from pixelrec_train.losses import nce_loss
+from pixelrec_train.model.hllm_model import HLLMModel
+
+
+def brute_force(queries, items, seen, k):
+    """Full score matrix, seen items at the bottom, equal scores by item number."""
+    scores = (unit(queries).astype(np.float64)) @ unit(items).astype(np.float64).T
+    lists = np.full((len(queries), k), -1)
+    for row, (score, known) in enumerate(zip(scores, seen, strict=True)):
+        order = [i for i in np.lexsort((np.arange(len(score)), -score)) if i not in set(known)]
+        lists[row, : len(order[:k])] = order[:k]
+    return lists
+
+
+@pytest.mark.parametrize("retrieval", ["faiss", "exact"])
+@pytest.mark.parametrize("num_items", [40, 900])
+def test_lists_are_those_of_brute_force(retrieval, num_items, monkeypatch):
+    monkeypatch.setattr("pixelrec_train.evaluation.index.ITEMS_PER_BLOCK", 64)
+    rng = np.random.default_rng(0)
+    items, queries = rng.normal(size=(num_items, 16)), rng.normal(size=(30, 16))
+    seen = [
+        rng.integers(0, num_items, size=n) for n in rng.integers(0, num_items, size=30)
+    ]  # repeats, long ones
+    seen[0], seen[1] = seen[0][:0], np.arange(num_items)  # nothing seen; everything seen
+    index = build_index(items, retrieval)
+    expected = brute_force(queries, items, seen, 25)
+    assert np.array_equal(recommend(index, queries, seen, 25, num_items), expected)
+    assert (expected[1] == -1).all()
+
+
+def test_equal_items_are_ordered_by_number_in_both_ways():
+    items = np.ones((7, 4), np.float32)
+    for retrieval in ("faiss", "exact"):
+        lists = recommend(build_index(items, retrieval), np.ones((1, 4)), [np.array([2])], 7, 7)
+        assert lists.tolist() == [[0, 1, 3, 4, 5, 6, -1]]
+
+
+def test_dropping_seen_items_keeps_the_order_and_fills_up_with_minus_one():
+    ranked = np.array([[4, 2, 0, 1], [1, 3, 2, 0]])
+    assert drop_seen(ranked, [np.array([2, 4]), np.array([], int)], 3, 5).tolist() == [[0, 1, -1], [1, 3, 2]]
+
+
+@pytest.fixture(scope="module")
+def trained(demo_config):
+    """Inputs and a model of the demo; random weights rank as well as any for these claims."""
+    torch.manual_seed(0)
+    return read_inputs(demo_config), HLLMModel.from_pretrained_towers(demo_config).eval()
+
+
+def places(trained, config, held_out=None, **changes):
+    inputs, model = trained
+    settings = replace(config, **changes)
+    catalogue = encode_catalogue(model.item_llm, inputs.item_text, settings.eval_tokens)
+    return rank_held_out(model, catalogue, held_out or inputs.split.test, settings, config.max_seq_length)[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"eval_batch_size": 1}, {"eval_batch_size": 7}, {"eval_batch_size": 64}, {"eval_tokens": 60},
+     {"retrieval": "exact"}],
+)  # fmt: skip
+def test_places_do_not_depend_on_batching_or_on_the_way_of_searching(trained, demo_config, changes):
+    assert np.array_equal(places(trained, demo_config), places(trained, demo_config, **changes))
+
+
+def test_places_do_not_depend_on_the_order_of_users(trained, demo_config):
+    test = trained[0].split.test
+    order = np.random.default_rng(0).permutation(len(test))
+    shuffled = HeldOut(test.users[order], test.start[order], test.end[order], test.target[order], test.items)
+    assert np.array_equal(places(trained, demo_config)[order], places(trained, demo_config, shuffled))
+
+
+def test_places_are_those_of_one_user_at_a_time(trained, demo_config):
+    """The slow way: each item and each history alone, a full score vector, the seen items struck out."""
+    inputs, model = trained
+    k = max(demo_config.topk)
+    with torch.no_grad():
+        items = torch.stack(
+            [
+                model.item_llm(inputs.item_text.pack(np.array([i])))[0]
+                for i in range(inputs.interactions.num_items)
+            ]
+        )
+        for keep_seen in (False, True):
+            fast = places(trained, demo_config, keep_seen=keep_seen)
+            for e in range(0, len(inputs.split.test), 9):
+                history, target = inputs.split.test.history(e), inputs.split.test.target[e]
+                recent = torch.from_numpy(history[-(demo_config.max_seq_length - 1) :].astype(np.int64))
+                user = model.user_llm(items[recent][None])[0, -1]
+                scores = torch.nn.functional.cosine_similarity(user[None], items)
+                if not keep_seen:
+                    scores[torch.from_numpy(history.astype(np.int64))] = -2
+                place = k if not keep_seen and target in history else int((scores > scores[target]).sum())
+                assert abs(fast[e] - min(place, k)) <= 1  # neighbours may swap within fp32 rounding
+
+
+def test_a_padded_history_is_encoded_as_if_alone(trained, demo_config):
+    inputs, model = trained
+    catalogue = torch.from_numpy(encode_catalogue(model.item_llm, inputs.item_text, 4096))
+    histories = [np.arange(n) for n in (1, 5, 3, 9)]
+    together = encode_histories(model.user_llm, catalogue, histories, demo_config.max_seq_length)
+    alone = [
+        encode_histories(model.user_llm, catalogue, [h], demo_config.max_seq_length)[0] for h in histories
+    ]
+    assert torch.allclose(together, torch.stack(alone), atol=1e-5)
+
+
+def test_validation_loss_is_the_training_loss_at_the_target(trained, demo_config):
+    inputs, model = trained
+    catalogue = encode_catalogue(model.item_llm, inputs.item_text, 4096)
+    loss = ValidationLoss(catalogue, model.logit_scale.detach(), inputs.split.train_counts, 50, 0.99, seed=5)
+    _, mean = rank_held_out(
+        model, catalogue, inputs.split.valid, demo_config, demo_config.max_seq_length, loss
+    )
+    valid, table = inputs.split.valid, torch.from_numpy(catalogue)
+    histories = [valid.history(e) for e in range(len(valid))]
+    user = encode_histories(model.user_llm, table, histories, demo_config.max_seq_length)
+    target, valid_rows = table[valid.target.astype(np.int64)], torch.ones(len(user), 1, dtype=torch.bool)
+    expected, _ = nce_loss(
+        user[:, None], target[:, None], loss.pool, valid_rows, model.logit_scale, same_item_cosine=0.99
+    )
+    assert mean == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_popularity_is_that_of_the_slow_way(trained, demo_config):
+    inputs, _ = trained
+    test, counts = inputs.split.test, inputs.split.train_counts
+    fast = popularity_ranks(test, counts, demo_config)
+    for e in range(len(test)):
+        seen = set(test.history(e).tolist())
+        order = [i for i in sorted(range(len(counts)), key=lambda i: (-counts[i], i)) if i not in seen]
+        place = order.index(test.target[e]) if test.target[e] in order else 10**9
+        assert fast[e] == min(place, max(demo_config.topk))
+
+
+def test_a_planted_answer_is_found():
+    """Each user is an item's own vector: the item itself is seen, its planted twin comes first."""
+    rng = np.random.default_rng(1)
+    base = rng.normal(size=(100, 24))
+    items = np.concatenate([base, base + 0.01 * rng.normal(size=base.shape)])
+    lists = recommend(build_index(items, "faiss"), base, [np.array([i]) for i in range(100)], 5, 200)
+    assert (lists[:, 0] == np.arange(100, 200)).all()
+    assert figures(np.zeros(100, int), (1,))["recall@1"] == 1.0

@@ -1,0 +1,163 @@
+"""The one door into the item LLM: every architecture, every mode, no text sees another."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModel,
+    BertConfig,
+    GemmaConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)  # fmt: skip
+
+from pixelrec_train.batch import PackedTexts
+from pixelrec_train.model.backbone import is_causal
+from pixelrec_train.model.packed_attention import Segments
+from pixelrec_train.model.text_encoder import TextEncoder
+
+SMALL = dict(vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+GQA = SMALL | dict(num_key_value_heads=2, max_position_embeddings=64)
+NO_GPT2_DROPOUT = dict(resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
+CONFIGS = {
+    "qwen3": Qwen3Config(**GQA, head_dim=8),
+    "qwen2": Qwen2Config(**GQA),
+    "llama": LlamaConfig(**GQA),
+    "mistral": MistralConfig(**GQA, sliding_window=64),
+    "mistral_sliding": MistralConfig(**GQA, sliding_window=4),
+    "gemma": GemmaConfig(**GQA, head_dim=8),
+    "gpt2": GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=4, **NO_GPT2_DROPOUT),
+    "bert": BertConfig(**SMALL, hidden_dropout_prob=0, attention_probs_dropout_prob=0),
+}  # fmt: skip
+CAUSAL = [name for name in CONFIGS if name != "bert"]
+
+
+def encoder(name, item_emb_token_n=1):
+    torch.manual_seed(0)
+    backbone = AutoModel.from_config(copy.deepcopy(CONFIGS[name]))
+    for parameter in backbone.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)  # far from initialisation, so that a leak would show
+    return TextEncoder(backbone, item_emb_token_n)
+
+
+def texts(lengths=(5, 1, 12, 3, 12, 7, 2), seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return PackedTexts(torch.randint(1, 50, (sum(lengths),), generator=generator), torch.tensor(lengths))
+
+
+def one_by_one(model, packed):
+    """The slow, obvious way: each text alone through the untouched transformer."""
+    plain = copy.deepcopy(model.backbone)
+    plain.set_attn_implementation("eager")
+    rows = []
+    for i in range(len(packed.lengths)):
+        embeds = plain.get_input_embeddings()(packed.one(i).token_ids)
+        if model.item_token is not None:
+            embeds = torch.cat([embeds[:-1], model.item_token[None]])
+        hidden = plain(inputs_embeds=embeds[None]).last_hidden_state[0]
+        rows.append(hidden[-1] if model.item_token is not None else hidden.mean(0))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("token_n", [0, 1])
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_embeddings_are_those_of_each_text_alone(name, token_n):
+    model, packed = encoder(name, token_n).eval(), texts()
+    assert torch.allclose(model(packed), one_by_one(model, packed), atol=1e-5)
+
+
+def test_plainly_causal_models_are_packed_and_the_others_padded_and_both_say_so():
+    ways = {name: encoder(name).packed for name in CONFIGS}
+    assert ways["qwen3"] and ways["qwen2"] and ways["llama"] and ways["mistral"] and ways["gemma"]
+    assert not ways["bert"] and not ways["mistral_sliding"]
+    assert "packed row (Qwen3Model)" in encoder("qwen3").way
+    assert (
+        "padded by length (MistralModel: its attention slides over 4 tokens" in encoder("mistral_sliding").way
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("use_cache", [False, True])
+@torch.no_grad()
+def test_an_item_does_not_see_its_neighbour(name, mode, checkpointing, use_cache):
+    model = encoder(name)
+    model.train(mode == "train")
+    if hasattr(model.backbone.config, "use_cache"):
+        model.backbone.config.use_cache = use_cache
+    if checkpointing:
+        model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    packed = texts()
+    before = model(packed)
+    changed = packed.token_ids.clone()
+    start = int(packed.lengths[:2].sum())
+    changed[start : start + 11] = (changed[start : start + 11] + 7) % 49 + 1  # text 2, all but its [ITEM]
+    after = model(PackedTexts(changed, packed.lengths))
+    moved = (after - before).abs().amax(1)
+    assert moved[2] > 1e-3
+    assert moved[torch.arange(7) != 2].max() <= 1e-5
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", ["qwen3", "llama", "bert"])
+def test_gradients_are_those_of_each_text_alone(name, checkpointing):
+    model, packed = encoder(name).train(), texts()
+    weight = torch.randn(7, 32, generator=torch.Generator().manual_seed(3))
+    (one_by_one_loss := (one_by_one_with_grad(model, packed) * weight).sum()).backward()
+    expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    if checkpointing:
+        model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    loss = (model(packed) * weight).sum()
+    loss.backward()
+    assert loss.item() == pytest.approx(one_by_one_loss.item(), abs=1e-4)
+    for n, p in model.named_parameters():
+        if n in expected:
+            assert torch.allclose(p.grad, expected[n], atol=1e-4, rtol=1e-4), n
+
+
+def one_by_one_with_grad(model, packed):
+    """As one_by_one, on the live weights: the encoder itself with one text per call."""
+    return torch.cat([model(packed.one(i)) for i in range(len(packed.lengths))])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_causality_is_measured(name):
+    torch.manual_seed(0)
+    assert is_causal(AutoModel.from_config(copy.deepcopy(CONFIGS[name]))) == (name in CAUSAL)
+
+
+@pytest.mark.parametrize("lengths", [(1,), (3, 3), (1, 1, 1, 1, 1), (9, 2, 40, 1, 5, 5)])
+def test_a_plan_visits_every_token_once_and_puts_it_back(lengths):
+    plan = Segments.plan(torch.tensor(lengths), "cpu")
+    visited = torch.cat([rows.flatten()[real] for rows, real in plan.buckets])
+    assert torch.equal(visited[plan.back], torch.arange(sum(lengths)))
+    assert plan.position_ids.tolist() == [i for n in lengths for i in range(n)]
+    assert plan.last.tolist() == (np.cumsum(lengths) - 1).tolist()
+    for rows, _ in plan.buckets:  # a row of a bucket never leaves its text
+        text = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))[rows]
+        assert (text == text[:, :1]).all()
+
+
+def test_attention_dropout_is_applied_in_training_only():
+    model, packed = encoder("qwen3"), texts()
+    for layer in model.backbone.layers:
+        layer.self_attn.attention_dropout = 0.5
+    assert not torch.allclose(model.train()(packed), model(packed))
+    assert torch.equal(model.eval()(packed), model(packed))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_variable_length_kernel_agrees_with_the_buckets():
+    model, packed = encoder("qwen3").eval(), texts()
+    expected = model(packed)
+    half = model.cuda().bfloat16()(packed.to("cuda")).float().cpu()
+    assert torch.nn.functional.cosine_similarity(half, expected, dim=1).min() > 0.999
