@@ -1,6 +1,6 @@
 """Loss functions: tensors in, (loss, metrics) out. No model, no config, no files, no ranks.
 
-Shapes: B users, S history positions, D embedding width, M negatives in the pool, V valid positions.
+Shapes: B users, S history positions, D embedding width, M negatives in the pool.
 """
 
 import math
@@ -49,27 +49,32 @@ def nce_loss(
     """
     if user.shape != positive.shape:
         raise ValueError(f"user {tuple(user.shape)} and positive {tuple(positive.shape)} must agree")
-    user, positive = F.normalize(user[valid].float(), dim=-1), F.normalize(positive[valid].float(), dim=-1)
+    # All positions are computed and padded ones weigh nothing: picking the valid ones would wait for the GPU.
+    valid = valid.flatten()  # [P], P = B * S
+    user = F.normalize(user.flatten(0, 1).float(), dim=-1)
+    positive = F.normalize(positive.flatten(0, 1).float(), dim=-1)
     negatives = F.normalize(negatives.float(), dim=-1)
     scale = hold(logit_scale.float(), 0.0, MAX_LOGIT_SCALE).exp()
     if count is None:
         count = valid.sum()
     count = count.clamp(min=1e-6)  # nothing valid on any rank: 0 / 1e-6 = 0, and no NaN
 
-    positive_logit = (user * positive).sum(-1, keepdim=True)  # [V, 1]
-    negative_logit = user @ negatives.T  # [V, M]
+    positive_logit = (user * positive).sum(-1, keepdim=True)  # [P, 1]
+    negative_logit = user @ negatives.T  # [P, M]
     with torch.no_grad():
-        same_item = positive @ negatives.T > same_item_cosine  # [V, M]
+        same_item = positive @ negatives.T > same_item_cosine  # [P, M]
 
     # Scaled before the filter: -inf times scale would hand scale a gradient of 0 * inf = NaN.
     negative_logit = (negative_logit * scale).masked_fill(same_item, -torch.inf)
-    logits = torch.cat([positive_logit * scale, negative_logit], dim=-1)  # [V, 1 + M]
-    loss = -logits.log_softmax(-1)[:, 0].sum() / count  # column 0 is the positive
+    logits = torch.cat([positive_logit * scale, negative_logit], dim=-1)  # [P, 1 + M]
+    loss = -logits.log_softmax(-1)[:, 0].masked_fill(~valid, 0).sum() / count  # column 0 is the positive
 
     with torch.no_grad():
-        better = (logits[:, 1:] >= logits[:, :1]).sum(-1)  # [V] 0 = best; a tie counts against us
-        metrics = {f"nce_top{k}_acc": (better < k).sum() / count for k in TOP_KS if k <= logits.shape[1]}
-        metrics["nce_samples"] = (logits.shape[1] - same_item.sum(-1)).sum() / count
+        better = (logits[:, 1:] >= logits[:, :1]).sum(-1)  # [P] 0 = best; a tie counts against us
+        metrics = {
+            f"nce_top{k}_acc": ((better < k) & valid).sum() / count for k in TOP_KS if k <= logits.shape[1]
+        }
+        metrics["nce_samples"] = ((logits.shape[1] - same_item.sum(-1)) * valid).sum() / count
         metrics["item_cosine"] = mean_cosine(negatives)
         metrics["logit_scale"] = scale.squeeze()
     return loss, metrics

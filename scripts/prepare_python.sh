@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: sets PYTHON to an interpreter that has requirements.txt, making .venv if needed.
 # Run from the repository root. Uses the current python3 when it already has the exact packages.
 

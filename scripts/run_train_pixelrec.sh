@@ -86,7 +86,7 @@ launch=("$PYTHON" -m deepspeed.launcher.runner --log_level error --num_gpus "$NU
     --master_port "$("$PYTHON" -c 'from pixelrec_train.distributed import free_port; print(free_port())')"
     scripts/train_pixelrec.py "${flags[@]}")
 
-if [ "${BACKGROUND:-0}" = 1 ]; then
+if [ "${BACKGROUND:-0}" = 1 ] || [ "${FOREGROUND:-1}" = 0 ]; then
     mkdir -p "$(dirname "$LOGGING_DIR")"
     setsid nohup "${launch[@]}" >"${LOGGING_DIR}_launch.log" 2>&1 </dev/null &
     echo "== training in the background, process $!   (stop it: kill -TERM -- -$!)"

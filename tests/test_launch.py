@@ -51,6 +51,10 @@ def test_activation_checkpointing_changes_nothing(findings):
         assert close(found["checkpointing"], found["zero3"], 1e-5)
 
 
+def test_the_same_seed_gives_the_same_numbers_to_the_bit(findings):
+    assert all(found["again"] == found["zero3"] for found in findings.values())
+
+
 def test_gradients_of_gathered_negatives_are_the_sum_over_ranks(findings):
     assert findings[2]["gather_error"] < 1e-5
     assert findings[2]["uneven_rows"]

@@ -51,7 +51,8 @@ def encode_histories(user_llm, catalogue, histories, max_seq_length):
     for row, items in zip(index, recent, strict=True):
         row[: len(items)] = torch.from_numpy(items.astype(np.int64))
     hidden = user_llm(catalogue[index.to(catalogue.device)])  # [b, S, D]
-    return hidden[torch.arange(len(recent)), lengths.to(hidden.device) - 1].float()
+    rows = torch.arange(len(recent), device=hidden.device)
+    return hidden[rows, lengths.to(hidden.device) - 1].float()
 
 
 def rank_held_out(model, catalogue, held_out, config, max_seq_length, loss=None):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModel
@@ -40,7 +41,7 @@ def load_backbone(directory, flag_name, dtype=torch.float32):
                 trust_remote_code=False,
                 use_safetensors=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise InputError(
                 f"{flag_name} {directory} could not be loaded: {str(error).splitlines()[0]} "
                 f"It needs config.json and model.safetensors of an architecture transformers knows."

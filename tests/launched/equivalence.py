@@ -132,6 +132,7 @@ def main(out, config):
         )
         findings[f"zero{number}"] = reports
         if number == 3:
+            findings["again"] = train(stage(config, number))[0]
             findings["checkpointing"] = train(stage(config, number, gradient_checkpointing=True))[0]
         engine.eval()
         model = engine.module.model

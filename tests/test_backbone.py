@@ -1,0 +1,105 @@
+"""Model directories are untrusted input: what does not fit is refused in a sentence before anything runs."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModel, BertConfig, BertModel
+
+from pixelrec_train.commands.inputs import read_inputs
+from pixelrec_train.commands.plan import state_gib
+from pixelrec_train.errors import InputError
+from pixelrec_train.model.backbone import check_vocabulary, load_backbone, write_backbone
+from pixelrec_train.model.hllm_model import HLLMModel
+from pixelrec_train.model.tiny import write_towers
+
+
+def test_a_directory_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--item_model_dir .* has no config.json"):
+        load_backbone(tmp_path, "--item_model_dir")
+
+
+def test_code_in_a_model_directory_is_never_run(demo, tmp_path):
+    shutil.copytree(demo / "towers/item_llm", tmp_path / "m")
+    config = json.loads((tmp_path / "m/config.json").read_text()) | {"auto_map": {"AutoModel": "evil.Model"}}
+    (tmp_path / "m/config.json").write_text(json.dumps(config))
+    (tmp_path / "m/evil.py").write_text("open('ran', 'w')")
+    with pytest.raises(InputError, match="Python code of its own"):
+        load_backbone(tmp_path / "m", "--item_model_dir")
+
+
+def test_a_truncated_weight_file_is_refused(demo, tmp_path):
+    shutil.copytree(demo / "towers/item_llm", tmp_path / "m")
+    weights = tmp_path / "m/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match="could not be loaded"):
+        load_backbone(tmp_path / "m", "--item_model_dir")
+
+
+def test_pickled_weights_are_not_read(demo, tmp_path):
+    shutil.copytree(demo / "towers/item_llm", tmp_path / "m")
+    (tmp_path / "m/model.safetensors").unlink()
+    torch.save({}, tmp_path / "m/pytorch_model.bin")
+    with pytest.raises(InputError, match="could not be loaded"):
+        load_backbone(tmp_path / "m", "--user_model_dir")
+
+
+def test_towers_of_different_width_are_refused(demo_config, tmp_path):
+    _, wide = write_towers(["some text"], tmp_path, hidden_size=64)
+    with pytest.raises(InputError, match="hidden size 32 and --user_model_dir .* has 64.*must be equal"):
+        HLLMModel.from_pretrained_towers(replace(demo_config, user_model_dir=str(wide)))
+
+
+def test_a_user_llm_that_sees_the_future_is_refused(demo_config, tmp_path):
+    bert = BertModel(BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2))
+    write_backbone(bert, tmp_path, bert.state_dict())
+    with pytest.raises(InputError, match="must be causal"):
+        HLLMModel.from_pretrained_towers(replace(demo_config, user_model_dir=str(tmp_path)))
+
+
+def test_more_positions_than_the_model_has_are_refused(demo_config):
+    with pytest.raises(InputError, match="--max_text_length needs 5001 positions, but the item LLM has 2048"):
+        HLLMModel.from_pretrained_towers(replace(demo_config, max_text_length=5000))
+
+
+def test_a_tokenizer_of_another_model_is_refused(demo_config, tmp_path):
+    item, _ = write_towers(["x"], tmp_path, hidden_size=32, vocab_size=300)
+    text = read_inputs(demo_config).item_text  # tokenised with 600 entries
+    with pytest.raises(InputError, match="has only 257 embeddings"):
+        check_vocabulary(load_backbone(item, "--item_model_dir"), text, item)
+
+
+def test_half_precision_weights_are_trained_in_fp32(demo, tmp_path):
+    model = AutoModel.from_pretrained(demo / "towers/item_llm", dtype=torch.bfloat16)
+    write_backbone(model, tmp_path, model.state_dict())
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    assert load_backbone(tmp_path, "--item_model_dir").embed_tokens.weight.dtype == torch.float32
+    assert AutoModel.from_pretrained(tmp_path).embed_tokens.weight.dtype == torch.bfloat16
+
+
+def test_an_export_gives_the_model_back_to_the_bit(demo_config, tmp_path):
+    model = HLLMModel.from_pretrained_towers(demo_config)
+    model.export(tmp_path, model.state_dict(), demo_config.item_model_dir)
+    loaded = HLLMModel.load(tmp_path)
+    assert not loaded.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path):
+    with pytest.raises(InputError, match="Expected a checkpoint-epoch-N or best_model directory"):
+        HLLMModel.load(tmp_path)
+
+
+def test_the_user_llms_word_embedding_is_kept_but_not_trained(demo_config):
+    model = HLLMModel.from_pretrained_towers(demo_config)
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    assert frozen == ["user_llm.backbone.embed_tokens.weight"]
+
+
+def test_memory_of_zero_stages_is_that_of_the_paper():
+    """arXiv:1910.02054, figure 1: 7.5 B parameters, 64 GPUs, 2-byte weights: 120, 31.4, 16.6, 1.9 GB."""
+    gb = [state_gib(7.5e9, 2, stage, 64) * 2**30 / 1e9 for stage in range(4)]
+    assert gb == pytest.approx([120, 31.4, 16.6, 1.9], rel=0.02)

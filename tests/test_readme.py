@@ -1,0 +1,135 @@
+"""The README is a test: its commands run, its flags are the flags, its figures were printed by a run."""
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from pixelrec_train.config import TrainConfig, as_text
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line
+    for block in re.findall(r"```bash\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+    if line.strip()
+]
+SHORT = {"NUM_TRAIN_EPOCHS": "1", "MAX_TEXT_LENGTH": "16"}  # the same commands, less of it
+
+
+def flags_table():
+    rows = ["| flag | default | meaning |", "|---|---|---|"]
+    for f in dataclasses.fields(TrainConfig):
+        default = "required" if f.default is dataclasses.MISSING else f"`{as_text(f.default)}`"
+        rows.append(f"| `--{f.name}` | {default} | {f.metadata['help']} |")
+    return "\n".join(rows)
+
+
+def test_the_flag_table_is_generated_from_the_config():
+    """UPDATE_README=1 pytest tests/test_readme.py writes it."""
+    before, rest = README.split("<!-- flags -->\n")
+    old, after = rest.split("<!-- /flags -->")
+    if os.environ.get("UPDATE_README"):
+        (ROOT / "README.md").write_text(f"{before}<!-- flags -->\n{flags_table()}\n<!-- /flags -->{after}")
+        return
+    assert old.strip() == flags_table(), "run: UPDATE_README=1 python -m pytest tests/test_readme.py"
+
+
+def test_continuous_integration_is_the_readmes_test_command():
+    assert "bash scripts/run_tests.sh" in COMMANDS
+    assert (ROOT / ".ci/run").read_text().splitlines()[-1] == "exec bash scripts/run_tests.sh"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The tree as git would hand it to a newcomer, uncommitted work included, in a folder with a space."""
+    folder = tmp_path_factory.mktemp("new comer") / "pixelrec train"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, check=True,
+    )  # fmt: skip
+    for name in listed.stdout.decode().split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def run(command, clone, timeout=240, **environment):
+    """A line of the README as a newcomer would type it, with this interpreter first on the path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    clean = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    return subprocess.run(
+        ["bash", "-c", command], cwd=clone, env=clean | {"PATH": path} | environment,
+        capture_output=True, text=True, timeout=timeout,
+    )  # fmt: skip
+
+
+@pytest.mark.launch
+def test_every_command_runs_in_the_order_of_the_readme(clone):
+    for command in COMMANDS:
+        if command == "bash scripts/run_tests.sh":  # what is running right now
+            continue
+        if command.startswith("tail -f"):
+            result = run(f"timeout 2 {command} -n +1", clone)
+            assert result.returncode == 124 and " note | done: " in result.stdout
+        elif command.startswith("tensorboard"):
+            result = run(f"timeout -s INT 25 {command} --port 0 2>&1 | grep -m 1 http://", clone)
+            assert "http://" in result.stdout, result.stdout
+        else:
+            result = run(command, clone, **SHORT)
+            assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+            assert "Traceback" not in result.stdout + result.stderr
+    for produced in ("results/demo/table.json", "results/mine/table.md", "results/direct/best_model",
+                     "results/demo/best_model/eval-test/index.faiss", "results/demo/curves.png"):  # fmt: skip
+        assert (clone / produced).exists(), produced
+
+
+@pytest.mark.launch
+def test_a_detached_run_says_how_to_follow_it_and_a_second_start_is_refused_meanwhile(clone):
+    where = "OUTPUT_DIR=results/detached LOGGING_DIR=logs/detached"
+    start = f"BACKGROUND=1 {where} bash scripts/run_train_pixelrec.sh"
+    result = run(start, clone, **SHORT)
+    assert result.returncode == 0, result.stdout + result.stderr
+    group = re.search(r"process (\d+)", result.stdout)[1]
+    follow = re.search(r"tail -f (\S+)", result.stdout)[1]
+    assert follow == "logs/detached_train.log"
+    try:
+        wait = f"for i in $(seq 120); do grep -qs ' step ' {follow} && exit 0; sleep 0.5; done; exit 1"
+        assert run(wait, clone).returncode == 0, (clone / "logs/detached_launch.log").read_text()
+        second = run(f"{start} --overwrite", clone, **SHORT)
+        assert second.returncode != 0
+        assert "another run" in second.stderr and "Traceback" not in second.stderr
+    finally:
+        subprocess.run(["kill", "-KILL", "--", f"-{group}"], check=False)
+
+
+@pytest.mark.parametrize(
+    "environment, words",
+    [
+        ({"INTERACTION_DATA": "dataset/x.csv"}, "INTERACTION_DATA and TEXT_DATA belong together"),
+        ({"ITEM_MODEL_DIR": "models/x"}, "ITEM_MODEL_DIR and USER_MODEL_DIR belong together"),
+        ({"INTERACTION_DATA": "no.csv", "TEXT_DATA": "no.csv"}, "--text_data no.csv does not exist"),
+        ({"PYTHON": "/nonexistent/python", "PATH": "/nonexistent"}, "no Python 3.10 or newer"),
+    ],
+)  # fmt: skip
+def test_the_script_refuses_half_a_setting_in_words(clone, environment, words):
+    command = "bash scripts/run_train_pixelrec.sh"
+    if "PATH" in environment:  # bash itself and dirname are all there is
+        command = f"source {'scripts/prepare_python.sh'}"
+    result = run(command, clone, **environment) if "PATH" not in environment else subprocess.run(
+        [shutil.which("bash"), "-c", command], cwd=clone, env=environment, capture_output=True, text=True
+    )  # fmt: skip
+    assert result.returncode != 0
+    assert words in result.stderr and "Traceback" not in result.stderr
+
+
+def test_the_scripts_are_sound_shell():
+    for script in (ROOT / "scripts").glob("*.sh"):
+        assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
