@@ -93,17 +93,17 @@ def barrier():
 
 
 @contextmanager
-def first_rank_first():
-    """Rank 0 runs the block alone, then the others do: one writes a cache, the rest find it.
+def first_on_each_machine():
+    """One rank of each machine runs the block, then the others do: one writes a cache, the rest find it.
 
-    When rank 0 fails, the others go on as well: they meet the same error instead of waiting for ever.
+    When the first fails, the others go on as well: they meet the same error instead of waiting for ever.
     """
-    if rank() != 0:
+    if local_rank() != 0:
         barrier()
     try:
         yield
     finally:
-        if rank() == 0:
+        if local_rank() == 0:
             barrier()
 
 

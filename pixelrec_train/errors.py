@@ -1,4 +1,4 @@
-"""The one kind of error a user can mend: bad input, bad flags, contradicting settings."""
+"""Errors that are sentences for a person: they are printed as they are, without a traceback."""
 
 import functools
 import os
@@ -6,11 +6,15 @@ import sys
 
 
 class InputError(Exception):
-    """What was found, what was expected, what to do. Printed as it is, without a traceback."""
+    """Bad input, bad flags, contradicting settings: what was found, what was expected, what to do."""
+
+
+class TrainingStopped(Exception):
+    """The run cannot go on: what happened, and what to change."""
 
 
 def speak_plainly(main):
-    """Wrap a command's main: an InputError becomes one sentence on stderr and exit status 2.
+    """Wrap a command's main: one sentence on stderr and exit status 2 (bad input) or 3 (training stopped).
 
     All ranks read the same files and meet the same error; each machine says it once.
     """
@@ -19,9 +23,9 @@ def speak_plainly(main):
     def wrapped(*args, **kwargs):
         try:
             return main(*args, **kwargs)
-        except InputError as error:
+        except (InputError, TrainingStopped) as error:
             if os.environ.get("LOCAL_RANK", "0") == "0":
                 print(f"error: {error}", file=sys.stderr, flush=True)
-            sys.exit(2)
+            sys.exit(2 if isinstance(error, InputError) else 3)
 
     return wrapped

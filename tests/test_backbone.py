@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModel, BertConfig, BertModel
 
 from pixelrec_train.commands.inputs import read_inputs
-from pixelrec_train.commands.plan import state_gib
+from pixelrec_train.commands.plan import state_bytes
 from pixelrec_train.errors import InputError
 from pixelrec_train.model.backbone import check_vocabulary, load_backbone, write_backbone
 from pixelrec_train.model.hllm_model import HLLMModel
@@ -101,5 +101,5 @@ def test_the_user_llms_word_embedding_is_kept_but_not_trained(demo_config):
 
 def test_memory_of_zero_stages_is_that_of_the_paper():
     """arXiv:1910.02054, figure 1: 7.5 B parameters, 64 GPUs, 2-byte weights: 120, 31.4, 16.6, 1.9 GB."""
-    gb = [state_gib(7.5e9, 2, stage, 64) * 2**30 / 1e9 for stage in range(4)]
+    gb = [state_bytes(7.5e9, 2, stage, 64) / 1e9 for stage in range(4)]
     assert gb == pytest.approx([120, 31.4, 16.6, 1.9], rel=0.02)

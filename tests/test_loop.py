@@ -9,6 +9,7 @@ import torch
 from pixelrec_train.engine import loop
 from pixelrec_train.engine.optim import build_optimizer, decay_groups
 from pixelrec_train.engine.state import TrainState
+from pixelrec_train.errors import TrainingStopped
 from pixelrec_train.tasks.two_tower import COLLAPSED_LOG_STEPS, TwoTowerTask
 
 
@@ -98,14 +99,14 @@ def test_a_report_averages_its_window_and_the_last_step_always_reports(config_wi
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_non_finite_loss_stops_at_the_next_log_line_and_names_the_way_out(config_with, bad):
     engine = Engine(losses=lambda n: bad if n == 3 else 1.0)
-    with pytest.raises(FloatingPointError, match="loss is (nan|inf) at step 4.*--learning_rate"):
+    with pytest.raises(TrainingStopped, match="loss is (nan|inf) at step 4.*--learning_rate"):
         run_epoch(config_with, 9, engine, logging_steps=4)
 
 
 def test_a_non_finite_gradient_stops_too(config_with):
     engine = Engine()
     engine.get_global_grad_norm = lambda: math.inf
-    with pytest.raises(FloatingPointError, match="grad_norm is inf"):
+    with pytest.raises(TrainingStopped, match="grad_norm is inf"):
         run_epoch(config_with, 4, engine, logging_steps=2)
 
 
@@ -116,7 +117,7 @@ def test_a_collapse_stops_after_twenty_log_lines_in_a_row_and_says_what_to_chang
         [collapsed] * (COLLAPSED_LOG_STEPS - 1) + [healthy] + [collapsed] * (COLLAPSED_LOG_STEPS - 1)
     ):
         task.watch(report)
-    with pytest.raises(FloatingPointError, match="collapsed.*--learning_rate.*--nce_thres"):
+    with pytest.raises(TrainingStopped, match="collapsed.*--learning_rate.*--nce_thres"):
         task.watch(collapsed)
 
 

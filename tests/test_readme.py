@@ -95,7 +95,7 @@ def test_every_command_runs_in_the_order_of_the_readme(clone):
 def test_a_detached_run_says_how_to_follow_it_and_a_second_start_is_refused_meanwhile(clone):
     where = "OUTPUT_DIR=results/detached LOGGING_DIR=logs/detached"
     start = f"BACKGROUND=1 {where} bash scripts/run_train_pixelrec.sh"
-    result = run(start, clone, **SHORT)
+    result = run(start, clone, **SHORT | {"NUM_TRAIN_EPOCHS": "500"})
     assert result.returncode == 0, result.stdout + result.stderr
     group = re.search(r"process (\d+)", result.stdout)[1]
     follow = re.search(r"tail -f (\S+)", result.stdout)[1]
@@ -107,7 +107,11 @@ def test_a_detached_run_says_how_to_follow_it_and_a_second_start_is_refused_mean
         assert second.returncode != 0
         assert "another run" in second.stderr and "Traceback" not in second.stderr
     finally:
-        subprocess.run(["kill", "-KILL", "--", f"-{group}"], check=False)
+        subprocess.run(["kill", "-TERM", "--", f"-{group}"], check=True)
+        gone = (
+            "for i in $(seq 60); do pgrep -f [r]esults/detached >/dev/null || exit 0; sleep 0.5; done; exit 1"
+        )
+        assert run(gone, clone).returncode == 0, "ranks are left over"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ def describe_plan(config, inputs, model, resolved, world_size):
     ]
     stage = resolved["zero_optimization"]["stage"]
     total = sum(parameters)
-    per_rank = state_gib(total, 2 if config.bf16 else 4, stage, world_size)
+    per_rank = state_bytes(total, 2 if config.bf16 else 4, stage, world_size)
     return [
         *inputs.describe(),
         f"item_llm: {parameters[0]:,} trained parameters, {model.item_llm.way}; text from "
@@ -24,13 +24,18 @@ def describe_plan(config, inputs, model, resolved, world_size):
         f"pool {batch * per_window:,} negatives ({per_window} per window)",
         f"steps: {steps:,} per epoch x {config.num_train_epochs} epochs = "
         f"{steps * config.num_train_epochs:,}",
-        f"engine: ZeRO-{stage}, {'bf16' if config.bf16 else 'fp32'}, about {per_rank:.1f} GiB of weights, "
+        f"engine: ZeRO-{stage}, {'bf16' if config.bf16 else 'fp32'}, about {size(per_rank)} of weights, "
         "gradients "
         f"and optimizer state per rank, activations besides",
     ]
 
 
-def state_gib(parameters, bytes_per_weight, stage, world_size):
+def size(count):
+    """Bytes as a person reads them: 3.2 GiB, 41 MiB."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def state_bytes(parameters, bytes_per_weight, stage, world_size):
     """Memory of weights, gradients and optimizer state per rank, as ZeRO shards them (arXiv:1910.02054).
 
     The optimizer holds an fp32 master copy and two Adam moments: 12 bytes a parameter.
@@ -40,4 +45,4 @@ def state_gib(parameters, bytes_per_weight, stage, world_size):
     weights /= world_size if stage >= 3 else 1
     gradients /= world_size if stage >= 2 else 1
     optimizer /= world_size if stage >= 1 else 1
-    return (weights + gradients + optimizer) / 2**30
+    return weights + gradients + optimizer

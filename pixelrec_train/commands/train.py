@@ -4,7 +4,6 @@ The only place where data, model, task, engine and evaluation meet.
 """
 
 import contextlib
-import faulthandler
 import os
 import random
 import shutil
@@ -40,7 +39,6 @@ from pixelrec_train.tasks.two_tower import TwoTowerTask
 @speak_plainly
 def main(argv=None):
     config = parse_args(TrainConfig, argv)
-    faulthandler.enable()
     if config.dry_run:
         run_directory.check_free(config.output_dir, config.overwrite)
         inputs, model, resolved = prepare(config, config.dry_run)
@@ -57,19 +55,23 @@ def main(argv=None):
 def run(config):
     """One whole run, on every rank."""
     inputs, model, resolved = prepare(config, distributed.world_size())
-    log = open_log(config, resolved, inputs)
-    for line in describe_plan(config, inputs, model, resolved, distributed.world_size()):
-        log.note(line)
-
-    if config.gradient_checkpointing:
-        model.enable_checkpointing()
     loader = build_loader(config, inputs)
-    steps_per_epoch = -(-len(loader) // config.gradient_accumulation_steps)
-    state = TrainState(total_steps=steps_per_epoch * config.num_train_epochs)
-    engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
-    loop.train(engine, loader, [lambda: validate(engine.module, inputs, config)], state, config, log)
-    finish(engine, inputs, state, config, log)
-    log.close()
+    log = open_log(config, resolved, inputs)
+    try:
+        for line in describe_plan(config, inputs, model, resolved, distributed.world_size()):
+            log.note(line)
+        if config.gradient_checkpointing:
+            model.enable_checkpointing()
+        steps_per_epoch = -(-len(loader) // config.gradient_accumulation_steps)
+        state = TrainState(total_steps=steps_per_epoch * config.num_train_epochs)
+        engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
+        loop.train(engine, loader, [lambda: validate(engine.module, inputs, config)], state, config, log)
+        finish(engine, inputs, state, config, log)
+    except BaseException as error:
+        log.note(f"stopped: {type(error).__name__}: {error}")  # who reads the log file sees why it ends here
+        raise
+    finally:
+        log.close()
 
 
 def prepare(config, world_size):
@@ -142,6 +144,7 @@ def open_log(config, resolved, inputs):
     """Write down what runs, then open the log."""
     run = Path(config.output_dir)
     if distributed.rank() == 0:
+        run_directory.clear(run)  # only now: everything that could be wrong with the new run has been checked
         run_directory.record_start(
             run, config, resolved, {"ranks": distributed.world_size()} | inputs.facts()
         )
@@ -170,7 +173,6 @@ def claimed_directory(config):
             try:
                 run_directory.check_free(config.output_dir, config.overwrite)
                 stack.enter_context(run_directory.lock(config.output_dir))
-                run_directory.clear(config.output_dir)
             except InputError as error:
                 problem = str(error)
         problem = distributed.from_first_rank(problem)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def cached(cache_dir, kind, fingerprint, build):
         ({name: read-only memory-mapped array}, facts)
     """
     directory = Path(cache_dir) / f"{kind}-{fingerprint}"
-    with distributed.first_rank_first():
+    with distributed.first_on_each_machine():
         if not (directory / "facts.json").is_file():  # written last: its presence means complete
             write(directory, *build())
     facts = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
@@ -32,14 +33,19 @@ def cached(cache_dir, kind, fingerprint, build):
 
 def write(directory, arrays, facts):
     """Build beside and move into place, so that a killed build is never mistaken for a cache."""
-    partial = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
+    partial = directory.with_name(f"{directory.name}.{socket.gethostname()}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     for name, array in arrays.items():
         np.save(partial / f"{name}.npy", array)
     (partial / "facts.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
-    if directory.exists():  # an incomplete leftover
+    if directory.exists() and not (directory / "facts.json").exists():  # an incomplete leftover
         shutil.rmtree(directory)
-    os.replace(partial, directory)
+    try:
+        os.replace(partial, directory)
+    except OSError:
+        if not (directory / "facts.json").exists():
+            raise
+        shutil.rmtree(partial)  # another machine on the same file system was faster, with the same arrays
 
 
 def fingerprint(*parts):

@@ -6,6 +6,7 @@ videos that are new: some appear only at the very end of histories, where no mod
 """
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,11 @@ def make_views(rng, users):
 def write_csv(path, header, rows):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    partial = path.with_name(
+        f"{path.name}.partial"
+    )  # moved into place whole: a run may be reading the old one
+    with open(partial, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
+    os.replace(partial, path)

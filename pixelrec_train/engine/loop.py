@@ -9,6 +9,7 @@ import torch
 
 from pixelrec_train import distributed
 from pixelrec_train.engine.checkpoint import save_checkpoint
+from pixelrec_train.errors import TrainingStopped
 
 BEST_BY = "ndcg@10"
 
@@ -20,7 +21,7 @@ def train(engine, loader, evaluators, state, config, log):
     every line, checkpoints included; only `log` is silent outside rank 0.
 
     Raises:
-        FloatingPointError: the loss was not finite at a logging step, or the task says it is meaningless.
+        TrainingStopped: the loss was not finite at a logging step, or the task says it is meaningless.
     """
     while state.epoch < config.num_train_epochs:
         train_epoch(engine, loader, state, config, log)
@@ -125,7 +126,7 @@ def refuse_non_finite(report, state, config):
     """Stop on a NaN or infinite loss or gradient: DeepSpeed would skip such steps, one after the other."""
     for name in ("loss", "grad_norm"):
         if not math.isfinite(report[name]):
-            raise FloatingPointError(
+            raise TrainingStopped(
                 f"{name} is {report[name]} at step {state.step} (epoch {state.epoch + 1}, batch "
                 f"{state.batch}). "
                 f"Last good checkpoint: {state.checkpoints[-1] if state.checkpoints else 'none yet'}. "

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from pixelrec_train import distributed
 from pixelrec_train.errors import InputError
 
 ITEMS_PER_BLOCK = 16384
@@ -38,22 +39,23 @@ class FaissIndex:
 
 
 class ExactIndex:
-    """The same lists from plain matrix products, a block of items at a time."""
+    """The same lists from plain matrix products on this rank's device, a block of items at a time."""
 
     def __init__(self, vectors):
-        self.vectors = torch.from_numpy(vectors)
+        self.vectors = torch.from_numpy(vectors).to(distributed.device())
 
     def search(self, queries, k):
-        queries = torch.from_numpy(queries)
-        scores = torch.empty(len(queries), 0)
-        numbers = torch.empty(len(queries), 0, dtype=torch.long)
+        device = self.vectors.device
+        queries = torch.from_numpy(queries).to(device)
+        scores = torch.empty(len(queries), 0, device=device)
+        numbers = torch.empty(len(queries), 0, dtype=torch.long, device=device)
         for first in range(0, len(self.vectors), ITEMS_PER_BLOCK):
             block = self.vectors[first : first + ITEMS_PER_BLOCK]
-            here = torch.arange(first, first + len(block)).expand(len(queries), -1)
+            here = torch.arange(first, first + len(block), device=device).expand(len(queries), -1)
             scores, numbers = torch.cat([scores, queries @ block.T], 1), torch.cat([numbers, here], 1)
             scores, best = scores.topk(min(k, scores.shape[1]), dim=1)
             numbers = numbers.gather(1, best)
-        return scores.numpy(), numbers.numpy()
+        return scores.cpu().numpy(), numbers.cpu().numpy()
 
 
 def build_index(embeddings, retrieval):

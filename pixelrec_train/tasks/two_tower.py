@@ -3,6 +3,7 @@
 from torch import nn
 
 from pixelrec_train import distributed
+from pixelrec_train.errors import TrainingStopped
 from pixelrec_train.losses import nce_loss
 
 COLLAPSED_LOG_STEPS = 20
@@ -43,11 +44,11 @@ class TwoTowerTask(nn.Module):
         is left, the loss is 0, and nothing is learned.
 
         Raises:
-            FloatingPointError: hardly a negative was left for 20 log steps in a row.
+            TrainingStopped: hardly a negative was left for 20 log steps in a row.
         """
         self.collapsed = self.collapsed + 1 if report["nce_samples"] < 1.5 else 0
         if self.collapsed >= COLLAPSED_LOG_STEPS:
-            raise FloatingPointError(
+            raise TrainingStopped(
                 f"item embeddings have collapsed: for {self.collapsed} log lines only "
                 f"{report['nce_samples']:.2f} of "
                 f"the candidates were left after the same-item filter (mean cosine of two items "
