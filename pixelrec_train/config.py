@@ -115,6 +115,8 @@ class TrainConfig(RankingConfig):
         require(self.max_grad_norm >= 0, "--max_grad_norm must not be negative", self.max_grad_norm)
         require(self.dataloader_num_workers >= 0, "--dataloader_num_workers must not be negative",
                 self.dataloader_num_workers)  # fmt: skip
+        require(self.seed >= 0, "--seed must not be negative", self.seed)
+        require(10 in self.topk, "--topk must contain 10: best_model is chosen by ndcg@10", self.topk)
         require(self.dry_run is None or self.dry_run >= 1, "--dry_run needs a number of ranks", self.dry_run)
 
     def negatives_per_window(self, world_size):

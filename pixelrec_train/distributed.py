@@ -15,22 +15,19 @@ import torch.distributed as dist
 
 
 def initialise(timeout_minutes):
-    """Join the other ranks; works under deepspeed, torchrun, mpirun-like launchers and plain python.
+    """Join the other ranks; works under deepspeed, torchrun, Open MPI's mpirun and plain python.
 
     Raises:
         RuntimeError: the ranks did not meet within the timeout.
     """
-    on_gpu = torch.cuda.is_available()
-    if "RANK" not in os.environ:  # plain python: one rank, no launcher
-        alone = dict(
-            RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port()
-        )
-        os.environ.update(alone)
+    if "RANK" not in os.environ:
+        os.environ.update(ranks_of_mpirun() or ONE_RANK | {"MASTER_PORT": free_port()})
+    on_gpu = uses_gpu()
     if on_gpu:
         torch.cuda.set_device(local_rank())
     else:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        share_cores()
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    share_cores()
     # DeepSpeed and ours use the name that works on every torch; the notice would come from each rank.
     warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.*|.*reduce_scatter_tensor.*")
     import deepspeed
@@ -42,11 +39,34 @@ def initialise(timeout_minutes):
     )
 
 
+ONE_RANK = dict(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
+
+
+def ranks_of_mpirun():
+    """Open MPI's names for what torch calls RANK and so on; {} when it was not the launcher."""
+    names = dict(RANK="RANK", WORLD_SIZE="SIZE", LOCAL_RANK="LOCAL_RANK", LOCAL_WORLD_SIZE="LOCAL_SIZE")
+    found = {ours: os.environ.get(f"OMPI_COMM_WORLD_{theirs}") for ours, theirs in names.items()}
+    if None in found.values():
+        return {}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}  # of several machines: set them yourself
+    return found | {name: os.environ.get(name, value) for name, value in address.items()}
+
+
+def uses_gpu():
+    """Whether this run computes on GPUs; DS_ACCELERATOR=cpu says no where there are some."""
+    return torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
+
+
+def cores():
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def share_cores():
     """Ranks x threads = cores, unless OMP_NUM_THREADS says otherwise: too many threads spin."""
     if "OMP_NUM_THREADS" not in os.environ:
-        ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks_here))
+        here = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or os.environ["WORLD_SIZE"]
+        torch.set_num_threads(max(1, cores() // int(here)))
 
 
 def skip_shared_memory_kernel(deepspeed):
@@ -84,7 +104,7 @@ def local_rank():
 
 
 def device():
-    return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+    return torch.device("cuda", local_rank()) if uses_gpu() else torch.device("cpu")
 
 
 def barrier():

@@ -13,6 +13,11 @@ class TrainingStopped(Exception):
     """The run cannot go on: what happened, and what to change."""
 
 
+def first_line(error):
+    """What an exception of a library says, cut to a line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def speak_plainly(main):
     """Wrap a command's main: one sentence on stderr and exit status 2 (bad input) or 3 (training stopped).
 

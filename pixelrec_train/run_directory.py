@@ -35,22 +35,27 @@ def check_free(directory, overwrite):
 
 @contextlib.contextmanager
 def lock(directory):
-    """Hold results/<run>/run.lock; the system frees it when the process ends, however it ends."""
+    """Hold results/<run>/run.lock, giving the holder's name; the system frees it when the process ends."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "run.lock", "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
             raise InputError(
-                f"another run (process {file.read().strip() or 'unknown'}) is writing to {directory}. "
+                f"another run (process {holder(directory) or 'unknown'}) is writing to {directory}. "
                 f"Wait for it, stop it, or choose another --output_dir."
             ) from None
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(name := f"{os.getpid()} on {platform.node()}")
         file.flush()
-        yield
+        yield name
+
+
+def holder(directory):
+    """What the run that holds or last held the directory wrote into its lock; None where there is none."""
+    file = Path(directory) / "run.lock"
+    return file.read_text() if file.exists() else None
 
 
 def clear(directory):

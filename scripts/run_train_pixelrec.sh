@@ -6,7 +6,7 @@
 #   INTERACTION_DATA=… TEXT_DATA=… ITEM_MODEL_DIR=… USER_MODEL_DIR=… bash scripts/…    your data, your LLMs
 #
 # Every variable below can be set from the environment; further flags go behind the command
-# (python scripts/train_pixelrec.py --help lists them all). BACKGROUND=1 detaches the run.
+# (python scripts/train_pixelrec.py --help lists them all). BACKGROUND=1 (or FOREGROUND=0) detaches the run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/prepare_python.sh
@@ -51,7 +51,10 @@ if [ -z "$INTERACTION_DATA" ] && [ -z "$TEXT_DATA" ]; then
     INTERACTION_DATA=dataset/demo.csv
     TEXT_DATA=information/demo.csv
     OUTPUT_DIR=${OUTPUT_DIR:-results/demo}
-    if [ "$OUTPUT_DIR" = results/demo ]; then overwrite=(--overwrite); fi # the demo replaces itself
+    case " $* " in # the demo replaces itself, and nothing else
+    *" --output_dir"*) ;;
+    *) if [ "$OUTPUT_DIR" = results/demo ]; then overwrite=(--overwrite); fi ;;
+    esac
     "$PYTHON" scripts/make_demo.py --interaction_data "$INTERACTION_DATA" --text_data "$TEXT_DATA" --seed "$SEED"
 elif [ -z "$INTERACTION_DATA" ] || [ -z "$TEXT_DATA" ]; then
     echo "error: INTERACTION_DATA and TEXT_DATA belong together; set both, or none for the demo." >&2
@@ -82,7 +85,12 @@ flags=(
 echo "== plan"
 "$PYTHON" scripts/train_pixelrec.py --dry_run "$NUM_GPUS" "${flags[@]}"
 
-launch=("$PYTHON" -m deepspeed.launcher.runner --log_level error --num_gpus "$NUM_GPUS"
+# The launcher forgets CUDA_VISIBLE_DEVICES when it is told a number; told which GPUs, it keeps to them.
+where=(--num_gpus "$NUM_GPUS")
+if [ "$gpus" -gt 0 ] && [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
+    where=(--include "localhost:$(echo "$CUDA_VISIBLE_DEVICES" | cut -d, -f "1-$NUM_GPUS")")
+fi
+launch=("$PYTHON" -m deepspeed.launcher.runner --log_level error "${where[@]}"
     --master_port "$("$PYTHON" -c 'from pixelrec_train.distributed import free_port; print(free_port())')"
     scripts/train_pixelrec.py "${flags[@]}")
 

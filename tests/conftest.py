@@ -71,7 +71,7 @@ def run_command(command, cwd=ROOT, timeout=240, **environment):
     return subprocess.run(
         list(map(str, command)),
         cwd=cwd,
-        env=clean | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"} | environment,
+        env=clean | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment,
         capture_output=True,
         text=True,
         timeout=timeout,

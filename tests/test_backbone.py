@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig, BertModel
 
 from pixelrec_train.commands.inputs import read_inputs
@@ -34,6 +35,22 @@ def test_a_truncated_weight_file_is_refused(demo, tmp_path):
     shutil.copytree(demo / "towers/item_llm", tmp_path / "m")
     weights = tmp_path / "m/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match="could not be loaded"):
+        load_backbone(tmp_path / "m", "--item_model_dir")
+
+
+def test_weights_of_another_architecture_are_refused_and_not_replaced_by_random_ones(demo, tmp_path):
+    shutil.copytree(demo / "towers/item_llm", tmp_path / "m")
+    weights = load_file(tmp_path / "m/model.safetensors")
+    renamed = {name.replace("layers.0", "blocks.0"): value for name, value in weights.items()}
+    save_file(renamed, tmp_path / "m/model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"weights of the architecture .* layers\.0\..*random"):
+        load_backbone(tmp_path / "m", "--item_model_dir")
+
+
+def test_a_broken_config_is_refused(demo, tmp_path):
+    shutil.copytree(demo / "towers/item_llm", tmp_path / "m")
+    (tmp_path / "m/config.json").write_text('{"model_type": "qwen3",')
     with pytest.raises(InputError, match="could not be loaded"):
         load_backbone(tmp_path / "m", "--item_model_dir")
 
@@ -82,7 +99,7 @@ def test_half_precision_weights_are_trained_in_fp32(demo, tmp_path):
 def test_an_export_gives_the_model_back_to_the_bit(demo_config, tmp_path):
     model = HLLMModel.from_pretrained_towers(demo_config)
     model.export(tmp_path, model.state_dict(), demo_config.item_model_dir)
-    loaded = HLLMModel.load(tmp_path)
+    loaded = HLLMModel.load(tmp_path, demo_config.max_text_length)
     assert not loaded.training
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
@@ -90,7 +107,7 @@ def test_an_export_gives_the_model_back_to_the_bit(demo_config, tmp_path):
 
 def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match="Expected a checkpoint-epoch-N or best_model directory"):
-        HLLMModel.load(tmp_path)
+        HLLMModel.load(tmp_path, 24)
 
 
 def test_the_user_llms_word_embedding_is_kept_but_not_trained(demo_config):

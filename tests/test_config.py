@@ -39,10 +39,10 @@ def test_the_documented_spelling_of_every_kind_of_value():
     spelled = (
         "--bf16 False --num_negatives None --learning_rate=3e-4 --overwrite --gradient_checkpointing true"
     )
-    config = parse(*spelled.split(), "--text_keys", "title, tag", "--topk", "1,20")
+    config = parse(*spelled.split(), "--text_keys", "title, tag", "--topk", "1,10,20")
     assert (config.bf16, config.num_negatives, config.text_keys) == (False, None, ("title", "tag"))
     assert (config.learning_rate, config.overwrite, config.gradient_checkpointing) == (3e-4, True, True)
-    assert config.topk == (1, 20)
+    assert config.topk == (1, 10, 20)
 
 
 def test_an_unknown_flag_is_refused_and_the_nearest_one_named():
@@ -68,6 +68,8 @@ def test_a_launchers_local_rank_is_understood():
         (("--loss_weighting", "users"), "position or rank"),
         (("--num_negatives", "0"), "at least 1"),
         (("--topk", ""), "--topk"),
+        (("--topk", "5,50"), "must contain 10"),
+        (("--seed", "-1"), "--seed"),
         (("--text_keys", ","), "--text_keys"),
         (("--dry_run", "0"), "--dry_run"),
     ],

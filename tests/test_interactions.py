@@ -16,6 +16,13 @@ def read_text(tmp_path, text, encoding="utf-8"):
     return interactions.read(path, tmp_path / "cache")
 
 
+def made(offsets):
+    """Interactions in which no item comes twice."""
+    none = np.array([], np.int64)
+    items = np.arange(offsets[-1], dtype=np.int32)
+    return Interactions(items, offsets, none, none, [str(i) for i in items], {}, "")
+
+
 def history(data, user):
     u = data.user_ids.index(user)
     return [data.item_ids[i] for i in data.items[data.offsets[u] : data.offsets[u + 1]]]
@@ -110,12 +117,8 @@ def test_windows_are_those_of_the_slow_way(lengths, size):
 @given(st.lists(st.integers(1, 25), min_size=1, max_size=30), st.integers(2, 6))
 @settings(max_examples=100, deadline=None)
 def test_no_held_out_item_is_in_training_and_histories_end_where_they_should(lengths, size):
-    total = sum(lengths)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    ids = [str(i) for i in range(total)]
-    data = Interactions(
-        np.arange(total, dtype=np.int32), offsets, ids, [str(u) for u in range(len(lengths))], {}, ""
-    )
+    data = made(offsets)
     if max(lengths) < 4:
         with pytest.raises(InputError, match="4 interactions"):
             leave_last_two_out(data, size)
@@ -132,9 +135,7 @@ def test_no_held_out_item_is_in_training_and_histories_end_where_they_should(len
 
 
 def test_short_users_take_part_where_they_can():
-    data = Interactions(
-        np.arange(10, dtype=np.int32), np.array([0, 1, 3, 6, 10]), list("abcdefghij"), list("wxyz"), {}, ""
-    )
+    data = made(np.array([0, 1, 3, 6, 10]))
     split = leave_last_two_out(data, 5)
     assert split.windows.tolist() == [[6, 8]]  # one item before the two held out teaches nothing
     assert split.valid.users.tolist() == [2, 3]

@@ -100,12 +100,12 @@ def test_accumulated_steps_are_the_same_under_both_stages(findings):
 
 @pytest.fixture(scope="module")
 def trained(demo_config, tmp_path_factory):
-    """A whole run of the command line: ZeRO-3, two ranks, no compiler, no hub."""
+    """A whole run of the command line: ZeRO-3, bf16, two ranks, no compiler, no hub."""
     folder = tmp_path_factory.mktemp("trained")
     flags = as_flags(
         demo_config, deepspeed=ROOT / "configs/ds_config_zero3.json", num_train_epochs=3, save_total_limit=2,
         learning_rate=3e-3, logging_steps=5, output_dir=folder / "run", logging_dir=folder / "logs/run",
-        dataloader_num_workers=1, gradient_checkpointing=True, dry_run="None",
+        dataloader_num_workers=1, gradient_checkpointing=True, bf16=True, dry_run="None",
     )  # fmt: skip
     environment = dict(
         CXX="/nonexistent", CC="/nonexistent", TORCH_EXTENSIONS_DIR=str(folder / "extensions"),

@@ -1,6 +1,7 @@
 """The README is a test: its commands run, its flags are the flags, its figures were printed by a run."""
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -89,6 +90,9 @@ def test_every_command_runs_in_the_order_of_the_readme(clone):
     for produced in ("results/demo/table.json", "results/mine/table.md", "results/direct/best_model",
                      "results/demo/best_model/eval-test/index.faiss", "results/demo/curves.png"):  # fmt: skip
         assert (clone / produced).exists(), produced
+    table = json.loads((clone / "results/demo/table.json").read_text())
+    assert table["two_tower"]["recall@10"] >= 3 * table["popularity"]["recall@10"]  # after one epoch already
+    assert table["two_tower"]["cold_recall@10"] >= 5 * 10 / 999  # five times chance
 
 
 @pytest.mark.launch

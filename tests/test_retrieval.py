@@ -50,6 +50,16 @@ def test_equal_items_are_ordered_by_number_in_both_ways():
         assert lists.tolist() == [[0, 1, 3, 4, 5, 6, -1]]
 
 
+def test_equal_items_at_the_cut_are_the_same_ones_in_both_ways():
+    rng = np.random.default_rng(0)
+    items = rng.normal(size=(3000, 8)).astype(np.float32)
+    items[rng.choice(3000, 900, replace=False)] = items[0]  # many items without text share one embedding
+    queries = np.concatenate([items[:1], rng.normal(size=(4, 8))])
+    seen = [rng.choice(3000, 120, replace=False) for _ in range(5)]
+    lists = [recommend(build_index(items, way), queries, seen, 50, 3000) for way in ("faiss", "exact")]
+    assert np.array_equal(*lists)
+
+
 def test_dropping_seen_items_keeps_the_order_and_fills_up_with_minus_one():
     ranked = np.array([[4, 2, 0, 1], [1, 3, 2, 0]])
     assert drop_seen(ranked, [np.array([2, 4]), np.array([], int)], 3, 5).tolist() == [[0, 1, -1], [1, 3, 2]]

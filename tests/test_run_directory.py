@@ -25,7 +25,7 @@ def test_a_second_run_is_refused_while_the_first_writes_and_welcome_when_it_was_
     )
     holder = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(InputError, match=rf"another run \(process {holder.pid}\)"):
+    with pytest.raises(InputError, match=rf"another run \(process {holder.pid} on"):
         run_directory.check_free(tmp_path, overwrite=True)
     holder.kill()
     holder.wait()

@@ -37,12 +37,12 @@ CONFIGS = {
 CAUSAL = [name for name in CONFIGS if name != "bert"]
 
 
-def encoder(name, item_emb_token_n=1):
+def encoder(name, item_emb_token_n=1, longest=12):
     torch.manual_seed(0)
     backbone = AutoModel.from_config(copy.deepcopy(CONFIGS[name]))
     for parameter in backbone.parameters():
         torch.nn.init.normal_(parameter, std=0.2)  # far from initialisation, so that a leak would show
-    return TextEncoder(backbone, item_emb_token_n)
+    return TextEncoder(backbone, item_emb_token_n, longest)
 
 
 def texts(lengths=(5, 1, 12, 3, 12, 7, 2), seed=1):
@@ -80,6 +80,11 @@ def test_plainly_causal_models_are_packed_and_the_others_padded_and_both_say_so(
     assert (
         "padded by length (MistralModel: its attention slides over 4 tokens" in encoder("mistral_sliding").way
     )
+
+
+def test_a_sliding_window_matters_only_where_texts_are_longer():
+    assert encoder("mistral_sliding", longest=4).packed
+    assert not encoder("mistral_sliding", longest=5).packed
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -11,7 +11,7 @@ from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.config import EvaluateConfig, parse_args
 from pixelrec_train.errors import InputError, speak_plainly
 from pixelrec_train.evaluation import metrics
-from pixelrec_train.evaluation.index import FaissIndex, unit
+from pixelrec_train.evaluation.index import FaissIndex, import_faiss, unit
 from pixelrec_train.evaluation.report import table_rows, table_text
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
 from pixelrec_train.model.backbone import check_vocabulary
@@ -23,14 +23,14 @@ from pixelrec_train.runlog import say
 def main(argv=None):
     config = parse_args(EvaluateConfig, argv)
     distributed.initialise(config.collective_timeout_minutes)
-    try:
-        evaluate(config)
-    finally:
-        distributed.finish()
+    evaluate(config)
+    distributed.finish()
 
 
 def evaluate(config):
     checkpoint = Path(config.checkpoint)
+    if config.retrieval == "faiss":
+        import_faiss()
     trained = read_run(checkpoint)
     text_settings = ("text_keys", "item_prompt", "max_seq_length", "max_text_length", "item_emb_token_n")
     inputs = read_inputs(
@@ -44,7 +44,7 @@ def evaluate(config):
     )
     for line in inputs.describe():
         say(line)
-    model = HLLMModel.load(checkpoint).to(distributed.device())
+    model = HLLMModel.load(checkpoint, trained["max_text_length"]).to(distributed.device())
     check_vocabulary(model.item_llm.backbone, inputs.item_text, checkpoint / "item_llm")
 
     held_out = getattr(inputs.split, config.split)

@@ -6,7 +6,6 @@ The only place where data, model, task, engine and evaluation meet.
 import contextlib
 import os
 import random
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,26 +44,25 @@ def main(argv=None):
         print("\n".join(describe_plan(config, inputs, model, resolved, config.dry_run)))
         return
     distributed.initialise(config.collective_timeout_minutes)
-    try:
-        with claimed_directory(config):
-            run(config)
-    finally:
-        distributed.finish()
+    with claimed_directory(config):
+        run(config)
+    distributed.finish()  # not after an error: it would wait for ranks that wait for this one
 
 
 def run(config):
     """One whole run, on every rank."""
     inputs, model, resolved = prepare(config, distributed.world_size())
     loader = build_loader(config, inputs)
-    log = open_log(config, resolved, inputs)
+    steps_per_epoch = -(-len(loader) // config.gradient_accumulation_steps)
+    state = TrainState(total_steps=steps_per_epoch * config.num_train_epochs)
+    plan = describe_plan(config, inputs, model, resolved, distributed.world_size())
+    if config.gradient_checkpointing:
+        model.enable_checkpointing()
+    engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
+    log = open_log(config, resolved, inputs)  # replaces an earlier run, so only when the engine stands
     try:
-        for line in describe_plan(config, inputs, model, resolved, distributed.world_size()):
+        for line in plan:
             log.note(line)
-        if config.gradient_checkpointing:
-            model.enable_checkpointing()
-        steps_per_epoch = -(-len(loader) // config.gradient_accumulation_steps)
-        state = TrainState(total_steps=steps_per_epoch * config.num_train_epochs)
-        engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
         loop.train(engine, loader, [lambda: validate(engine.module, inputs, config)], state, config, log)
         finish(engine, inputs, state, config, log)
     except BaseException as error:
@@ -119,7 +117,7 @@ def finish(engine, inputs, state, config, log):
     run, test = Path(config.output_dir), inputs.split.test
     model = engine.module.model
     if state.best_epoch != state.epoch:
-        load_weights(model, HLLMModel.load(run / checkpoint.BEST))
+        load_weights(model, HLLMModel.load(run / checkpoint.BEST, config.max_text_length))
     engine.eval()
     catalogue = encode_catalogue(model.item_llm, inputs.item_text, config.eval_tokens)
     ranks, _ = rank_held_out(model, catalogue, test, config, config.max_seq_length)
@@ -144,11 +142,12 @@ def open_log(config, resolved, inputs):
     """Write down what runs, then open the log."""
     run = Path(config.output_dir)
     if distributed.rank() == 0:
-        run_directory.clear(run)  # only now: everything that could be wrong with the new run has been checked
+        run_directory.clear(run)
         run_directory.record_start(
             run, config, resolved, {"ranks": distributed.world_size()} | inputs.facts()
         )
-        shutil.rmtree(tensorboard_dir(config), ignore_errors=True)  # curves of the run this one replaces
+        for events in tensorboard_dir(config).glob("events.out.tfevents.*"):
+            events.unlink()  # curves of the run this one replaces
         show_under_tensorboard(config.logging_dir)
     distributed.barrier()
     log = RunLog(log_path(config.logging_dir), run / "metrics.jsonl", tensorboard_dir(config))
@@ -160,22 +159,31 @@ def open_log(config, resolved, inputs):
 
 
 def tensorboard_dir(config):
-    """Each run has its own curves: logs/pixelrec/<name of output_dir>."""
-    return Path(config.logging_dir) / Path(config.output_dir).name
+    """Each run directory has its own curves: logs/pixelrec/results-demo for results/demo."""
+    run = Path(config.output_dir).resolve()
+    parts = run.relative_to(Path.cwd()).parts if run.is_relative_to(Path.cwd()) else run.parts[1:]
+    return Path(config.logging_dir) / ("-".join(parts) or "run")
 
 
 @contextlib.contextmanager
 def claimed_directory(config):
-    """Rank 0 holds the run directory; when it cannot, all ranks stop with its reason."""
+    """Rank 0 holds the run directory; when it cannot, or a rank cannot see it, all ranks stop with the "
+    "reason."""
     with contextlib.ExitStack() as stack:
-        problem = None
+        problem, holder = None, None
         if distributed.rank() == 0:
             try:
                 run_directory.check_free(config.output_dir, config.overwrite)
-                stack.enter_context(run_directory.lock(config.output_dir))
+                holder = stack.enter_context(run_directory.lock(config.output_dir))
             except InputError as error:
                 problem = str(error)
-        problem = distributed.from_first_rank(problem)
+        problem, holder = distributed.from_first_rank((problem, holder))
+        blind = distributed.gather_objects(not problem and run_directory.holder(config.output_dir) != holder)
+        if any(blind):
+            problem = (
+                f"rank {blind.index(True)} does not see the --output_dir {config.output_dir} of rank 0. "
+                f"On several machines it must lie on a file system they share."
+            )
         if problem:
             raise InputError(problem)
         yield

@@ -24,8 +24,11 @@ class Interactions:
 
     items: np.ndarray  # [R] int32
     offsets: np.ndarray  # [U + 1] int64
+    user_id_bytes: (
+        np.ndarray
+    )  # the CSV's user ids, end to end in UTF-8: mapped, not loaded, there may be millions
+    user_id_ends: np.ndarray  # [U] where each of them ends
     item_ids: list[str]  # the CSV's id of item i; the catalogue is exactly these items
-    user_ids: list[str]
     unusable: dict[str, int]  # why rows were left out -> how many
     fingerprint: str
 
@@ -35,7 +38,15 @@ class Interactions:
 
     @property
     def num_users(self):
-        return len(self.user_ids)
+        return len(self.offsets) - 1
+
+    @property
+    def user_ids(self):
+        """The CSV's id of every user."""
+        ends = self.user_id_ends.tolist()
+        return [
+            self.user_id_bytes[a:b].tobytes().decode() for a, b in zip([0, *ends[:-1]], ends, strict=True)
+        ]
 
     def summary(self):
         text = f"{self.num_users:,} users, {self.num_items:,} items, {len(self.items):,} interactions"
@@ -54,7 +65,7 @@ def read(path, cache_dir):
     Raises:
         InputError: a column is missing, or no row is usable.
     """
-    mark = fingerprint("interactions 1", Path(path))
+    mark = fingerprint("interactions 2", Path(path))
     arrays, facts = cached(cache_dir, "interactions", mark, lambda: build(path))
     return Interactions(**arrays, **facts, fingerprint=mark)
 
@@ -73,8 +84,11 @@ def build(path):
         unusable[why] = int((rows & usable).sum())
         usable &= ~rows
     if not usable.any():
+        why = ", ".join(f"{n:,} {reason}" for reason, n in unusable.items() if n) or "no row at all"
         raise InputError(
-            f"{path} has no usable row among {len(table):,}: it needs {', '.join(COLUMNS)} in each."
+            f"{path} has no usable row ({why}). Each needs {', '.join(COLUMNS)}; a timestamp is a number "
+            "of seconds "
+            f"or finer, found {table['timestamp'].head(1).tolist()}."
         )
 
     seconds = seconds[usable]
@@ -88,10 +102,15 @@ def build(path):
     by_time = np.argsort(seconds, kind="stable")
     order = by_time[np.argsort(users[by_time], kind="stable")]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(users))])
-    arrays = {"items": items[order].astype(np.int32), "offsets": offsets.astype(np.int64)}
+    encoded = [user_id.encode() for user_id in user_ids]
+    arrays = {
+        "items": items[order].astype(np.int32),
+        "offsets": offsets.astype(np.int64),
+        "user_id_bytes": np.frombuffer(b"".join(encoded), np.uint8),
+        "user_id_ends": np.cumsum([len(user_id) for user_id in encoded]),
+    }
     facts = {
         "item_ids": list(item_ids),
-        "user_ids": list(user_ids),
         "unusable": {why: n for why, n in unusable.items() if n},
     }
     return arrays, facts

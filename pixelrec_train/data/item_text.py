@@ -11,16 +11,8 @@ from transformers import AutoTokenizer
 from pixelrec_train.batch import PackedTexts
 from pixelrec_train.data.cache import cached, fingerprint
 from pixelrec_train.data.tables import read_columns
-from pixelrec_train.errors import InputError
-
-TOKENIZER_FILES = (
-    "tokenizer*",
-    "vocab*",
-    "merges*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "*.model",
-)
+from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.tokenizer_files import tokenizer_files
 
 
 @dataclass(frozen=True)
@@ -51,6 +43,8 @@ class ItemText:
         text = f"{lengths.mean():.0f} tokens per item (longest {lengths.max()}), {len(self.tokens):,} in all"
         if self.without_text:
             text += f"; {self.without_text:,} items have no row in the text file and are read as empty"
+        if self.unknown_rows:
+            text += f"; {self.unknown_rows:,} rows of the text file repeat an item or belong to none"
         return text
 
 
@@ -60,11 +54,9 @@ def read(interactions, config):
     Raises:
         InputError: a text column is missing, the tokenizer cannot be loaded, or the prompt leaves no room.
     """
-    directory = Path(config.item_model_dir)
-    files = sorted({file for pattern in TOKENIZER_FILES for file in directory.glob(pattern)})
     mark = fingerprint(
         "item text 1", interactions.fingerprint, Path(config.text_data), config.text_keys, config.item_prompt,
-        config.max_text_length, config.item_emb_token_n, *files,
+        config.max_text_length, config.item_emb_token_n, *tokenizer_files(config.item_model_dir),
     )  # fmt: skip
     arrays, facts = cached(config.cache_dir, "item_text", mark, lambda: build(interactions.item_ids, config))
     return ItemText(**arrays, **facts, fingerprint=mark)
@@ -132,6 +124,6 @@ def load_tokenizer(directory):
         return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"no tokenizer could be loaded from {directory}: {str(error).splitlines()[0]} "
+            f"no tokenizer could be loaded from {directory}: {first_line(error)} "
             f"It must be a Hugging Face directory with tokenizer.json or the files it is made from."
         ) from None

@@ -1,14 +1,24 @@
 """A task becomes a DeepSpeed engine."""
 
 from pixelrec_train.engine.optim import build_optimizer
+from pixelrec_train.errors import InputError
 
 
 def build_engine(task, config, ds_config, total_steps):
-    """Wrap task, optimizer and schedule; every rank calls it. engine(batch) then returns (loss, metrics)."""
+    """Wrap task, optimizer and schedule; every rank calls it. engine(batch) then returns (loss, metrics).
+
+    Raises:
+        InputError: DeepSpeed knows no such setting as the JSON has.
+    """
     import deepspeed
+    from pydantic import ValidationError
 
     optimizer, schedule = build_optimizer(task, config, total_steps)
-    engine, *_ = deepspeed.initialize(
-        model=task, optimizer=optimizer, lr_scheduler=schedule, config=ds_config
-    )
+    try:
+        engine, *_ = deepspeed.initialize(
+            model=task, optimizer=optimizer, lr_scheduler=schedule, config=ds_config
+        )
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise InputError(f"--deepspeed {config.deepspeed}: DeepSpeed refuses {wrong}.") from None
     return engine

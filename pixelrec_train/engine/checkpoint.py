@@ -1,4 +1,4 @@
-"""Saving: the DeepSpeed state to go on from, and an export anyone can load. Every rank takes part.
+"""Saving: the DeepSpeed state, and an export anyone can load. Every rank takes part.
 
 checkpoint-epoch-3/
     deepspeed/               engine state of all ranks

@@ -3,6 +3,7 @@
 "auto" is a Hugging Face Trainer feature; plain DeepSpeed drops it or fails on it obscurely.
 """
 
+import difflib
 import json
 
 from pixelrec_train.config import existing_file
@@ -15,7 +16,7 @@ def resolve(config, world_size, hidden_size):
     Optimizer and schedule are ours (engine/optim.py); a JSON that names them must agree with the flags.
 
     Raises:
-        InputError: not JSON, a contradiction, an "auto" nobody knows, or a ZeRO stage other than 0-3.
+        InputError: not JSON, a contradiction, an "auto" nobody knows, an unknown key, a stage other than 1-3.
     """
     path = existing_file(config.deepspeed, "--deepspeed")
     try:
@@ -42,6 +43,7 @@ def resolve(config, world_size, hidden_size):
         "zero_optimization.stage3_prefetch_bucket_size": int(0.9 * hidden_size * hidden_size),
         "zero_optimization.stage3_param_persistence_threshold": 10 * hidden_size,
     }
+    refuse_unknown(path, found)
     values = flatten(found)
     for key, value in values.items():
         if key in owned:
@@ -64,10 +66,35 @@ def resolve(config, world_size, hidden_size):
     kept = {k: v for k, v in values.items() if k not in owned and v is not None}
     ours = {k: v for k, (v, _) in owned.items() if not k.startswith(("optimizer", "fp16"))}
     resolved = unflatten(kept | ours | {"steps_per_print": 10**9, "zero_allow_untested_optimizer": False})
-    stage = resolved.setdefault("zero_optimization", {}).setdefault("stage", 0)
-    if stage not in (0, 1, 2, 3):
-        raise InputError(f"{path} sets zero_optimization.stage = {stage!r}. It must be 0, 1, 2 or 3.")
+    zero = resolved.get("zero_optimization", {})
+    if zero.get("stage") not in (1, 2, 3):
+        raise InputError(
+            f"{path} sets zero_optimization.stage = {zero.get('stage')!r}. It must be 1, 2 or 3."
+        )
+    for part in ("offload_optimizer", "offload_param"):
+        if zero.get(part, {}).get("device", "none") != "none":
+            raise InputError(f"{path} sets zero_optimization.{part}, which is not supported. Remove it.")
     return resolved
+
+
+SECTIONS = ("zero_optimization", "bf16", "fp16", "optimizer", "scheduler")
+KNOWN = (
+    *SECTIONS, "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps",
+    "gradient_clipping", "steps_per_print", "prescale_gradients", "gradient_predivide_factor",
+    "communication_data_type", "data_types", "wall_clock_breakdown", "memory_breakdown", "dump_state",
+    "flops_profiler", "comms_logger", "timers",
+)  # fmt: skip
+
+
+def refuse_unknown(path, found):
+    """A misspelt section would be ignored, and the run be another one than was asked for."""
+    for key, value in found.items():
+        if key not in KNOWN:
+            nearest = difflib.get_close_matches(key, KNOWN, n=1)
+            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+            raise InputError(f"{path} has a key {key!r} that is not used here.{hint} Remove or correct it.")
+        if key in SECTIONS and not isinstance(value, dict):
+            raise InputError(f"{path} sets {key} = {value!r}; it must be an object with settings in it.")
 
 
 def refuse_duplicates(pairs):

@@ -116,7 +116,7 @@ class Window:
 
 def peak_memory_gb():
     """Peak of the device's memory, or of this process where the device is the CPU."""
-    if torch.cuda.is_available():
+    if distributed.uses_gpu():
         return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
-from pixelrec_train.errors import InputError
+from pixelrec_train.errors import InputError, first_line
 
 
 def load_backbone(directory, flag_name, dtype=torch.float32):
@@ -19,7 +19,7 @@ def load_backbone(directory, flag_name, dtype=torch.float32):
     Never from a hub, never with code from the directory, weights from safetensors only.
 
     Raises:
-        InputError: the directory is no such thing, or needs remote code.
+        InputError: the directory is no such thing, needs remote code, or lacks some of its weights.
     """
     directory = Path(directory)
     if not (directory / "config.json").is_file():
@@ -27,25 +27,38 @@ def load_backbone(directory, flag_name, dtype=torch.float32):
             f"{flag_name} {directory} is not a Hugging Face model directory: it has no config.json "
             f"(looked from {Path.cwd()})."
         )
-    if "auto_map" in json.loads((directory / "config.json").read_text(encoding="utf-8")):
-        raise InputError(
-            f"{flag_name} {directory} wants to run Python code of its own (auto_map in config.json). "
-            f"That is refused; use a model that transformers knows."
-        )
-    with quiet():
-        try:
-            return AutoModel.from_pretrained(
+    try:
+        if "auto_map" in json.loads((directory / "config.json").read_text(encoding="utf-8")):
+            raise InputError(
+                f"{flag_name} {directory} wants to run Python code of its own (auto_map in config.json). "
+                f"That is refused; use a model that transformers knows."
+            )
+        with quiet():
+            model, report = AutoModel.from_pretrained(
                 str(directory),
                 dtype=dtype,
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
+                output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise InputError(
-                f"{flag_name} {directory} could not be loaded: {str(error).splitlines()[0]} "
-                f"It needs config.json and model.safetensors of an architecture transformers knows."
-            ) from None
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"{flag_name} {directory} could not be loaded: {first_line(error)} "
+            f"It needs config.json and model.safetensors of an architecture transformers knows."
+        ) from None
+    absent = [
+        str(k) for k in (*report["missing_keys"], *report["mismatched_keys"]) if "pooler." not in str(k)
+    ]
+    if absent:
+        raise InputError(
+            f"{flag_name} {directory}: {len(absent)} weights of the architecture in config.json are not in "
+            "its weight "
+            f"files, {absent[0]} for one. They would be random. Are both files of the same model?"
+        )
+    if not isinstance(getattr(model.config, "hidden_size", None), int):
+        raise InputError(f"{flag_name} {directory} ({type(model).__name__}) is not a plain text model.")
+    return model
 
 
 def write_backbone(backbone, directory, weights):

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from pixelrec_train.errors import InputError
 from pixelrec_train.model.backbone import check_towers, load_backbone, no_cache, write_backbone
 from pixelrec_train.model.text_encoder import TextEncoder
+from pixelrec_train.tokenizer_files import tokenizer_files
 
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 HEAD_FILE = "hllm_head.safetensors"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class UserEncoder(nn.Module):
@@ -37,9 +37,11 @@ class UserEncoder(nn.Module):
 class HLLMModel(nn.Module):
     """The two towers and the temperature of their similarity."""
 
-    def __init__(self, item_backbone: nn.Module, user_backbone: nn.Module, item_emb_token_n: int = 1):
+    def __init__(
+        self, item_backbone: nn.Module, user_backbone: nn.Module, item_emb_token_n: int, max_text_length: int
+    ):
         super().__init__()
-        self.item_llm = TextEncoder(item_backbone, item_emb_token_n)
+        self.item_llm = TextEncoder(item_backbone, item_emb_token_n, max_text_length + item_emb_token_n)
         self.user_llm = UserEncoder(user_backbone)
         # One element, not a 0-dim scalar: DeepSpeed cannot flatten those.
         self.logit_scale = nn.Parameter(torch.full((1,), INITIAL_LOGIT_SCALE))
@@ -64,7 +66,7 @@ class HLLMModel(nn.Module):
         item = load_backbone(config.item_model_dir, "--item_model_dir")
         user = load_backbone(config.user_model_dir, "--user_model_dir")
         check_towers(item, user, config)
-        return HLLMModel(item, user, config.item_emb_token_n)
+        return HLLMModel(item, user, config.item_emb_token_n, config.max_text_length)
 
     def export(self, directory, tensors: dict[str, Tensor], tokenizer_dir):
         """Write item_llm/ and user_llm/ as Hugging Face directories and the rest as safetensors.
@@ -82,12 +84,11 @@ class HLLMModel(nn.Module):
         if self.item_llm.item_token is not None:
             head["item_emb_tokens"] = tensors["item_llm.item_token"]
         save_file(head, directory / HEAD_FILE)
-        for pattern in ("tokenizer*", "vocab*", "merges*", "special_tokens_map.json", "added_tokens.json"):
-            for file in Path(tokenizer_dir).glob(pattern):
-                shutil.copy(file, directory / "item_llm")
+        for file in tokenizer_files(tokenizer_dir):
+            shutil.copy(file, directory / "item_llm")
 
     @staticmethod
-    def load(directory) -> "HLLMModel":
+    def load(directory, max_text_length: int) -> "HLLMModel":
         """The model of a checkpoint's export, in the precision it was trained in, ready to evaluate."""
         directory = Path(directory)
         if not (directory / HEAD_FILE).is_file():
@@ -99,9 +100,10 @@ class HLLMModel(nn.Module):
         dtype = head["logit_scale"].dtype
         item = load_backbone(directory / "item_llm", "--checkpoint", dtype)
         user = load_backbone(directory / "user_llm", "--checkpoint", dtype)
-        model = HLLMModel(item, user, item_emb_token_n=int("item_emb_tokens" in head)).to(dtype)
+        model = HLLMModel(item, user, int("item_emb_tokens" in head), max_text_length)
         with torch.no_grad():
-            model.logit_scale.copy_(head["logit_scale"])
+            # Parameters alone take the trained precision: rotary frequencies stay fp32, as in training.
+            model.logit_scale.data = head["logit_scale"]
             if "item_emb_tokens" in head:
                 model.item_llm.item_token.copy_(head["item_emb_tokens"].reshape(-1))
         return model.eval()

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface
 
 NAME = "pixelrec_packed"
 MAX_BUCKETS = 4
@@ -74,7 +73,7 @@ def packed_attention(
     """
     refuse_other_kinds(kwargs, segments)
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, heads, d]
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not dropout:
+    if fits_variable_length_kernel(query) and not dropout:
         return variable_length(query, key, value, scaling, segments).unsqueeze(0), None
     outputs = []
     for rows, real in segments.buckets:
@@ -84,6 +83,16 @@ def packed_attention(
         )
         outputs.append(out.transpose(1, 2).flatten(0, 1)[real])
     return torch.cat(outputs)[segments.back].unsqueeze(0), None
+
+
+def fits_variable_length_kernel(query):
+    """Its flash-attention kernel wants a GPU from 2020 on, half precision and ordinary head sizes."""
+    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    head_size = query.shape[-1]
+    return (
+        torch.cuda.get_device_capability(query.device) >= (8, 0) and head_size % 8 == 0 and head_size <= 256
+    )
 
 
 def variable_length(query, key, value, scaling, segments):
@@ -108,5 +117,5 @@ def refuse_other_kinds(kwargs, segments):
             raise NotImplementedError(f"its attention uses {name}")
 
 
+# No mask function is registered under the name: transformers then makes no mask, and asks the GPU nothing.
 AttentionInterface.register(NAME, packed_attention)
-AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)

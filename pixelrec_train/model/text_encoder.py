@@ -4,6 +4,8 @@ No text ever sees another: in training and evaluation, with and without activati
 architecture. tests/test_text_encoder.py holds that.
 """
 
+import dataclasses
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -23,7 +25,8 @@ class TextEncoder(nn.Module):
     right in four groups of similar length. Which of the two is decided once, by trying: `way` says it.
     """
 
-    def __init__(self, backbone: nn.Module, item_emb_token_n: int):
+    def __init__(self, backbone: nn.Module, item_emb_token_n: int, longest: int):
+        """longest: tokens of the longest text it will read, [ITEM] included; a sliding window may cut it."""
         super().__init__()
         self.backbone = backbone
         width = backbone.config.hidden_size
@@ -31,7 +34,7 @@ class TextEncoder(nn.Module):
         self.item_token = nn.Parameter(torch.empty(width, dtype=weight.dtype)) if item_emb_token_n else None
         if item_emb_token_n:
             nn.init.normal_(self.item_token, std=0.02)
-        self.packed, self.way = self.choose_way()
+        self.packed, self.way = self.choose_way(longest)
 
     def forward(self, texts: PackedTexts) -> Tensor:
         """Texts -> [I, D] embeddings: the final-norm hidden state at [ITEM], or its mean over the tokens."""
@@ -78,19 +81,22 @@ class TextEncoder(nn.Module):
         return hidden
 
     @torch.no_grad()
-    def choose_way(self):
+    def choose_way(self, longest):
         """(True, why) when a packed row gives this model's own padded results, else (False, why)."""
         if not getattr(self.backbone, "_supports_attention_backend", False):
             return False, f"padded by length: {type(self.backbone).__name__} has no pluggable attention"
         before = self.backbone.config._attn_implementation
         was_training = self.backbone.training
         self.backbone.eval()
-        lengths = torch.tensor([3, 7, 1, 5])
+        lengths = torch.tensor([3, 7, 1, 5]).clamp(max=longest)
+        tokens = int(lengths.sum())
         weight = next(self.backbone.parameters())
-        probe = torch.randn(16, self.backbone.config.hidden_size, generator=torch.Generator().manual_seed(0))
+        probe = torch.randn(
+            tokens, self.backbone.config.hidden_size, generator=torch.Generator().manual_seed(0)
+        )
         probe = probe.to(weight)
-        texts = PackedTexts(torch.zeros(16, dtype=torch.long, device=weight.device), lengths)
-        segments = Segments.plan(lengths, weight.device)
+        texts = PackedTexts(torch.zeros(tokens, dtype=torch.long, device=weight.device), lengths)
+        segments = dataclasses.replace(Segments.plan(lengths, weight.device), longest=longest)
         try:
             expected = self.run_padded(probe, texts, segments)
             self.backbone.set_attn_implementation(packed_attention.NAME)

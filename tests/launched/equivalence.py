@@ -111,7 +111,7 @@ def export_is_what_the_engine_holds(engine, config, state):
             mine = {k: v for k, v in held.items() if k.startswith(f"{tower}.backbone.")}
             same.append(len(mine) == len(loaded.state_dict()))
             same += [torch.equal(mine[f"{tower}.backbone.{k}"], v) for k, v in loaded.state_dict().items()]
-    twin = HLLMModel.load(checkpoint)
+    twin = HLLMModel.load(checkpoint, config.max_text_length)
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.add_(1)

@@ -1,0 +1,48 @@
+"""What one rank can check of the ranks: names of launchers, threads, and the order of building caches."""
+
+import pytest
+import torch
+
+from pixelrec_train import distributed
+
+
+def test_open_mpis_names_become_torchs(monkeypatch):
+    for name, value in dict(RANK="3", SIZE="4", LOCAL_RANK="1", LOCAL_SIZE="2").items():
+        monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
+    monkeypatch.setenv("MASTER_ADDR", "node0")
+    assert distributed.ranks_of_mpirun() == {
+        "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "node0", "MASTER_PORT": "29500",
+    }  # fmt: skip
+    monkeypatch.delenv("OMPI_COMM_WORLD_SIZE")
+    assert distributed.ranks_of_mpirun() == {}
+
+
+@pytest.mark.parametrize("variable", ["LOCAL_WORLD_SIZE", "LOCAL_SIZE", "WORLD_SIZE"])
+def test_ranks_share_the_cores_unless_told_otherwise(monkeypatch, variable):
+    set_to = []
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    monkeypatch.setattr(distributed, "cores", lambda: 16)
+    for name in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "WORLD_SIZE", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "4")
+    distributed.share_cores()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    distributed.share_cores()
+    assert set_to == [4]
+
+
+def test_without_a_group_everything_works_as_on_one_rank():
+    x = torch.ones(2, 3, requires_grad=True)
+    assert distributed.all_gather_with_grad(x) is x
+    assert distributed.gather_objects(5) == [5] and distributed.from_first_rank("a") == "a"
+    assert distributed.mean_over_ranks({"a": torch.tensor(2.0), "b": 3}) == {"a": 2.0, "b": 3.0}
+
+
+def test_an_error_of_the_first_rank_reaches_the_others(monkeypatch):
+    """The first one fails, passes the barrier all the same, and nobody waits for ever."""
+    barriers = []
+    monkeypatch.setattr(distributed, "barrier", lambda: barriers.append(1))
+    with pytest.raises(ZeroDivisionError), distributed.first_on_each_machine():
+        _ = 1 / 0
+    assert barriers == [1]
