@@ -47,26 +47,14 @@ def nce_loss(
 
     Source: HLLM, arXiv:2409.12740; the cosine filter is from the released code only.
     """
-    if user.shape != positive.shape:
-        raise ValueError(f"user {tuple(user.shape)} and positive {tuple(positive.shape)} must agree")
+    logits = nce_logits(
+        user, positive, negatives, logit_scale, same_item_cosine=same_item_cosine
+    )  # [P, 1 + M]
     # All positions are computed and padded ones weigh nothing: picking the valid ones would wait for the GPU.
     valid = valid.flatten()  # [P], P = B * S
-    user = F.normalize(user.flatten(0, 1).float(), dim=-1)
-    positive = F.normalize(positive.flatten(0, 1).float(), dim=-1)
-    negatives = F.normalize(negatives.float(), dim=-1)
-    scale = hold(logit_scale.float(), 0.0, MAX_LOGIT_SCALE).exp()
-    if count is None:
-        count = valid.sum()
-    count = count.clamp(min=1e-6)  # nothing valid on any rank: 0 / 1e-6 = 0, and no NaN
-
-    positive_logit = (user * positive).sum(-1, keepdim=True)  # [P, 1]
-    negative_logit = user @ negatives.T  # [P, M]
-    with torch.no_grad():
-        same_item = positive @ negatives.T > same_item_cosine  # [P, M]
-
-    # Scaled before the filter: -inf times scale would hand scale a gradient of 0 * inf = NaN.
-    negative_logit = (negative_logit * scale).masked_fill(same_item, -torch.inf)
-    logits = torch.cat([positive_logit * scale, negative_logit], dim=-1)  # [P, 1 + M]
+    count = (valid.sum() if count is None else count).clamp(
+        min=1e-6
+    )  # nothing valid anywhere: 0 / 1e-6, no NaN
     loss = -logits.log_softmax(-1)[:, 0].masked_fill(~valid, 0).sum() / count  # column 0 is the positive
 
     with torch.no_grad():
@@ -74,10 +62,30 @@ def nce_loss(
         metrics = {
             f"nce_top{k}_acc": ((better < k) & valid).sum() / count for k in TOP_KS if k <= logits.shape[1]
         }
-        metrics["nce_samples"] = ((logits.shape[1] - same_item.sum(-1)) * valid).sum() / count
-        metrics["item_cosine"] = mean_cosine(negatives)
-        metrics["logit_scale"] = scale.squeeze()
+        metrics["nce_samples"] = (logits.isfinite().sum(-1) * valid).sum() / count
+        metrics["item_cosine"] = mean_cosine(F.normalize(negatives.float(), dim=-1))
+        metrics["logit_scale"] = logit_scale.float().clamp(0.0, MAX_LOGIT_SCALE).exp().squeeze()
     return loss, metrics
+
+
+def nce_logits(user, positive, negatives, logit_scale, *, same_item_cosine) -> Tensor:
+    """[P, 1 + M] scaled cosines in fp32: column 0 the positive, then the pool; -inf where filtered.
+
+    Arguments as in nce_loss; row b * S + s belongs to position s of user b.
+    """
+    if user.shape != positive.shape:
+        raise ValueError(f"user {tuple(user.shape)} and positive {tuple(positive.shape)} must agree")
+    user = F.normalize(user.flatten(0, 1).float(), dim=-1)
+    positive = F.normalize(positive.flatten(0, 1).float(), dim=-1)
+    negatives = F.normalize(negatives.float(), dim=-1)
+    scale = hold(logit_scale.float(), 0.0, MAX_LOGIT_SCALE).exp()
+
+    positive_logit = (user * positive).sum(-1, keepdim=True) * scale  # [P, 1]
+    negative_logit = (user @ negatives.T) * scale  # [P, M]
+    with torch.no_grad():
+        same_item = positive @ negatives.T > same_item_cosine  # [P, M]
+    # Filtered after scaling: -inf times scale would hand scale a gradient of 0 * inf = NaN.
+    return torch.cat([positive_logit, negative_logit.masked_fill(same_item, -torch.inf)], dim=-1)
 
 
 def mean_cosine(normalised: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from pixelrec_train.data.synthetic import write_demo
 from pixelrec_train.model.tiny import write_towers
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"  # research material beside the checkout; tests that use it skip without it
 torch.set_num_threads(1)
 
 
