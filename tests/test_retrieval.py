@@ -1,5 +1,6 @@
 """Ranking the whole catalogue: FAISS, exact scores and brute force are one."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.data.interactions import HeldOut
+from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.index import build_index, drop_seen, recommend, unit
 from pixelrec_train.evaluation.metrics import figures
 from pixelrec_train.evaluation.popularity import popularity_ranks
@@ -41,6 +43,13 @@ def test_lists_are_those_of_brute_force(retrieval, num_items, monkeypatch):
     expected = brute_force(queries, items, seen, 25)
     assert np.array_equal(recommend(index, queries, seen, 25, num_items), expected)
     assert (expected[1] == -1).all()
+
+
+def test_a_missing_faiss_is_one_sentence_that_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(InputError, match="pip install faiss-cpu.*--retrieval exact"):
+        build_index(np.ones((3, 2)), "faiss")
+    build_index(np.ones((3, 2)), "exact")
 
 
 def test_equal_items_are_ordered_by_number_in_both_ways():

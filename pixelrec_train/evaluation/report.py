@@ -32,8 +32,8 @@ def table_text(rows, topk):
         users = next(iter(rows.values()))[f"{prefix}users"]
         head = f"{title} ({users:,}), %"
         column = max(len(head), width)
-        lines.append("| " + " | ".join([head.ljust(column), *(m.rjust(12) for m in metrics)]) + " |")
-        lines.append("|" + "|".join(["-" * (column + 2), *["-" * 13 + ":" for _ in metrics]]) + "|")
+        lines.append("| " + " | ".join([head.ljust(column), *(m.rjust(13) for m in metrics)]) + " |")
+        lines.append("|" + "|".join(["-" * (column + 2), *["-" * 14 + ":" for _ in metrics]]) + "|")
         for name, row in rows.items():
             cells = [cell(row[prefix + m], row[f"{prefix}{m}_ci95"]) for m in metrics]
             lines.append("| " + " | ".join([name.ljust(column), *cells]) + " |")
@@ -43,7 +43,7 @@ def table_text(rows, topk):
 
 def cell(value, interval):
     """0.1234 in [0.11, 0.13] -> "12.34 ± 1.00", half the interval's width behind the sign."""
-    return f"{100 * value:.2f} ± {50 * (interval[1] - interval[0]):.2f}".rjust(12)
+    return f"{100 * value:.2f} ± {50 * (interval[1] - interval[0]):.2f}".rjust(13)
 
 
 def write_table(directory, rows, topk, note):
