@@ -24,6 +24,7 @@ from pixelrec_train import distributed  # noqa: E402
 from pixelrec_train.commands.inputs import read_inputs  # noqa: E402
 from pixelrec_train.config import TrainConfig  # noqa: E402
 from pixelrec_train.data.collate import TwoTowerCollator  # noqa: E402
+from pixelrec_train.data.interactions import leave_last_two_out  # noqa: E402
 from pixelrec_train.evaluation import metrics  # noqa: E402
 from pixelrec_train.evaluation.index import build_index, recommend  # noqa: E402
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out  # noqa: E402
@@ -116,6 +117,12 @@ def check_data(case):
     )
     windows = sorted((data.items[a:b] + 1).tolist() for a, b in split.windows)
     yield equal("training windows", windows, sorted(c for c in expected["train_chunks"] if len(c) > 1))
+    newest = leave_last_two_out(data, case.config.max_seq_length, one_window_per_user=True)
+    windows = sorted((data.items[a:b] + 1).tolist() for a, b in newest.windows)
+    theirs = [
+        c[-case.config.max_seq_length :] for c in expected["train_chunks_data_split_false"] if len(c) > 1
+    ]
+    yield equal("training windows, one per user", windows, sorted(theirs))
     for name in ("valid", "test"):
         held_out = getattr(split, name)
         theirs = [expected[name][row[u + 1]] for u in held_out.users]

@@ -46,6 +46,7 @@ class TrainConfig(RankingConfig):
         "text in front of every item's fields", "Compress the following sentence into embedding: "
     )
     max_seq_length: int = flag("items per training window, history + target", 11)
+    one_window_per_user: bool = flag("train on each user's newest window alone, as HLLM does on Books", False)
     max_text_length: int = flag("tokens kept of an item's text", 256)
 
     # models

@@ -32,5 +32,7 @@ def speak_plainly(main):
             if os.environ.get("LOCAL_RANK", "0") == "0":
                 print(f"error: {error}", file=sys.stderr, flush=True)
             sys.exit(2 if isinstance(error, InputError) else 3)
+        except KeyboardInterrupt:
+            sys.exit(130)
 
     return wrapped

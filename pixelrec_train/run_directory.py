@@ -15,7 +15,7 @@ from pixelrec_train.errors import InputError
 
 # Everything a run writes. --overwrite removes these and nothing else.
 RUN_FILES = (
-    "run.json", "ds_config.json", "metrics.jsonl", "metrics.json", "table.md", "table.json", "curves.png",
+    "run.json", "ds_config.json", "train.log", "metrics.jsonl", "table.md", "table.json", "curves.png",
     "best_model", "checkpoint-epoch-*", "*.partial",
 )  # fmt: skip
 PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "pandas", "faiss-cpu", "faiss-gpu")
@@ -25,9 +25,10 @@ def check_free(directory, overwrite):
     """Raises InputError when another run is writing here, or a run lies here and overwrite is False."""
     directory = Path(directory)
     if (directory / "run.json").exists() and not overwrite:
+        kind = "a finished" if (directory / "table.json").exists() else "an unfinished"
         raise InputError(
-            f"--output_dir {directory} already holds a run. Choose another directory, or add --overwrite "
-            "to replace it."
+            f"--output_dir {directory} already holds {kind} run. Choose another, or add --overwrite "
+            f"to replace it."
         )
     with lock(directory) if directory.exists() else contextlib.nullcontext():
         pass

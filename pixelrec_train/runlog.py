@@ -25,14 +25,15 @@ SPEED_LINE = {
 class RunLog:
     """Opens its files on rank 0 and appends; a reader can `tail -f` the log at any time."""
 
-    def __init__(self, log_file, metrics_file, tensorboard_dir):
+    def __init__(self, log_files, metrics_file, tensorboard_dir):
         self.speaks = distributed.rank() == 0
         if not self.speaks:
             return
         from torch.utils.tensorboard import SummaryWriter
 
-        Path(log_file).parent.mkdir(parents=True, exist_ok=True)
-        self.log_file = open(log_file, "a", encoding="utf-8", buffering=1)
+        for file in log_files:
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+        self.log_files = [open(file, "a", encoding="utf-8", buffering=1) for file in log_files]
         self.metrics_file = open(metrics_file, "a", encoding="utf-8", buffering=1)
         self.tensorboard = SummaryWriter(str(tensorboard_dir))
 
@@ -68,7 +69,8 @@ class RunLog:
         """Several lines as they are: a table."""
         if self.speaks:
             print(text, flush=True)
-            self.log_file.write(text + "\n")
+            for file in self.log_files:
+                file.write(text + "\n")
 
     def _line(self, kind, *fields):
         self.block(f"{time.strftime('%H:%M:%S')} {kind} " + " | ".join(("", *fields)).strip())
@@ -88,7 +90,8 @@ class RunLog:
         if self.speaks:
             self.tensorboard.close()
             self.metrics_file.close()
-            self.log_file.close()
+            for file in self.log_files:
+                file.close()
 
 
 def log_path(logging_dir):

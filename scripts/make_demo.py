@@ -9,7 +9,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pixelrec_train.commands.demo import main  # noqa: E402
+try:
+    from pixelrec_train.commands.demo import main
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error} in {sys.executable}. Run first: source .venv/bin/activate")
 
 if __name__ == "__main__":
     main()

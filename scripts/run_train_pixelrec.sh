@@ -10,6 +10,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/prepare_python.sh
+case " $* " in *" --help "* | *" -h "*) exec "$PYTHON" scripts/train_pixelrec.py --help ;; esac
 
 # --- data: unset = the demo is made in dataset/demo.csv and information/demo.csv
 INTERACTION_DATA=${INTERACTION_DATA:-}
@@ -21,10 +22,16 @@ USER_MODEL_DIR=${USER_MODEL_DIR:-}
 gpus=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
 cores=$("$PYTHON" -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 if [ "$gpus" -gt 0 ]; then NUM_GPUS=${NUM_GPUS:-$gpus}; else NUM_GPUS=${NUM_GPUS:-2}; fi # on CPU: ranks
+case $NUM_GPUS in
+*[!0-9]* | 0 | "")
+    echo "error: NUM_GPUS must be a number of ranks, at least 1, got '$NUM_GPUS'." >&2
+    exit 2
+    ;;
+esac
 if [ -z "$ITEM_MODEL_DIR$USER_MODEL_DIR" ]; then tiny=1; else tiny=; fi
 
 # --- settings; tiny towers start from random weights and want larger steps than a pretrained LLM
-TEXT_KEYS=${TEXT_KEYS:-${tiny:+title,tag,description}}
+if [ -z "$INTERACTION_DATA$TEXT_DATA" ]; then TEXT_KEYS=${TEXT_KEYS:-title,tag,description}; fi # the demo has tags
 TEXT_KEYS=${TEXT_KEYS:-title,description}
 if [ -n "$tiny" ]; then ITEM_PROMPT=${ITEM_PROMPT-}; fi # random weights know no instructions
 PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-${tiny:+16}}
@@ -39,7 +46,7 @@ GRADIENT_CHECKPOINTING=${GRADIENT_CHECKPOINTING:-${tiny:+False}}
 GRADIENT_CHECKPOINTING=${GRADIENT_CHECKPOINTING:-True}
 if [ "$gpus" -gt 0 ]; then BF16=${BF16:-True}; else BF16=${BF16:-False}; fi
 DATALOADER_NUM_WORKERS=${DATALOADER_NUM_WORKERS:-$((cores > 2 * NUM_GPUS ? 4 : 1))}
-SEED=${SEED:-42}
+SEED=${SEED:-42} # of training, of the demo's data and of tiny towers (--seed behind the command: of training alone)
 DEEPSPEED_CONFIG=${DEEPSPEED_CONFIG:-configs/ds_config_zero2.json}
 LOGGING_DIR=${LOGGING_DIR:-logs/pixelrec}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / NUM_GPUS > 1 ? cores / NUM_GPUS : 1))}
@@ -109,5 +116,5 @@ cat <<EOF
 Next:
   $PYTHON scripts/evaluate_pixelrec.py --checkpoint $OUTPUT_DIR/best_model --split valid --topk 1,10,100
   $PYTHON -m tensorboard.main --logdir logs/tensorboard
-  INTERACTION_DATA=dataset/yours.csv TEXT_DATA=information/yours.csv OUTPUT_DIR=results/yours bash scripts/run_train_pixelrec.sh
+  INTERACTION_DATA=dataset/yours.csv TEXT_DATA=information/yours.csv TEXT_KEYS=title,description OUTPUT_DIR=results/yours bash scripts/run_train_pixelrec.sh
 EOF

@@ -12,7 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the deepspeed launcher adds only scripts/
 
-from pixelrec_train.commands.train import main  # noqa: E402
+try:
+    from pixelrec_train.commands.train import main
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error} in {sys.executable}. Run first: source .venv/bin/activate")
 
 if __name__ == "__main__":
     main()

@@ -99,6 +99,9 @@ def test_half_precision_weights_are_trained_in_fp32(demo, tmp_path):
 def test_an_export_gives_the_model_back_to_the_bit(demo_config, tmp_path):
     model = HLLMModel.from_pretrained_towers(demo_config)
     model.export(tmp_path, model.state_dict(), demo_config.item_model_dir)
+    assert all(
+        file.stat().st_mode & 0o044 for file in tmp_path.rglob("*.safetensors")
+    )  # colleagues can read them
     loaded = HLLMModel.load(tmp_path, demo_config.max_text_length)
     assert not loaded.training
     for name, value in model.state_dict().items():

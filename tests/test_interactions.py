@@ -78,6 +78,7 @@ def test_rows_that_cannot_be_used_are_counted_and_reported(tmp_path):
         ("item_id,user,timestamp\na,u,1\n", r"data\.csv has no column user_id.*item_id, user, timestamp"),
         ("item_id,item_id,user_id,timestamp\na,a,u,1\n", "item_id 2 times"),
         ("", "is empty"),
+        ("item_id\tuser_id\ttimestamp\na\tu\t1\n", "looks tab-separated"),
         ("item_id,user_id,timestamp\n", "no usable row"),
         ("item_id,user_id,timestamp\na,u,1,x\nb,u,2\n", "first row has more than 3 fields.*double quotes"),
         ("item_id,user_id,timestamp\nb,u,2\na,u,1,x\n", "Expected 3 fields in line 3, saw 4.*double quotes"),
@@ -112,6 +113,11 @@ def test_windows_are_those_of_the_slow_way(lengths, size):
         slow += [items[i : i + size] for i in range(0, len(items), size)]
     fast = [list(range(a, b)) for a, b in cut_windows(start, stop, size)]
     assert fast == [w for w in slow if len(w) >= 2]
+
+
+def test_only_the_newest_window_of_each_user_can_be_kept():
+    start, stop = np.array([0, 10, 13]), np.array([10, 13, 14])
+    assert cut_windows(start, stop, 4, newest_only=True).tolist() == [[6, 10], [10, 13]]
 
 
 @given(st.lists(st.integers(1, 25), min_size=1, max_size=30), st.integers(2, 6))

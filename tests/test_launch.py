@@ -133,6 +133,7 @@ def test_a_run_leaves_what_the_readme_promises(trained):
     assert wanted <= set(steps[0])
     log = (folder / "logs/run_train.log").read_text()
     assert "two_tower" in log and "popularity" in log and log in screen
+    assert (run / "train.log").read_text() == log
     assert "successfully" not in screen  # no operator was compiled
     assert list((folder / "logs/tensorboard/run").glob("*/events.out.tfevents.*"))
 
@@ -174,7 +175,7 @@ def test_a_finished_run_is_not_overwritten_and_a_bad_flag_is_one_sentence(traine
     folder, flags, _ = trained
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     for extra, words in (
-        ((), "already holds a run"),
+        ((), "already holds a finished run"),
         (("--learning_rat", "3"), "Did you mean --learning_rate?"),
     ):
         result = deepspeed(2, ROOT / "scripts/train_pixelrec.py", *flags, *extra)

@@ -75,8 +75,8 @@ def run(command, clone, timeout=240, **environment):
 @pytest.mark.launch
 def test_every_command_runs_in_the_order_of_the_readme(clone):
     for command in COMMANDS:
-        if command == "bash scripts/run_tests.sh":  # what is running right now
-            continue
+        if command in ("bash scripts/run_tests.sh", "source .venv/bin/activate"):
+            continue  # what is running right now; and the interpreter it runs with
         if command.startswith("tail -f"):
             result = run(f"timeout 2 {command} -n +1", clone)
             assert result.returncode == 124 and " note | done: " in result.stdout
@@ -112,6 +112,9 @@ def test_a_detached_run_says_how_to_follow_it_and_a_second_start_is_refused_mean
         assert "another run" in second.stderr and "Traceback" not in second.stderr
     finally:
         subprocess.run(["kill", "-TERM", "--", f"-{group}"], check=True)
+        stopped = f"grep -qs 'stopped after step .*SIGTERM' {follow}"
+        wait = f"for i in $(seq 40); do {stopped} && exit 0; sleep 0.5; done; exit 1"
+        assert run(wait, clone).returncode == 0, (clone / follow).read_text()[-500:]
         gone = (
             "for i in $(seq 60); do pgrep -f [r]esults/detached >/dev/null || exit 0; sleep 0.5; done; exit 1"
         )
@@ -122,6 +125,7 @@ def test_a_detached_run_says_how_to_follow_it_and_a_second_start_is_refused_mean
     "environment, words",
     [
         ({"INTERACTION_DATA": "dataset/x.csv"}, "INTERACTION_DATA and TEXT_DATA belong together"),
+        ({"NUM_GPUS": "two"}, "NUM_GPUS must be a number of ranks"),
         ({"ITEM_MODEL_DIR": "models/x"}, "ITEM_MODEL_DIR and USER_MODEL_DIR belong together"),
         ({"INTERACTION_DATA": "no.csv", "TEXT_DATA": "no.csv"}, "--text_data no.csv does not exist"),
         ({"PYTHON": "/nonexistent/python", "PATH": "/nonexistent"}, "no Python 3.10 or newer"),

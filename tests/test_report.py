@@ -31,7 +31,7 @@ def test_the_table_shows_percent_with_intervals_for_all_and_for_cold_targets(tmp
 def test_a_runs_words_reach_the_log_metrics_and_tensorboard(tmp_path, capsys):
     logging_dir = tmp_path / "logs/pixelrec"
     show_under_tensorboard(logging_dir)
-    log = RunLog(log_path(logging_dir), tmp_path / "metrics.jsonl", logging_dir / "run")
+    log = RunLog([log_path(logging_dir)], tmp_path / "metrics.jsonl", logging_dir / "run")
     state = TrainState(total_steps=200, step=20)
     log.step(
         state, {"loss": 4.21834, "lr": 9.8e-5, "grad_norm": 0.7, "nce_samples": 352.0, "eta_s": 95}, epochs=5

@@ -13,7 +13,7 @@ from pixelrec_train.errors import InputError
 
 def test_a_finished_run_is_not_overwritten_unless_asked(tmp_path):
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(InputError, match="already holds a run.*--overwrite"):
+    with pytest.raises(InputError, match="already holds an unfinished run.*--overwrite"):
         run_directory.check_free(tmp_path, overwrite=False)
     run_directory.check_free(tmp_path, overwrite=True)
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-from safetensors.numpy import save_file
+import torch
 
 from pixelrec_train import distributed, run_directory
 from pixelrec_train.commands.inputs import read_inputs
@@ -14,7 +14,7 @@ from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import FaissIndex, import_faiss, unit
 from pixelrec_train.evaluation.report import table_rows, table_text
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
-from pixelrec_train.model.backbone import check_vocabulary
+from pixelrec_train.model.backbone import check_vocabulary, save_tensors
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.runlog import say
 
@@ -32,14 +32,14 @@ def evaluate(config):
     if config.retrieval == "faiss":
         import_faiss()
     trained = read_run(checkpoint)
-    text_settings = ("text_keys", "item_prompt", "max_seq_length", "max_text_length", "item_emb_token_n")
+    text_settings = ("text_keys", "item_prompt", "max_text_length", "item_emb_token_n")
     inputs = read_inputs(
         SimpleNamespace(
             interaction_data=config.interaction_data or trained["interaction_data"],
             text_data=config.text_data or trained["text_data"],
             item_model_dir=checkpoint / "item_llm",
             cache_dir=config.cache_dir,
-            **{name: trained[name] for name in text_settings},
+            **{name: trained[name] for name in (*text_settings, "max_seq_length", "one_window_per_user")},
         )
     )
     for line in inputs.describe():
@@ -57,6 +57,8 @@ def evaluate(config):
 
 def read_run(checkpoint):
     """The training flags a checkpoint was made with."""
+    if (checkpoint / "best_model").is_dir():
+        raise InputError(f"--checkpoint {checkpoint} is a run. Did you mean {checkpoint / 'best_model'}?")
     try:
         return json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))["config"]
     except (OSError, ValueError, KeyError):
@@ -89,7 +91,7 @@ def report(config, inputs, held_out, ranks, catalogue):
         }
         | inputs.facts(),
     )
-    save_file({"item_embeddings": catalogue}, directory / "item_embeddings.safetensors")
+    save_tensors({"item_embeddings": torch.from_numpy(catalogue)}, directory / "item_embeddings.safetensors")
     lines = [item_id.replace("\\", "\\\\").replace("\n", "\\n") for item_id in inputs.interactions.item_ids]
     (directory / "item_ids.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     if config.retrieval == "faiss":

@@ -40,9 +40,10 @@ class Inputs:
 
 
 def read_inputs(config):
-    """config: interaction_data, text_data, the text settings, max_seq_length, item_model_dir, cache_dir."""
+    """config: interaction_data, text_data, the text settings, max_seq_length, one_window_per_user,
+    item_model_dir, cache_dir."""
     existing_file(config.interaction_data, "--interaction_data")
     existing_file(config.text_data, "--text_data")
     read = interactions.read(config.interaction_data, config.cache_dir)
-    split = interactions.leave_last_two_out(read, config.max_seq_length)
+    split = interactions.leave_last_two_out(read, config.max_seq_length, config.one_window_per_user)
     return Inputs(read, split, item_text.read(read, config))

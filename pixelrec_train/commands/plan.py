@@ -12,21 +12,22 @@ def describe_plan(config, inputs, model, resolved, world_size):
     parameters = [
         sum(p.numel() for p in m.parameters() if p.requires_grad) for m in (model.item_llm, model.user_llm)
     ]
+    pool, candidates = batch * per_window, (inputs.split.train_counts > 0).sum()
+    repeats = f", drawn from {candidates:,} items, so they repeat" if pool > candidates else ""
     stage = resolved["zero_optimization"]["stage"]
     total = sum(parameters)
     per_rank = state_bytes(total, 2 if config.bf16 else 4, stage, world_size)
     return [
         *inputs.describe(),
-        f"item_llm: {parameters[0]:,} trained parameters, {model.item_llm.way}; text from "
-        f"{as_text(config.text_keys)}",
+        f"item_llm: {parameters[0]:,} trained parameters, {model.item_llm.way}; "
+        f"text from {as_text(config.text_keys)}",
         f"user_llm: {parameters[1]:,} trained parameters, {config.max_seq_length - 1} items of history",
         f"batch: {batch} windows x {config.gradient_accumulation_steps} per step over {world_size} ranks; "
-        f"pool {batch * per_window:,} negatives ({per_window} per window)",
+        f"pool {pool:,} negatives ({per_window} per window{repeats})",
         f"steps: {steps:,} per epoch x {config.num_train_epochs} epochs = "
         f"{steps * config.num_train_epochs:,}",
         f"engine: ZeRO-{stage}, {'bf16' if config.bf16 else 'fp32'}, about {size(per_rank)} of weights, "
-        "gradients "
-        f"and optimizer state per rank, activations besides",
+        f"gradients and optimizer state per rank, activations besides",
     ]
 
 

@@ -6,6 +6,7 @@ The only place where data, model, task, engine and evaluation meet.
 import contextlib
 import os
 import random
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.build import build_engine
 from pixelrec_train.engine.state import TrainState
 from pixelrec_train.engine.weights import load_weights, whole
-from pixelrec_train.errors import InputError, speak_plainly
+from pixelrec_train.errors import InputError, TrainingStopped, speak_plainly
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import import_faiss
 from pixelrec_train.evaluation.report import draw_curves, table_rows, write_table
@@ -43,10 +44,15 @@ def main(argv=None):
         inputs, model, resolved = prepare(config, config.dry_run)
         print("\n".join(describe_plan(config, inputs, model, resolved, config.dry_run)))
         return
+    signal.signal(signal.SIGTERM, stop)
     distributed.initialise(config.collective_timeout_minutes)
     with claimed_directory(config):
         run(config)
     distributed.finish()  # not after an error: it would wait for ranks that wait for this one
+
+
+def stop(number, frame):
+    raise TrainingStopped(f"{signal.Signals(number).name} received")
 
 
 def run(config):
@@ -65,8 +71,8 @@ def run(config):
             log.note(line)
         loop.train(engine, loader, [lambda: validate(engine.module, inputs, config)], state, config, log)
         finish(engine, inputs, state, config, log)
-    except BaseException as error:
-        log.note(f"stopped: {type(error).__name__}: {error}")  # who reads the log file sees why it ends here
+    except BaseException as error:  # who reads the log file sees why it ends here
+        log.note(f"stopped after step {state.step}: {str(error) or type(error).__name__}")
         raise
     finally:
         log.close()
@@ -108,8 +114,12 @@ def validate(task, inputs, config):
     )
     ranks, mean_loss = rank_held_out(model, catalogue, split.valid, config, config.max_seq_length, loss)
     cold = split.train_counts[split.valid.target] == 0
-    cold_figures = {f"cold_{k}": v for k, v in metrics.figures(ranks[cold], config.topk).items()}
-    return {"valid_loss": mean_loss} | metrics.figures(ranks, config.topk) | cold_figures
+    cold_figures = metrics.figures(ranks[cold], config.topk) if cold.any() else {}
+    return (
+        {"valid_loss": mean_loss}
+        | metrics.figures(ranks, config.topk)
+        | {f"cold_{k}": v for k, v in cold_figures.items()}
+    )
 
 
 def finish(engine, inputs, state, config, log):
@@ -133,9 +143,8 @@ def finish(engine, inputs, state, config, log):
         draw_curves(run)
         log.block(f"Files in {run}/: table.md, table.json, curves.png, metrics.jsonl, best_model/")
     distributed.barrier()
-    log.note(
-        f"done: {state.step} steps, best epoch {state.best_epoch}, {loop.BEST_BY} {state.best_score:.4f}"
-    )
+    best = f"best epoch {state.best_epoch} (validation {loop.BEST_BY} {state.best_score:.4f})"
+    log.note(f"done: {state.step} steps, {best}")
 
 
 def open_log(config, resolved, inputs):
@@ -150,7 +159,8 @@ def open_log(config, resolved, inputs):
             events.unlink()  # curves of the run this one replaces
         show_under_tensorboard(config.logging_dir)
     distributed.barrier()
-    log = RunLog(log_path(config.logging_dir), run / "metrics.jsonl", tensorboard_dir(config))
+    log_files = (log_path(config.logging_dir), run / "train.log")
+    log = RunLog(log_files, run / "metrics.jsonl", tensorboard_dir(config))
     log.note(
         f"start: {distributed.world_size()} ranks on {distributed.device().type}, "
         f"{torch.get_num_threads()} threads each; process {os.getpid()}; run directory {run}"

@@ -143,14 +143,14 @@ class Split:
     test: HeldOut
 
 
-def leave_last_two_out(interactions, max_seq_length):
+def leave_last_two_out(interactions, max_seq_length, one_window_per_user=False):
     """Last item = test target, second-last = validation target, the rest = training.
 
     Training items of a user are cut into windows of max_seq_length from the end, so a remainder falls
-    off the oldest side; a user with fewer has one shorter window. Windows of one item teach nothing and
-    are left out, and so are held-out targets without any history.
+    off the oldest side; a user with fewer has one shorter window. Or only the newest window is kept. Windows
+    of one item teach nothing and are left out, and so are held-out targets without any history.
 
-    Source: HLLM (arXiv:2409.12740), as its code does it, data_split=True.
+    Source: HLLM (arXiv:2409.12740), as its code does it with data_split=True (or False).
 
     Raises:
         InputError: no user has the four items a training step needs.
@@ -163,7 +163,7 @@ def leave_last_two_out(interactions, max_seq_length):
         kept = end > start  # at least one item of history
         split[name] = HeldOut(users[kept], start[kept], end[kept], np.asarray(items[end[kept]]), items)
 
-    windows = cut_windows(start, np.maximum(stop - 2, start), max_seq_length)
+    windows = cut_windows(start, np.maximum(stop - 2, start), max_seq_length, one_window_per_user)
     if not len(windows):
         raise InputError(
             f"no user has 4 interactions, the least that leaves a training pair after two items are held out "
@@ -178,10 +178,10 @@ def leave_last_two_out(interactions, max_seq_length):
     return Split(windows, counts, **split)
 
 
-def cut_windows(start, stop, size):
+def cut_windows(start, stop, size, newest_only=False):
     """[U] stretches -> [Wn, 2] windows of `size` items, the last ending at `stop`; shorter only if alone."""
     length = stop - start
-    per_user = np.maximum(length // size, 1)
+    per_user = np.ones_like(length) if newest_only else np.maximum(length // size, 1)
     user = np.repeat(np.arange(len(start)), per_user)
     nth_from_end = np.repeat(np.cumsum(per_user), per_user) - 1 - np.arange(len(user))
     end = stop[user] - nth_from_end * size

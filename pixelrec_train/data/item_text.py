@@ -42,9 +42,9 @@ class ItemText:
         lengths = self.lengths
         text = f"{lengths.mean():.0f} tokens per item (longest {lengths.max()}), {len(self.tokens):,} in all"
         if self.without_text:
-            text += f"; {self.without_text:,} items have no row in the text file and are read as empty"
+            text += f"; items without a row in the text file, read as empty: {self.without_text:,}"
         if self.unknown_rows:
-            text += f"; {self.unknown_rows:,} rows of the text file repeat an item or belong to none"
+            text += f"; rows of the text file that repeat an item or belong to none: {self.unknown_rows:,}"
         return text
 
 
@@ -87,7 +87,10 @@ def read_texts(path, item_ids, text_keys, prompt):
     Returns:
         (one str per item, {"without_text": …, "unknown_rows": …})
     """
-    table = read_columns(path, ("item_id", *text_keys))
+    hint = (
+        "Rename them in its first line, or name the text columns with --text_keys (TEXT_KEYS of the script)"
+    )
+    table = read_columns(path, ("item_id", *text_keys), hint)
     number = {item_id: i for i, item_id in enumerate(item_ids)}
     texts, unknown = [None] * len(item_ids), 0
     for item_id, *values in zip(table["item_id"], *(table[key] for key in text_keys), strict=True):

@@ -9,7 +9,7 @@ import pandas as pd
 from pixelrec_train.errors import InputError
 
 
-def read_columns(path, columns):
+def read_columns(path, columns, hint="Rename them in the file's first line"):
     """The named columns of a CSV as a DataFrame of str; an empty field is "".
 
     BOM, CRLF, quoted newlines and quotes are CSV as usual; "NA", "null" and 007 stay the text they are.
@@ -22,9 +22,14 @@ def read_columns(path, columns):
     header = read_header(path)
     missing = [c for c in columns if c not in header]
     if missing:
+        separated = next(
+            (name for s, name in SEPARATORS.items() if len(header) == 1 and s in header[0]), None
+        )
+        if separated:
+            raise InputError(f"{path} looks {separated}-separated; its fields must be separated by commas.")
         raise InputError(
-            f"{path} has no column {', '.join(missing)}. Its columns are: {', '.join(header)}. "
-            f"Rename them in the file's first line (columns are found by name, in any order)."
+            f"{path} has no column {', '.join(missing)}. Its columns are: {', '.join(header)}. {hint} "
+            f"(columns are found by name, in any order)."
         )
     for c in columns:
         if header.count(c) > 1:
@@ -56,6 +61,7 @@ def read_columns(path, columns):
     return table.rename(columns=dict(enumerate(header)))[list(columns)].fillna("")
 
 
+SEPARATORS = {"\t": "tab", ";": "semicolon", "|": "bar"}
 TO_UTF8 = "Convert it, for instance with: iconv -f latin1 -t utf-8 IN.csv > OUT.csv"
 
 

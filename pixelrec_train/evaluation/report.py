@@ -30,6 +30,8 @@ def table_text(rows, topk):
     lines = []
     for prefix, title in (("", "all users"), ("cold_", "target never seen in training")):
         users = next(iter(rows.values()))[f"{prefix}users"]
+        if not users:
+            continue
         head = f"{title} ({users:,}), %"
         column = max(len(head), width)
         lines.append("| " + " | ".join([head.ljust(column), *(m.rjust(13) for m in metrics)]) + " |")

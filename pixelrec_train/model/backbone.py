@@ -1,6 +1,7 @@
 """Loading a Hugging Face directory as a headless backbone, and finding out how it attends."""
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -69,9 +70,15 @@ def write_backbone(backbone, directory, weights):
     config |= {"architectures": [type(backbone).__name__], "dtype": str(dtype).removeprefix("torch.")}
     config.pop("_attn_implementation", None)
     (directory / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
-    save_file(
-        {k: v.contiguous() for k, v in weights.items()}, directory / "model.safetensors", {"format": "pt"}
-    )
+    save_tensors({k: v.contiguous() for k, v in weights.items()}, directory / "model.safetensors")
+
+
+def save_tensors(tensors, path):
+    """safetensors makes files only their owner can read; these get the permissions of any other file."""
+    save_file(tensors, path, {"format": "pt"})
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
 
 
 def check_towers(item_llm, user_llm, config):

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.model.backbone import check_towers, load_backbone, no_cache, write_backbone
+from pixelrec_train.model.backbone import check_towers, load_backbone, no_cache, save_tensors, write_backbone
 from pixelrec_train.model.text_encoder import TextEncoder
 from pixelrec_train.tokenizer_files import tokenizer_files
 
@@ -83,7 +83,7 @@ class HLLMModel(nn.Module):
         head = {"logit_scale": tensors["logit_scale"]}
         if self.item_llm.item_token is not None:
             head["item_emb_tokens"] = tensors["item_llm.item_token"]
-        save_file(head, directory / HEAD_FILE)
+        save_tensors(head, directory / HEAD_FILE)
         for file in tokenizer_files(tokenizer_dir):
             shutil.copy(file, directory / "item_llm")
 
