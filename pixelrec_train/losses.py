@@ -47,14 +47,11 @@ def nce_loss(
 
     Source: HLLM, arXiv:2409.12740; the cosine filter is from the released code only.
     """
-    logits = nce_logits(
-        user, positive, negatives, logit_scale, same_item_cosine=same_item_cosine
-    )  # [P, 1 + M]
-    # All positions are computed and padded ones weigh nothing: picking the valid ones would wait for the GPU.
-    valid = valid.flatten()  # [P], P = B * S
-    count = (valid.sum() if count is None else count).clamp(
-        min=1e-6
-    )  # nothing valid anywhere: 0 / 1e-6, no NaN
+    # All P = B * S positions are computed and padded ones weigh nothing: picking would wait for the GPU.
+    logits = nce_logits(user, positive, negatives, logit_scale, same_item_cosine=same_item_cosine)
+    valid = valid.flatten()  # [P]
+    count = valid.sum() if count is None else count
+    count = count.clamp(min=1e-6)  # nothing valid on any rank: 0 / 1e-6, and no NaN
     loss = -logits.log_softmax(-1)[:, 0].masked_fill(~valid, 0).sum() / count  # column 0 is the positive
 
     with torch.no_grad():

@@ -82,6 +82,13 @@ def test_plainly_causal_models_are_packed_and_the_others_padded_and_both_say_so(
     )
 
 
+def test_the_way_does_not_depend_on_the_precision_a_checkpoint_is_loaded_in():
+    for name in CONFIGS:
+        torch.manual_seed(0)
+        half = AutoModel.from_config(copy.deepcopy(CONFIGS[name])).bfloat16()
+        assert TextEncoder(half, 1, longest=12).packed == encoder(name).packed, name
+
+
 def test_a_sliding_window_matters_only_where_texts_are_longer():
     assert encoder("mistral_sliding", longest=4).packed
     assert not encoder("mistral_sliding", longest=5).packed
