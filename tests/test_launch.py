@@ -1,12 +1,18 @@
 """Real DeepSpeed, real launchers, one and two ranks. A launch costs seconds, so each one checks much."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, as_flags, deepspeed, events, run_command
 from safetensors.numpy import load_file
+from transformers import AutoConfig, AutoModel
+
+from pixelrec_train.model.backbone import write_backbone
+from pixelrec_train.tokenizer_files import tokenizer_files
 
 pytestmark = pytest.mark.launch
 
@@ -98,13 +104,28 @@ def test_accumulated_steps_are_the_same_under_both_stages(findings):
         assert close(found["accumulated"]["2"], found["accumulated"]["3"], 1e-5)
 
 
+def with_biases(tower, directory):
+    """The same tower with biases in its attention: where they are added, bf16 rounds."""
+    config = AutoConfig.from_pretrained(tower, attention_bias=True)
+    model = AutoModel.from_config(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)
+    write_backbone(model, directory, model.state_dict())
+    for file in tokenizer_files(tower):
+        shutil.copy(file, directory)
+    return directory
+
+
 @pytest.fixture(scope="module")
 def trained(demo_config, tmp_path_factory):
-    """A whole run of the command line: ZeRO-3, bf16, two ranks, no compiler, no hub."""
+    """A whole run of the command line: ZeRO-3, bf16, layers with biases, two ranks, no compiler, no hub."""
     folder = tmp_path_factory.mktemp("trained")
+    biased = with_biases(demo_config.item_model_dir, folder / "item_llm")
     flags = as_flags(
         demo_config, deepspeed=ROOT / "configs/ds_config_zero3.json", num_train_epochs=3, save_total_limit=2,
-        learning_rate=3e-3, logging_steps=5, output_dir=folder / "run", logging_dir=folder / "logs/run",
+        learning_rate=3e-3, logging_steps=5,
+        item_model_dir=biased, output_dir=folder / "run", logging_dir=folder / "logs/run",
         dataloader_num_workers=1, gradient_checkpointing=True, bf16=True, dry_run="None",
     )  # fmt: skip
     environment = dict(

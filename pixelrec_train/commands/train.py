@@ -128,9 +128,9 @@ def finish(engine, inputs, state, config, log):
     model = engine.module.model
     if state.best_epoch != state.epoch:
         load_weights(model, HLLMModel.load(run / checkpoint.BEST, config.max_text_length))
-    engine.eval()
-    catalogue = encode_catalogue(model.item_llm, inputs.item_text, config.eval_tokens)
-    ranks, _ = rank_held_out(model, catalogue, test, config, config.max_seq_length)
+    with loop.judging(engine):
+        catalogue = encode_catalogue(model.item_llm, inputs.item_text, config.eval_tokens)
+        ranks, _ = rank_held_out(model, catalogue, test, config, config.max_seq_length)
     if distributed.rank() == 0:
         rows = table_rows({"two_tower": ranks}, test, inputs.split.train_counts, config)
         note = (
