@@ -32,14 +32,15 @@ def evaluate(config):
     if config.retrieval == "faiss":
         import_faiss()
     trained = read_run(checkpoint)
-    text_settings = ("text_keys", "item_prompt", "max_text_length", "item_emb_token_n")
+    data_flags = ("text_keys", "item_prompt", "max_text_length", "item_emb_token_n", "max_seq_length",
+                  "one_window_per_user")  # fmt: skip
     inputs = read_inputs(
         SimpleNamespace(
             interaction_data=config.interaction_data or trained["interaction_data"],
             text_data=config.text_data or trained["text_data"],
             item_model_dir=checkpoint / "item_llm",
             cache_dir=config.cache_dir,
-            **{name: trained[name] for name in (*text_settings, "max_seq_length", "one_window_per_user")},
+            **{name: trained[name] for name in data_flags},
         )
     )
     for line in inputs.describe():
@@ -64,8 +65,7 @@ def read_run(checkpoint):
     except (OSError, ValueError, KeyError):
         raise InputError(
             f"--checkpoint {checkpoint} holds no readable run.json. Expected a checkpoint-epoch-N or "
-            "best_model "
-            f"directory of a training run."
+            f"best_model directory of a training run."
         ) from None
 
 

@@ -177,8 +177,7 @@ def tensorboard_dir(config):
 
 @contextlib.contextmanager
 def claimed_directory(config):
-    """Rank 0 holds the run directory; when it cannot, or a rank cannot see it, all ranks stop with the "
-    "reason."""
+    """Rank 0 holds the run directory; if it cannot, or a rank does not see it, all stop with the reason."""
     with contextlib.ExitStack() as stack:
         problem, holder = None, None
         if distributed.rank() == 0:

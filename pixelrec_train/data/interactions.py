@@ -24,9 +24,7 @@ class Interactions:
 
     items: np.ndarray  # [R] int32
     offsets: np.ndarray  # [U + 1] int64
-    user_id_bytes: (
-        np.ndarray
-    )  # the CSV's user ids, end to end in UTF-8: mapped, not loaded, there may be millions
+    user_id_bytes: np.ndarray  # the CSV's user ids, end to end in UTF-8; mapped, as there may be millions
     user_id_ends: np.ndarray  # [U] where each of them ends
     item_ids: list[str]  # the CSV's id of item i; the catalogue is exactly these items
     unusable: dict[str, int]  # why rows were left out -> how many
@@ -87,8 +85,7 @@ def build(path):
         why = ", ".join(f"{n:,} {reason}" for reason, n in unusable.items() if n) or "no row at all"
         raise InputError(
             f"{path} has no usable row ({why}). Each needs {', '.join(COLUMNS)}; a timestamp is a number "
-            "of seconds "
-            f"or finer, found {table['timestamp'].head(1).tolist()}."
+            f"of seconds or finer, found {table['timestamp'].head(1).tolist()}."
         )
 
     seconds = seconds[usable]
@@ -169,9 +166,8 @@ def leave_last_two_out(interactions, max_seq_length, one_window_per_user=False):
             f"no user has 4 interactions, the least that leaves a training pair after two items are held out "
             f"({interactions.summary()})."
         )
-    covered = np.zeros(
-        len(items) + 1, np.int64
-    )  # windows do not overlap: +1 where one starts, -1 where it ends
+    covered = np.zeros(len(items) + 1, np.int64)
+    # Windows do not overlap: +1 where one starts, -1 where it ends.
     np.add.at(covered, windows[:, 0], 1)
     np.add.at(covered, windows[:, 1], -1)
     counts = np.bincount(items[np.cumsum(covered)[:-1] > 0], minlength=interactions.num_items)

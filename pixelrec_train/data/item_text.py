@@ -69,9 +69,8 @@ def build(item_ids, config):
     if prompt_tokens >= config.max_text_length:
         raise InputError(
             f"--item_prompt alone is {prompt_tokens} tokens and --max_text_length keeps "
-            f"{config.max_text_length}: "
-            "every item would read the same. Raise --max_text_length or shorten the prompt (--item_prompt "
-            "'')."
+            f"{config.max_text_length}: every item would read the same. Raise --max_text_length or shorten "
+            f"the prompt (--item_prompt '')."
         )
     rows = tokenise(tokenizer, texts, config.max_text_length, config.item_emb_token_n)
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])

@@ -19,8 +19,7 @@ class NegativeSampler:
         if len(self.candidates) <= max_seq_length:
             raise InputError(
                 f"only {len(self.candidates)} items occur in training: too few to draw negatives that are "
-                "not in a "
-                f"window of {max_seq_length}. Lower --max_seq_length or bring more data."
+                f"not in a window of {max_seq_length}. Lower --max_seq_length or bring more data."
             )
 
     def draw(self, slot, window):

@@ -125,11 +125,9 @@ def make_views(rng, users):
 def write_csv(path, header, rows):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(
-        f"{path.name}.partial"
-    )  # moved into place whole: a run may be reading the old one
+    partial = path.with_name(f"{path.name}.partial")
     with open(partial, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
-    os.replace(partial, path)
+    os.replace(partial, path)  # whole: a run may be reading the old one

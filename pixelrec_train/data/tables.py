@@ -55,8 +55,7 @@ def read_columns(path, columns, hint="Rename them in the file's first line"):
             detail = f"the first row has more than {len(header)} fields"
         raise InputError(
             f"{path} is not well-formed CSV: {detail}. A field with commas, quotes or line breaks must "
-            "stand in "
-            f"double quotes."
+            f"stand in double quotes."
         ) from None
     return table.rename(columns=dict(enumerate(header)))[list(columns)].fillna("")
 

@@ -144,8 +144,8 @@ def refuse_non_finite(report, state, config):
     for name in ("loss", "grad_norm"):
         if not math.isfinite(report[name]):
             raise TrainingStopped(
-                f"{name} is {report[name]} at step {state.step} (epoch {state.epoch + 1}, batch "
-                f"{state.batch}). "
+                f"{name} is {report[name]} at step {state.step} "
+                f"(epoch {state.epoch + 1}, batch {state.batch}). "
                 f"Last good checkpoint: {state.checkpoints[-1] if state.checkpoints else 'none yet'}. "
                 f"Try a lower --learning_rate, a longer --warmup_ratio, or a smaller --max_grad_norm "
                 f"than {config.max_grad_norm}."

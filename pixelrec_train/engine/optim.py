@@ -12,9 +12,8 @@ def decay_groups(module, weight_decay):
     matrices, vectors = [], []
     for parameter in module.parameters():
         if parameter.requires_grad:
-            shape = getattr(
-                parameter, "ds_shape", parameter.shape
-            )  # ZeRO-3 hides the shape of a partitioned one
+            # ZeRO-3 hides the shape of a parameter it has partitioned.
+            shape = getattr(parameter, "ds_shape", parameter.shape)
             (matrices if len(shape) >= 2 else vectors).append(parameter)
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 

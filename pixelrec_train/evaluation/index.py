@@ -53,9 +53,8 @@ class ExactIndex:
             block = self.vectors[first : first + ITEMS_PER_BLOCK]
             here = torch.arange(first, first + len(block), device=device).expand(len(queries), -1)
             scores, numbers = torch.cat([scores, queries @ block.T], 1), torch.cat([numbers, here], 1)
-            scores, best = scores.sort(
-                dim=1, descending=True, stable=True
-            )  # equal scores stay in order of number
+            # Stable: equal scores stay in the order of their numbers.
+            scores, best = scores.sort(dim=1, descending=True, stable=True)
             scores, numbers = scores[:, :k], numbers.gather(1, best[:, :k])
         return scores.cpu().numpy(), numbers.cpu().numpy()
 

@@ -23,8 +23,7 @@ def table_rows(ranks, held_out, train_counts, config):
 
 
 def table_text(rows, topk):
-    """{"popularity": table_row, …} -> Markdown: all users first, then users whose target is cold. Percent "
-    "± 95 %."""
+    """{"popularity": table_row, …} -> Markdown in percent: all users, then those whose target is cold."""
     metrics = [f"{name}@{k}" for name in SHOWN for k in sorted(topk)]
     width = max(len(name) for name in rows) + 2
     lines = []

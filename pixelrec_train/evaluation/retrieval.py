@@ -83,9 +83,8 @@ def rank_held_out(model, catalogue, held_out, config, max_seq_length, loss=None)
         seen = [h[:0] if config.keep_seen else h for h in histories]
         lists = recommend(index, embeddings.cpu().numpy(), seen, k, len(catalogue))
         places = target_ranks(lists, target)
-        places = np.where(
-            places == k, max(config.topk), places
-        )  # absent, also from a catalogue smaller than k
+        # Absent is max(topk), also where the catalogue is smaller than that.
+        places = np.where(places == k, max(config.topk), places)
         mine[number] = places, float(loss(embeddings, target)) if loss else 0.0
     done = {}
     for part in distributed.gather_objects(mine):

@@ -54,8 +54,7 @@ def load_backbone(directory, flag_name, dtype=torch.float32):
     if absent:
         raise InputError(
             f"{flag_name} {directory}: {len(absent)} weights of the architecture in config.json are not in "
-            "its weight "
-            f"files, {absent[0]} for one. They would be random. Are both files of the same model?"
+            f"its weight files, {absent[0]} for one. They would be random. Are both files of the same model?"
         )
     if not isinstance(getattr(model.config, "hidden_size", None), int):
         raise InputError(f"{flag_name} {directory} ({type(model).__name__}) is not a plain text model.")

@@ -96,9 +96,7 @@ class TextEncoder(nn.Module):
         weight = next(self.backbone.parameters())
         generator = torch.Generator().manual_seed(0)
         probe = torch.randn(tokens, self.backbone.config.hidden_size, generator=generator).to(weight)
-        tolerance = (
-            1e-3 if probe.dtype == torch.float32 else 5e-2
-        )  # of the largest value; a leak is far larger
+        tolerance = 1e-3 if probe.dtype == torch.float32 else 5e-2  # of the largest value
         texts = PackedTexts(torch.zeros(tokens, dtype=torch.long, device=weight.device), lengths)
         segments = dataclasses.replace(Segments.plan(lengths, weight.device), longest=longest)
         try:

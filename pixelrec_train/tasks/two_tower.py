@@ -50,11 +50,10 @@ class TwoTowerTask(nn.Module):
         if self.collapsed >= COLLAPSED_LOG_STEPS:
             raise TrainingStopped(
                 f"item embeddings have collapsed: for {self.collapsed} log lines only "
-                f"{report['nce_samples']:.2f} of "
-                f"the candidates were left after the same-item filter (mean cosine of two items "
-                f"{report['item_cosine']:.3f}), so the loss says nothing. Try a lower --learning_rate, a "
-                "longer "
-                f"--warmup_ratio, or --nce_thres 1; and check that item texts differ."
+                f"{report['nce_samples']:.2f} of the candidates were left after the same-item filter "
+                f"(mean cosine of two items {report['item_cosine']:.3f}), so the loss says nothing. "
+                f"Try a lower --learning_rate, a longer --warmup_ratio, or --nce_thres 1; "
+                f"and check that item texts differ."
             )
 
     def export(self, directory, tensors, tokenizer_dir):
