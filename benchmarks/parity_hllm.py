@@ -81,7 +81,7 @@ class Case:
         return np.load(self.directory / f"{name}.npz", allow_pickle=False)
 
     def task(self):
-        model = HLLMModel.from_pretrained_towers(self.config)
+        model = HLLMModel.starting(self.config)
         extra = load_file(self.directory / "hllm_extra.safetensors")
         with torch.no_grad():
             model.item_llm.item_token.copy_(extra["item_emb_tokens"].reshape(-1))
@@ -254,7 +254,7 @@ def check_evaluation(case):
     number. So a place may lie anywhere among its equals; figures are compared where nobody has any.
     """
     model, k = case.task().model.eval(), max(case.config.topk)
-    catalogue = encode_catalogue(model.item_llm, case.inputs.item_text, 500)
+    catalogue = encode_catalogue(model.encode_items, case.inputs.item_text, 500)
     for split in ("valid", "test"):
         theirs, held_out = case.numbers(f"expected_eval_{split}"), getattr(case.inputs.split, split)
         yield close(f"{split}: item embeddings", catalogue, theirs["item_embeddings"][1:], EMBEDDING)

@@ -10,18 +10,35 @@ import torch
 from torch import Tensor
 
 
+class Tensors:
+    """A dataclass of tensors that moves as one: to a device, or into pinned memory."""
+
+    def to(self, device, non_blocking=True):
+        return self.map(lambda x: x.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self):
+        return self.map(lambda x: x.pin_memory())
+
+    def map(self, function):
+        moved = {f.name: moved_value(getattr(self, f.name), function) for f in dataclasses.fields(self)}
+        return type(self)(**moved)
+
+
+def moved_value(value, function):
+    if isinstance(value, Tensors):
+        return value.map(function)
+    return function(value) if isinstance(value, torch.Tensor) else value
+
+
 @dataclass(frozen=True)
-class PackedTexts:
+class PackedTexts(Tensors):
     """Token ids of many texts, laid end to end in one row."""
 
     token_ids: Tensor  # [T] int64; with an [ITEM] token, every text ends in a placeholder 0 for it
     lengths: Tensor  # [I] int64, placeholder included; stays on the CPU, where plans are made
 
-    def to(self, device, non_blocking=True):
-        return dataclasses.replace(self, token_ids=self.token_ids.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self):
-        return dataclasses.replace(self, token_ids=self.token_ids.pin_memory())
+    def map(self, function):
+        return dataclasses.replace(self, token_ids=function(self.token_ids))
 
     def one(self, i):
         """Text i alone, as a batch of one."""
@@ -31,14 +48,22 @@ class PackedTexts:
 
 
 @dataclass(frozen=True)
-class TwoTowerBatch:
-    """One micro-batch of one rank. It points at items: each distinct item's text is here once.
+class Items(Tensors):
+    """Items by number and by text; texts have no tokens where no item LLM reads them."""
+
+    numbers: Tensor  # [I] int64 places in the catalogue
+    texts: PackedTexts  # of the same I items
+
+
+@dataclass(frozen=True)
+class TwoTowerBatch(Tensors):
+    """One micro-batch of one rank. It points at items: each distinct item is here once.
 
     B and N are the same on every rank and at every step; a short last batch is filled up with
     windows that are nowhere valid, so that no collective ever waits for a missing row.
     """
 
-    items: PackedTexts  # the I distinct items of this micro-batch
+    items: Items  # the I distinct items of this micro-batch
     window: Tensor  # [B, S + 1] index into items, oldest first, padded on the right with 0
     valid: Tensor  # [B, S] True where window[:, s] -> window[:, s + 1] is a real step
     negatives: Tensor  # [N] index into items: this rank's share of the pool
@@ -54,21 +79,8 @@ class TwoTowerBatch:
 
     @property
     def num_items(self):
-        return len(self.items.lengths)
+        return len(self.items.numbers)
 
     @property
     def num_tokens(self):
-        return self.items.token_ids.numel()
-
-    def to(self, device, non_blocking=True):
-        return self._apply(lambda x: x.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self):
-        return self._apply(lambda x: x.pin_memory())
-
-    def _apply(self, function):
-        moved = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        moved = {
-            k: function(v) if isinstance(v, (torch.Tensor, PackedTexts)) else v for k, v in moved.items()
-        }
-        return TwoTowerBatch(**moved)
+        return self.items.texts.token_ids.numel()

@@ -1,17 +1,9 @@
 """Every knob of a run. Field names are the command-line flags; defaults live here only."""
 
-import argparse
-import dataclasses
-import difflib
-import typing
 from dataclasses import dataclass
-from pathlib import Path
 
 from pixelrec_train.errors import InputError
-
-
-def flag(help, default=dataclasses.MISSING):
-    return dataclasses.field(default=default, metadata={"help": help})
+from pixelrec_train.flags import as_text, flag, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,35 +27,8 @@ class RankingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RankingConfig):
-    """Train a two-tower HLLM: an item LLM reads texts, a user LLM reads the sequence of their embeddings."""
-
-    # data
-    interaction_data: str = flag("CSV with columns item_id, user_id, timestamp")
-    text_data: str = flag("CSV with a column item_id and the text columns")
-    text_keys: tuple[str, ...] = flag("text columns, in the order they are read", ("title", "description"))
-    item_prompt: str = flag(
-        "text in front of every item's fields", "Compress the following sentence into embedding: "
-    )
-    max_seq_length: int = flag("items per training window, history + target", 11)
-    one_window_per_user: bool = flag("train on each user's newest window alone, as HLLM does on Books", False)
-    max_text_length: int = flag("tokens kept of an item's text", 256)
-
-    # models
-    item_model_dir: str = flag("Hugging Face directory (model and tokenizer) of the item LLM")
-    user_model_dir: str = flag("Hugging Face directory of the user LLM")
-    item_emb_token_n: int = flag("1 = a learnable [ITEM] token reads the text; 0 = mean over its tokens", 1)
-
-    # loss
-    num_negatives: int | None = flag(
-        "negatives per global micro-batch, over all ranks; None = max_seq_length per window", None
-    )
-    nce_thres: float = flag(
-        "a negative this close (cosine) to the target is the same item, and is left out", 0.99
-    )
-    loss_weighting: str = flag(
-        "position = every position weighs the same; rank = every rank (original HLLM)", "position"
-    )
+class LoopConfig(RankingConfig):
+    """How any task goes through engine/loop.py: optimisation and output."""
 
     # optimisation
     per_device_train_batch_size: int = flag("windows per GPU and micro-batch", 4)
@@ -90,26 +55,13 @@ class TrainConfig(RankingConfig):
     logging_steps: int = flag("optimizer steps between two log lines", 20)
     save_total_limit: int = flag("newest checkpoint-epoch-N kept; best_model is kept besides", 5)
     overwrite: bool = flag("replace a finished run in output_dir", False)
-    dry_run: int | None = flag("print the plan for this many ranks and stop", None)
     local_rank: int = flag("set by the launcher", -1)
 
     def __post_init__(self):
         super().__post_init__()
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
-                     "max_text_length", "logging_steps", "save_total_limit"):  # fmt: skip
+                     "logging_steps", "save_total_limit"):  # fmt: skip
             require(getattr(self, name) >= 1, f"--{name} must be at least 1", getattr(self, name))
-        require(
-            self.max_seq_length >= 2,
-            "--max_seq_length counts history + target: at least 2",
-            self.max_seq_length,
-        )
-        require(self.text_keys, "--text_keys needs at least one column", self.text_keys)
-        require(self.item_emb_token_n in (0, 1), "--item_emb_token_n must be 0 or 1", self.item_emb_token_n)
-        require(self.num_negatives is None or self.num_negatives >= 1,
-                "--num_negatives must be None or at least 1", self.num_negatives)  # fmt: skip
-        require(-1 <= self.nce_thres <= 1, "--nce_thres is a cosine, in [-1, 1]", self.nce_thres)
-        require(self.loss_weighting in ("position", "rank"),
-                "--loss_weighting must be position or rank", self.loss_weighting)  # fmt: skip
         require(0 < self.learning_rate < float("inf"), "--learning_rate must be positive", self.learning_rate)
         require(0 <= self.warmup_ratio < 1, "--warmup_ratio must be in [0, 1)", self.warmup_ratio)
         require(self.weight_decay >= 0, "--weight_decay must not be negative", self.weight_decay)
@@ -118,7 +70,111 @@ class TrainConfig(RankingConfig):
                 self.dataloader_num_workers)  # fmt: skip
         require(self.seed >= 0, "--seed must not be negative", self.seed)
         require(10 in self.topk, "--topk must contain 10: best_model is chosen by ndcg@10", self.topk)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(LoopConfig):
+    """Train a two-tower HLLM: an item LLM reads texts, a user LLM reads the sequence of their embeddings."""
+
+    # data
+    interaction_data: str = flag("CSV with columns item_id, user_id, timestamp")
+    text_data: str | None = flag("CSV with a column item_id and the text columns", None)
+    text_keys: tuple[str, ...] = flag("text columns, in the order they are read", ("title", "description"))
+    item_prompt: str = flag(
+        "text in front of every item's fields", "Compress the following sentence into embedding: "
+    )
+    max_seq_length: int = flag("items per training window, history + target", 11)
+    one_window_per_user: bool = flag("train on each user's newest window alone, as HLLM does on Books", False)
+    eval_seq_length: int | None = flag(
+        "the same in evaluation; None = max_seq_length (HLLM on Books: 56, and 51 here)", None
+    )
+    max_text_length: int = flag("tokens kept of an item's text", 256)
+
+    # models
+    item_model_dir: str | None = flag("Hugging Face directory (model and tokenizer) of the item LLM", None)
+    user_model_dir: str | None = flag("Hugging Face directory of the user LLM", None)
+    init_from: str | None = flag(
+        "start from a checkpoint's weights instead: both towers, [ITEM], item ids, temperature", None
+    )
+    random_init: tuple[str, ...] = flag(
+        "towers of which only the architecture is used, not the weights: item, user", ()
+    )
+    freeze_item_llm: bool = flag(
+        "embed the catalogue once and train the user LLM on it (item caching)", False
+    )
+    item_id_embedding: bool = flag("add a learnable vector per item to its text embedding", False)
+    id_only: bool = flag("items are their id embeddings alone; no text is read", False)
+    item_emb_token_n: int = flag("1 = a learnable [ITEM] token reads the text; 0 = mean over its tokens", 1)
+
+    history_dropout: float = flag("share of history embeddings' entries zeroed while training", 0.0)
+
+    # loss
+    num_negatives: int | None = flag(
+        "negatives per global micro-batch, over all ranks; None = max_seq_length per window", None
+    )
+    nce_thres: float = flag(
+        "a negative this close (cosine) to the target is the same item, and is left out", 0.99
+    )
+    loss_weighting: str = flag(
+        "position = every position weighs the same; rank = every rank (original HLLM)", "position"
+    )
+    dry_run: int | None = flag("print the plan for this many ranks and stop", None)
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.max_text_length >= 1, "--max_text_length must be at least 1", self.max_text_length)
+        require(
+            self.max_seq_length >= 2,
+            "--max_seq_length counts history + target: at least 2",
+            self.max_seq_length,
+        )
+        require(self.eval_seq_length is None or self.eval_seq_length >= 2,
+                "--eval_seq_length counts history + target: at least 2", self.eval_seq_length)  # fmt: skip
+        require(self.text_keys, "--text_keys needs at least one column", self.text_keys)
+        require(0 <= self.history_dropout < 1, "--history_dropout must be in [0, 1)", self.history_dropout)
+        self.check_towers()
+        require(self.item_emb_token_n in (0, 1), "--item_emb_token_n must be 0 or 1", self.item_emb_token_n)
+        require(self.num_negatives is None or self.num_negatives >= 1,
+                "--num_negatives must be None or at least 1", self.num_negatives)  # fmt: skip
+        require(-1 <= self.nce_thres <= 1, "--nce_thres is a cosine, in [-1, 1]", self.nce_thres)
+        require(self.loss_weighting in ("position", "rank"),
+                "--loss_weighting must be position or rank", self.loss_weighting)  # fmt: skip
         require(self.dry_run is None or self.dry_run >= 1, "--dry_run needs a number of ranks", self.dry_run)
+
+    def check_towers(self):
+        """Raises InputError when the flags leave open, or say twice, what reads items and users."""
+        dirs, freeze = self.item_model_dir or self.user_model_dir, self.freeze_item_llm
+        for wrong, sentence in (
+            (not (self.text_data or self.id_only), "--text_data is needed (or --id_only)."),
+            (not (self.item_model_dir or self.id_only or self.init_from),
+             "--item_model_dir is needed (or --init_from, or --id_only)."),
+            (not (self.user_model_dir or self.init_from), "--user_model_dir is needed (or --init_from)."),
+            (self.init_from and (dirs or self.random_init),
+             "--init_from brings both towers: leave out --item_model_dir, --user_model_dir, --random_init."),
+            (set(self.random_init) - {"item", "user"},
+             f"--random_init takes item, user or item,user, got {as_text(self.random_init)!r}."),
+            (freeze and self.id_only, "--id_only has no item LLM, so there is none to --freeze_item_llm."),
+            (freeze and "item" in self.random_init,
+             "--freeze_item_llm with --random_init item would keep the item LLM random. Leave one out."),
+            (freeze and self.item_emb_token_n and not self.init_from,
+             "--freeze_item_llm would keep a new [ITEM] token random. Use --item_emb_token_n 0 (the mean of "
+             "the tokens), or --init_from a checkpoint that has learned one."),
+        ):  # fmt: skip
+            if wrong:
+                raise InputError(sentence)
+
+    @property
+    def item_dir(self):
+        """Where the item LLM and its tokenizer lie; None without one."""
+        return f"{self.init_from}/item_llm" if self.init_from else self.item_model_dir
+
+    @property
+    def has_item_ids(self):
+        return self.item_id_embedding or self.id_only
+
+    @property
+    def seq_length_in_evaluation(self):
+        return self.eval_seq_length or self.max_seq_length
 
     def negatives_per_window(self, world_size):
         """Negatives drawn with one window, so that all ranks together give the pool that was asked for."""
@@ -144,76 +200,3 @@ class EvaluateConfig(RankingConfig):
     def __post_init__(self):
         super().__post_init__()
         require(self.split in ("valid", "test"), "--split must be valid or test", self.split)
-
-
-def require(condition, expectation, found):
-    if not condition:
-        raise InputError(f"{expectation}, got {found!r}.")
-
-
-def parse_args(config_class, argv=None):
-    """Read flags into a config; a wrong one is an InputError that names the nearest right one."""
-    parser = Parser(description=config_class.__doc__, allow_abbrev=False)
-    hints = typing.get_type_hints(config_class)
-    for f in dataclasses.fields(config_class):
-        required = f.default is dataclasses.MISSING
-        shown = "required" if required else f"default: {as_text(f.default)!r}" if f.default == "" else (
-            f"default: {as_text(f.default)}")  # fmt: skip
-        parser.add_argument(
-            f"--{f.name}",
-            type=reader(hints[f.name]),
-            required=required,
-            default=None if required else f.default,
-            help=f"{f.metadata['help']} ({shown})".replace("%", "%%"),
-            metavar=f.name.upper(),
-            **({"nargs": "?", "const": True} if hints[f.name] is bool else {}),
-        )
-    known, unknown = parser.parse_known_args(argv)
-    if unknown:
-        name = unknown[0].split("=")[0].removeprefix("--")
-        nearest = difflib.get_close_matches(name, [f.name for f in dataclasses.fields(config_class)], n=1)
-        hint = f"Did you mean --{nearest[0]}?" if nearest else "See --help for all flags."
-        raise InputError(f"unknown argument {unknown[0]!r}. {hint}")
-    return config_class(**vars(known))
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise InputError(f"{message}. See --help for all flags.")
-
-
-def reader(hint):
-    """How a flag of this type is read from text: "True"/"False", "None", "a,b", or the plain type."""
-    options = [t for t in typing.get_args(hint) if t not in (type(None), Ellipsis)] or [hint]
-    plain = options[0]
-    is_tuple = typing.get_origin(hint) is tuple
-    words = {"true": True, "false": False} if plain is bool else {}
-    words |= {"none": None} if type(None) in typing.get_args(hint) else {}
-
-    def read(text):
-        if is_tuple:
-            return tuple(plain(part.strip()) for part in text.split(",") if part.strip())
-        if text.lower() in words:
-            return words[text.lower()]
-        if plain is bool:
-            raise ValueError(text)
-        return plain(text)
-
-    read.__name__ = f"comma-separated {plain.__name__}" if is_tuple else plain.__name__
-    return read
-
-
-def as_text(value):
-    """A value as it would be written on the command line."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def existing_file(path, flag_name):
-    """The path, or an InputError that says where it was looked for and what stands there instead."""
-    path = Path(path)
-    if path.is_file():
-        return path
-    nearby = sorted(path.parent.glob("*")) if path.parent.is_dir() else []
-    match = difflib.get_close_matches(path.name, [p.name for p in nearby], n=1, cutoff=0.5)
-    hint = f" {path.parent / match[0]} does: did you mean that?" if match else ""
-    raise InputError(f"{flag_name} {path} does not exist (looked from {Path.cwd()}).{hint}")

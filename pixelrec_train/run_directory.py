@@ -24,8 +24,9 @@ PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "pandas
 def check_free(directory, overwrite):
     """Raises InputError when another run is writing here, or a run lies here and overwrite is False."""
     directory = Path(directory)
-    if (directory / "run.json").exists() and not overwrite:
-        kind = "a finished" if (directory / "table.json").exists() else "an unfinished"
+    finished = (directory / "table.json").exists()
+    if (finished or (directory / "run.json").exists()) and not overwrite:
+        kind = "a finished" if finished else "an unfinished"
         raise InputError(
             f"--output_dir {directory} already holds {kind} run. Choose another, or add --overwrite "
             f"to replace it."
@@ -75,6 +76,7 @@ def record_start(directory, config, ds_config, facts):
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         **facts,
     }
+    Path(directory).mkdir(parents=True, exist_ok=True)
     write_json(Path(directory) / "run.json", run)
     write_json(Path(directory) / "ds_config.json", ds_config)
 

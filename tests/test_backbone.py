@@ -66,19 +66,19 @@ def test_pickled_weights_are_not_read(demo, tmp_path):
 def test_towers_of_different_width_are_refused(demo_config, tmp_path):
     _, wide = write_towers(["some text"], tmp_path, hidden_size=64)
     with pytest.raises(InputError, match="hidden size 32 and --user_model_dir .* has 64.*must be equal"):
-        HLLMModel.from_pretrained_towers(replace(demo_config, user_model_dir=str(wide)))
+        HLLMModel.starting(replace(demo_config, user_model_dir=str(wide)))
 
 
 def test_a_user_llm_that_sees_the_future_is_refused(demo_config, tmp_path):
     bert = BertModel(BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2))
     write_backbone(bert, tmp_path, bert.state_dict())
     with pytest.raises(InputError, match="must be causal"):
-        HLLMModel.from_pretrained_towers(replace(demo_config, user_model_dir=str(tmp_path)))
+        HLLMModel.starting(replace(demo_config, user_model_dir=str(tmp_path)))
 
 
 def test_more_positions_than_the_model_has_are_refused(demo_config):
     with pytest.raises(InputError, match="--max_text_length needs 5001 positions, but the item LLM has 2048"):
-        HLLMModel.from_pretrained_towers(replace(demo_config, max_text_length=5000))
+        HLLMModel.starting(replace(demo_config, max_text_length=5000))
 
 
 def test_a_tokenizer_of_another_model_is_refused(demo_config, tmp_path):
@@ -97,7 +97,7 @@ def test_half_precision_weights_are_trained_in_fp32(demo, tmp_path):
 
 
 def test_an_export_gives_the_model_back_to_the_bit(demo_config, tmp_path):
-    model = HLLMModel.from_pretrained_towers(demo_config)
+    model = HLLMModel.starting(demo_config)
     model.export(tmp_path, model.state_dict(), demo_config.item_model_dir)
     assert all(
         file.stat().st_mode & 0o044 for file in tmp_path.rglob("*.safetensors")
@@ -114,7 +114,7 @@ def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path):
 
 
 def test_the_user_llms_word_embedding_is_kept_but_not_trained(demo_config):
-    model = HLLMModel.from_pretrained_towers(demo_config)
+    model = HLLMModel.starting(demo_config)
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     assert frozen == ["user_llm.backbone.embed_tokens.weight"]
 

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from pixelrec_train.config import EvaluateConfig, TrainConfig, existing_file, parse_args
+from pixelrec_train.config import EvaluateConfig, TrainConfig
 from pixelrec_train.errors import InputError
+from pixelrec_train.flags import existing_file, parse_args
 
 REQUIRED = [
     "--interaction_data",

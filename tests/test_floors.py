@@ -6,7 +6,8 @@ from pathlib import Path
 from conftest import ROOT
 
 FLOORS = {
-    "errors": 0, "config": 0, "distributed": 0, "runlog": 0, "run_directory": 0, "tokenizer_files": 0,
+    "errors": 0, "flags": 0, "config": 0, "distributed": 0, "runlog": 0, "run_directory": 0,
+    "tokenizer_files": 0,
     "batch": 1, "losses": 1,
     "data": 2, "model": 2, "engine": 2,
     "tasks": 3, "evaluation": 3,
@@ -17,6 +18,8 @@ ONE_ADDRESS = {
     "faiss": ("evaluation/index.py",),
     "matplotlib": ("evaluation/report.py",),
     "pandas": ("data/",),
+    "scipy": ("evaluation/baselines.py",),
+    "sklearn": ("evaluation/baselines.py",),
     "tensorboard": ("runlog.py",),
 }
 PACKAGE = ROOT / "pixelrec_train"

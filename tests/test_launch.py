@@ -52,6 +52,15 @@ def test_zero2_and_zero3_and_one_and_two_ranks_train_the_same(findings):
                     assert a[name] == pytest.approx(b[name], rel=1e-5), (ranks, stage, name, step)
 
 
+@pytest.mark.parametrize("kind", ["ids", "frozen"])
+def test_item_ids_and_frozen_texts_train_the_same_on_any_stage_and_ranks(findings, kind):
+    reference = findings[1][f"{kind}2"]
+    assert reference[0]["loss"] != findings[1]["zero2"][0]["loss"] or kind == "ids"  # ids start at zero
+    for ranks in (1, 2):
+        for stage in (2, 3):
+            assert close(findings[ranks][f"{kind}{stage}"], reference, 1e-4), (ranks, stage)
+
+
 def test_activation_checkpointing_changes_nothing(findings):
     for found in findings.values():
         assert close(found["checkpointing"], found["zero3"], 1e-5)
@@ -190,6 +199,46 @@ def test_evaluation_reproduces_the_runs_own_test_figures_exactly(trained, tmp_pa
         ids = (tmp_path / name / "item_ids.txt").read_text().splitlines()
         assert len(ids) == len(vectors) == json.loads((folder / "run/run.json").read_text())["data"]["items"]
         assert (tmp_path / name / "index.faiss").stat().st_size > 4 * vectors.size
+
+
+def test_staged_training_with_ids_ends_with_figures_a_comparison_reproduces(demo_config, tmp_path):
+    """Ids and [ITEM] learned jointly, then a frozen item LLM; one table of both runs and all baselines."""
+    flags = as_flags(
+        demo_config, item_id_embedding=True, num_train_epochs=1, learning_rate=3e-3, logging_steps=5,
+        logging_dir=tmp_path / "logs/run", dry_run="None", bf16=True, cache_dir=tmp_path / "cache",
+    )  # fmt: skip
+    script = [sys.executable, ROOT / "scripts/train_pixelrec.py"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    towers = ("--item_model_dir", "none", "--user_model_dir", "none", "--init_from", first / "best_model")
+    for extra in (
+        ("--output_dir", first),
+        (*towers, "--output_dir", second, "--freeze_item_llm", "--num_negatives", "300"),
+    ):
+        result = run_command([*script, *flags, *extra])
+        assert result.returncode == 0, result.stdout + result.stderr
+    assert "texts embedded once" in result.stdout and f"weights: of {first}" in result.stdout
+    weights = [(run / "best_model/item_llm/model.safetensors").read_bytes() for run in (first, second)]
+    assert weights[0] == weights[1]  # frozen to the bit
+
+    compare = [
+        sys.executable, ROOT / "scripts/compare.py", "--interaction_data", demo_config.interaction_data,
+        "--text_data", demo_config.text_data, "--text_keys", "title,tag", "--num_train_epochs", "2",
+        "--checkpoint", first / "best_model", "--checkpoint", second / "best_model",
+        "--output_dir", tmp_path / "table", "--logging_dir", tmp_path / "logs/table",
+        "--cache_dir", tmp_path / "cache", "--max_seq_length", demo_config.max_seq_length,
+    ]  # fmt: skip
+    result = run_command(compare)
+    assert result.returncode == 0, result.stdout + result.stderr
+    table = json.loads((tmp_path / "table/table.json").read_text())
+    assert list(table) == ["popularity", "item_knn", "tfidf", "sasrec", "first", "second"]
+    for run in (first, second):
+        own = json.loads((run / "table.json").read_text())["two_tower"]
+        assert own == {name: value for name, value in table[run.name].items() if "against" not in name}
+    lead = table["second"]["recall@10_against"]
+    assert lead["baseline"] in ("item_knn", "tfidf", "sasrec") and 0 < lead["p"] <= 1
+    assert f"second: recall@10 {lead['change']:+.1%} against {lead['baseline']}" in result.stdout
+    result = run_command(compare)
+    assert result.returncode == 2 and "already holds a finished run" in result.stderr
 
 
 def test_a_finished_run_is_not_overwritten_and_a_bad_flag_is_one_sentence(trained):

@@ -95,12 +95,12 @@ def test_a_batch_points_at_distinct_items_and_gives_back_what_went_in(demo_confi
     batch = collator.collate(windows, negatives)
     distinct = np.array([1, 2, 3, 4, 5, 6, 9, 30, 31])
     assert batch.num_items == len(distinct)
-    assert batch.items.token_ids.tolist() == inputs.item_text.pack(distinct).token_ids.tolist()
+    assert batch.items.texts.token_ids.tolist() == inputs.item_text.pack(distinct).token_ids.tolist()
     for row, window in zip(batch.window.numpy(), windows, strict=True):
         assert distinct[row[: len(window)]].tolist() == window.tolist()
     assert distinct[batch.negatives].tolist() == negatives.tolist()
     assert batch.valid.tolist() == [[1, 1, 1, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
-    assert (batch.num_users, batch.num_tokens) == (2, len(batch.items.token_ids))
+    assert (batch.num_users, batch.num_tokens) == (2, len(batch.items.texts.token_ids))
 
 
 def test_workers_prepare_the_same_batches_as_the_training_process(demo_config):
@@ -112,7 +112,8 @@ def test_workers_prepare_the_same_batches_as_the_training_process(demo_config):
         loader = Loader(dataset, TwoTowerCollator(inputs.item_text, draw, 6), 8, 3, workers)
         epochs = list(loader.epoch(0)) + list(loader.epoch(1)) + list(loader.epoch(1, skip=2))
         return [
-            (b.items.token_ids.tolist(), b.window.tolist(), b.negatives.tolist(), b.num_users) for b in epochs
+            (b.items.texts.token_ids.tolist(), b.window.tolist(), b.negatives.tolist(), b.num_users)
+            for b in epochs
         ]
 
     assert batches(0) == batches(2)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from pixelrec_train.config import TrainConfig, as_text
+from pixelrec_train.config import TrainConfig
+from pixelrec_train.flags import as_text, fields_of
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -26,7 +27,7 @@ SHORT = {"NUM_TRAIN_EPOCHS": "1", "MAX_TEXT_LENGTH": "16"}  # the same commands,
 
 def flags_table():
     rows = ["| flag | default | meaning |", "|---|---|---|"]
-    for f in dataclasses.fields(TrainConfig):
+    for f in fields_of(TrainConfig):
         default = "required" if f.default is dataclasses.MISSING else f"`{as_text(f.default)}`"
         rows.append(f"| `--{f.name}` | {default} | {f.metadata['help']} |")
     return "\n".join(rows)

@@ -78,13 +78,13 @@ def test_dropping_seen_items_keeps_the_order_and_fills_up_with_minus_one():
 def trained(demo_config):
     """Inputs and a model of the demo; random weights rank as well as any for these claims."""
     torch.manual_seed(0)
-    return read_inputs(demo_config), HLLMModel.from_pretrained_towers(demo_config).eval()
+    return read_inputs(demo_config), HLLMModel.starting(demo_config).eval()
 
 
 def places(trained, config, held_out=None, **changes):
     inputs, model = trained
     settings = replace(config, **changes)
-    catalogue = encode_catalogue(model.item_llm, inputs.item_text, settings.eval_tokens)
+    catalogue = encode_catalogue(model.encode_items, inputs.item_text, settings.eval_tokens)
     return rank_held_out(model, catalogue, held_out or inputs.split.test, settings, config.max_seq_length)[0]
 
 
@@ -110,10 +110,7 @@ def test_places_are_those_of_one_user_at_a_time(trained, demo_config):
     k = max(demo_config.topk)
     with torch.no_grad():
         items = torch.stack(
-            [
-                model.item_llm(inputs.item_text.pack(np.array([i])))[0]
-                for i in range(inputs.interactions.num_items)
-            ]
+            [model.encode_items(inputs.item_text.items([i]))[0] for i in range(inputs.interactions.num_items)]
         )
         for keep_seen in (False, True):
             fast = places(trained, demo_config, keep_seen=keep_seen)
@@ -130,7 +127,7 @@ def test_places_are_those_of_one_user_at_a_time(trained, demo_config):
 
 def test_a_padded_history_is_encoded_as_if_alone(trained, demo_config):
     inputs, model = trained
-    catalogue = torch.from_numpy(encode_catalogue(model.item_llm, inputs.item_text, 4096))
+    catalogue = torch.from_numpy(encode_catalogue(model.encode_items, inputs.item_text, 4096))
     histories = [np.arange(n) for n in (1, 5, 3, 9)]
     together = encode_histories(model.user_llm, catalogue, histories, demo_config.max_seq_length)
     alone = [
@@ -141,7 +138,7 @@ def test_a_padded_history_is_encoded_as_if_alone(trained, demo_config):
 
 def test_validation_loss_is_the_training_loss_at_the_target(trained, demo_config):
     inputs, model = trained
-    catalogue = encode_catalogue(model.item_llm, inputs.item_text, 4096)
+    catalogue = encode_catalogue(model.encode_items, inputs.item_text, 4096)
     loss = ValidationLoss(catalogue, model.logit_scale.detach(), inputs.split.train_counts, 50, 0.99, seed=5)
     _, mean = rank_held_out(
         model, catalogue, inputs.split.valid, demo_config, demo_config.max_seq_length, loss

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelrec_train.config import existing_file, flag, parse_args
 from pixelrec_train.data.synthetic import write_demo
 from pixelrec_train.data.tables import read_columns, read_header
 from pixelrec_train.errors import speak_plainly
+from pixelrec_train.flags import existing_file, flag, parse_args
 from pixelrec_train.model.tiny import write_towers
 
 

@@ -1,19 +1,20 @@
 """Judge a checkpoint on the validation or test split, and leave its embeddings and index for serving."""
 
+import dataclasses
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
 from pixelrec_train import distributed, run_directory
 from pixelrec_train.commands.inputs import read_inputs
-from pixelrec_train.config import EvaluateConfig, parse_args
+from pixelrec_train.config import EvaluateConfig, TrainConfig
 from pixelrec_train.errors import InputError, speak_plainly
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import FaissIndex, import_faiss, unit
 from pixelrec_train.evaluation.report import table_rows, table_text
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
+from pixelrec_train.flags import parse_args
 from pixelrec_train.model.backbone import check_vocabulary, save_tensors
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.runlog import say
@@ -28,45 +29,58 @@ def main(argv=None):
 
 
 def evaluate(config):
-    checkpoint = Path(config.checkpoint)
     if config.retrieval == "faiss":
         import_faiss()
-    trained = read_run(checkpoint)
-    data_flags = ("text_keys", "item_prompt", "max_text_length", "item_emb_token_n", "max_seq_length",
-                  "one_window_per_user")  # fmt: skip
-    inputs = read_inputs(
-        SimpleNamespace(
-            interaction_data=config.interaction_data or trained["interaction_data"],
-            text_data=config.text_data or trained["text_data"],
-            item_model_dir=checkpoint / "item_llm",
-            cache_dir=config.cache_dir,
-            **{name: trained[name] for name in data_flags},
-        )
+    checkpoint = Path(config.checkpoint)
+    inputs, ranks, catalogue = rank_with(
+        checkpoint, config, config.interaction_data, config.text_data, config.split
     )
-    for line in inputs.describe():
-        say(line)
-    model = HLLMModel.load(checkpoint, trained["max_text_length"]).to(distributed.device())
-    check_vocabulary(model.item_llm.backbone, inputs.item_text, checkpoint / "item_llm")
-
-    held_out = getattr(inputs.split, config.split)
-    catalogue = encode_catalogue(model.item_llm, inputs.item_text, config.eval_tokens)
-    ranks, _ = rank_held_out(model, catalogue, held_out, config, trained["max_seq_length"])
     if distributed.rank() == 0:
-        report(config, inputs, held_out, ranks, catalogue)
+        report(config, inputs, getattr(inputs.split, config.split), ranks, catalogue)
     distributed.barrier()
 
 
-def read_run(checkpoint):
-    """The training flags a checkpoint was made with."""
+def rank_with(checkpoint, config, interaction_data, text_data, split):
+    """Let a checkpoint's model rank for every user of a split; every rank calls it.
+
+    Args:
+        config: RankingConfig.
+        interaction_data, text_data: None = those it was trained on.
+
+    Returns:
+        Inputs as the checkpoint reads them, [E] places of the targets, [num_items, D] catalogue.
+    """
+    settings = read_run(checkpoint, config, interaction_data, text_data)
+    inputs = read_inputs(settings)
+    for line in inputs.describe():
+        say(line)
+    model = HLLMModel.load(checkpoint, settings.max_text_length, inputs.interactions.item_ids)
+    model = model.to(distributed.device())
+    if model.item_llm is not None:
+        check_vocabulary(model.item_llm.backbone, inputs.item_text, settings.item_dir)
+    catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
+    held_out = getattr(inputs.split, split)
+    ranks, _ = rank_held_out(model, catalogue, held_out, config, settings.seq_length_in_evaluation)
+    return inputs, ranks, catalogue
+
+
+def read_run(checkpoint, config, interaction_data, text_data):
+    """The TrainConfig a checkpoint was made with, its weights and these data files in place of its own."""
     if (checkpoint / "best_model").is_dir():
         raise InputError(f"--checkpoint {checkpoint} is a run. Did you mean {checkpoint / 'best_model'}?")
     try:
-        return json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))["config"]
-    except (OSError, ValueError, KeyError):
+        found = json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))["config"]
+        trained = TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+    except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
-            f"--checkpoint {checkpoint} holds no readable run.json. Expected a checkpoint-epoch-N or "
+            f"--checkpoint {checkpoint} holds no run.json of this version. Expected a checkpoint-epoch-N or "
             f"best_model directory of a training run."
         ) from None
+    return dataclasses.replace(
+        trained, init_from=str(checkpoint), item_model_dir=None, user_model_dir=None, random_init=(),
+        interaction_data=interaction_data or trained.interaction_data,
+        text_data=text_data or trained.text_data, cache_dir=config.cache_dir,
+    )  # fmt: skip
 
 
 def report(config, inputs, held_out, ranks, catalogue):

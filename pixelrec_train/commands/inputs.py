@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from pixelrec_train.config import existing_file
 from pixelrec_train.data import interactions, item_text
 from pixelrec_train.data.interactions import Interactions, Split
 from pixelrec_train.data.item_text import ItemText
+from pixelrec_train.flags import existing_file
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,12 @@ class Inputs:
 
 
 def read_inputs(config):
-    """config: interaction_data, text_data, the text settings, max_seq_length, one_window_per_user,
-    item_model_dir, cache_dir."""
+    """config: interaction_data, text_data, id_only, the text settings, max_seq_length, one_window_per_user,
+    item_dir (whose tokenizer reads), cache_dir."""
     existing_file(config.interaction_data, "--interaction_data")
-    existing_file(config.text_data, "--text_data")
+    if not config.id_only:
+        existing_file(config.text_data, "--text_data")
     read = interactions.read(config.interaction_data, config.cache_dir)
     split = interactions.leave_last_two_out(read, config.max_seq_length, config.one_window_per_user)
-    return Inputs(read, split, item_text.read(read, config))
+    texts = ItemText.unread(read.num_items) if config.id_only else item_text.read(read, config)
+    return Inputs(read, split, texts)

@@ -1,6 +1,6 @@
 """What a run is going to do, in numbers, before it does it."""
 
-from pixelrec_train.config import as_text
+from pixelrec_train.flags import as_text
 
 
 def describe_plan(config, inputs, model, resolved, world_size):
@@ -9,19 +9,14 @@ def describe_plan(config, inputs, model, resolved, world_size):
     batch = config.per_device_train_batch_size * world_size
     micro_batches = -(-len(inputs.split.windows) // batch)
     steps = -(-micro_batches // config.gradient_accumulation_steps)
-    parameters = [
-        sum(p.numel() for p in m.parameters() if p.requires_grad) for m in (model.item_llm, model.user_llm)
-    ]
     pool, candidates = batch * per_window, (inputs.split.train_counts > 0).sum()
     repeats = f", drawn from {candidates:,} items, so they repeat" if pool > candidates else ""
     stage = resolved["zero_optimization"]["stage"]
-    total = sum(parameters)
+    total = trained(model)
     per_rank = state_bytes(total, 2 if config.bf16 else 4, stage, world_size)
     return [
         *inputs.describe(),
-        f"item_llm: {parameters[0]:,} trained parameters, {model.item_llm.way}; "
-        f"text from {as_text(config.text_keys)}",
-        f"user_llm: {parameters[1]:,} trained parameters, {config.max_seq_length - 1} items of history",
+        *describe_model(config, model, inputs),
         f"batch: {batch} windows x {config.gradient_accumulation_steps} per step over {world_size} ranks; "
         f"pool {pool:,} negatives ({per_window} per window{repeats})",
         f"steps: {steps:,} per epoch x {config.num_train_epochs} epochs = "
@@ -29,6 +24,27 @@ def describe_plan(config, inputs, model, resolved, world_size):
         f"engine: ZeRO-{stage}, {'bf16' if config.bf16 else 'fp32'}, about {size(per_rank)} of weights, "
         f"gradients and optimizer state per rank, activations besides",
     ]
+
+
+def describe_model(config, model, inputs):
+    if model.item_llm is not None:
+        state = "frozen, embeds the catalogue once" if config.freeze_item_llm else (
+            f"{trained(model.item_llm):,} trained parameters")  # fmt: skip
+        yield f"item_llm: {state}, {model.item_llm.way}; text from {as_text(config.text_keys)}"
+    if model.item_id is not None:
+        rows, width = model.item_id.weight.shape
+        cold = (inputs.split.train_counts == 0).sum()
+        yield f"item ids: {rows:,} vectors of {width}, those of {cold:,} cold items stay zero"
+    history = f"{config.max_seq_length - 1} items of history"
+    if config.seq_length_in_evaluation != config.max_seq_length:
+        history += f", {config.seq_length_in_evaluation - 1} in evaluation"
+    yield f"user_llm: {trained(model.user_llm):,} trained parameters, {history}"
+    if config.init_from:
+        yield f"weights: of {config.init_from}"
+
+
+def trained(module):
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 def size(count):

@@ -3,36 +3,35 @@
 The only place where data, model, task, engine and evaluation meet.
 """
 
-import contextlib
-import os
-import random
 import signal
+import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from pixelrec_train import distributed, run_directory
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.commands.plan import describe_plan
-from pixelrec_train.config import TrainConfig, parse_args
+from pixelrec_train.commands.start import claimed_directory, open_log, seed_everything
+from pixelrec_train.config import TrainConfig
 from pixelrec_train.data.collate import TwoTowerCollator
 from pixelrec_train.data.dataset import HistoryDataset
+from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.negatives import NegativeSampler
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.build import build_engine
 from pixelrec_train.engine.state import TrainState
 from pixelrec_train.engine.weights import load_weights, whole
-from pixelrec_train.errors import InputError, TrainingStopped, speak_plainly
+from pixelrec_train.errors import TrainingStopped, speak_plainly
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import import_faiss
 from pixelrec_train.evaluation.report import draw_curves, table_rows, write_table
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
 from pixelrec_train.evaluation.validation_loss import ValidationLoss
+from pixelrec_train.flags import parse_args
 from pixelrec_train.model.backbone import check_vocabulary
 from pixelrec_train.model.hllm_model import HLLMModel
-from pixelrec_train.runlog import RunLog, log_path, show_under_tensorboard
 from pixelrec_train.tasks.two_tower import TwoTowerTask
 
 
@@ -65,10 +64,14 @@ def run(config):
     if config.gradient_checkpointing:
         model.enable_checkpointing()
     engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
-    log = open_log(config, resolved, inputs)  # replaces an earlier run, so only when the engine stands
+    log = open_log(
+        config, resolved, inputs.facts()
+    )  # replaces an earlier run, so only when the engine stands
     try:
         for line in plan:
             log.note(line)
+        if config.freeze_item_llm:
+            store_texts(engine, inputs, config, log)
         loop.train(engine, loader, [lambda: validate(engine.module, inputs, config)], state, config, log)
         finish(engine, inputs, state, config, log)
     except BaseException as error:  # who reads the log file sees why it ends here
@@ -78,24 +81,36 @@ def run(config):
         log.close()
 
 
+def store_texts(engine, inputs, config, log):
+    """Let the frozen item LLM read every text once; in the precision, and the way, it is evaluated in."""
+    started = time.monotonic()
+    with loop.judging(engine):
+        embeddings = encode_catalogue(engine.module.model.encode_texts, inputs.item_text, config.eval_tokens)
+    engine.module.model.store_texts(torch.from_numpy(embeddings))
+    log.note(f"item_llm: {len(embeddings):,} texts embedded once, in {time.monotonic() - started:.0f} s")
+
+
 def prepare(config, world_size):
     """Everything that can be wrong with the input is found here, before a single step."""
     seed_everything(config.seed)
     if config.retrieval == "faiss":
         import_faiss()
     inputs = read_inputs(config)
-    model = HLLMModel.from_pretrained_towers(config)
-    check_vocabulary(model.item_llm.backbone, inputs.item_text, config.item_model_dir)
-    width = model.item_llm.backbone.config.hidden_size
+    model = HLLMModel.starting(config, inputs.interactions.item_ids, inputs.split.train_counts)
+    if model.item_llm is not None:
+        check_vocabulary(model.item_llm.backbone, inputs.item_text, config.item_dir)
+    width = model.user_llm.backbone.config.hidden_size
     return inputs, model, ds_config.resolve(config, world_size, width)
 
 
 def build_loader(config, inputs):
     per_window = config.negatives_per_window(distributed.world_size())
     sampler = NegativeSampler(inputs.split.train_counts, per_window, config.max_seq_length, config.seed)
+    # A frozen item LLM has read its texts before the first step.
+    texts = ItemText.unread(inputs.interactions.num_items) if config.freeze_item_llm else inputs.item_text
     return Loader(
         HistoryDataset(inputs.interactions, inputs.split),
-        TwoTowerCollator(inputs.item_text, sampler, config.max_seq_length),
+        TwoTowerCollator(texts, sampler, config.max_seq_length),
         config.per_device_train_batch_size,
         config.seed,
         config.dataloader_num_workers,
@@ -105,14 +120,16 @@ def build_loader(config, inputs):
 def validate(task, inputs, config):
     """Validation figures of the current weights: recall, ndcg, mrr, the same for cold targets, valid_loss."""
     model, split, world_size = task.model, inputs.split, distributed.world_size()
-    catalogue = encode_catalogue(model.item_llm, inputs.item_text, config.eval_tokens)
+    catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
     pool_size = config.negatives_per_window(world_size) * config.per_device_train_batch_size * world_size
     with whole([model.logit_scale]):
         logit_scale = model.logit_scale.detach().clone()
     loss = ValidationLoss(
         catalogue, logit_scale, split.train_counts, pool_size, config.nce_thres, config.seed
     )
-    ranks, mean_loss = rank_held_out(model, catalogue, split.valid, config, config.max_seq_length, loss)
+    ranks, mean_loss = rank_held_out(
+        model, catalogue, split.valid, config, config.seq_length_in_evaluation, loss
+    )
     cold = split.train_counts[split.valid.target] == 0
     cold_figures = metrics.figures(ranks[cold], config.topk) if cold.any() else {}
     return (
@@ -127,10 +144,11 @@ def finish(engine, inputs, state, config, log):
     run, test = Path(config.output_dir), inputs.split.test
     model = engine.module.model
     if state.best_epoch != state.epoch:
-        load_weights(model, HLLMModel.load(run / checkpoint.BEST, config.max_text_length))
+        best = HLLMModel.load(run / checkpoint.BEST, config.max_text_length, inputs.interactions.item_ids)
+        load_weights(model, best)
     with loop.judging(engine):
-        catalogue = encode_catalogue(model.item_llm, inputs.item_text, config.eval_tokens)
-        ranks, _ = rank_held_out(model, catalogue, test, config, config.max_seq_length)
+        catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
+        ranks, _ = rank_held_out(model, catalogue, test, config, config.seq_length_in_evaluation)
     if distributed.rank() == 0:
         rows = table_rows({"two_tower": ranks}, test, inputs.split.train_counts, config)
         note = (
@@ -145,60 +163,3 @@ def finish(engine, inputs, state, config, log):
     distributed.barrier()
     best = f"best epoch {state.best_epoch} (validation {loop.BEST_BY} {state.best_score:.4f})"
     log.note(f"done: {state.step} steps, {best}")
-
-
-def open_log(config, resolved, inputs):
-    """Write down what runs, then open the log."""
-    run = Path(config.output_dir)
-    if distributed.rank() == 0:
-        run_directory.clear(run)
-        run_directory.record_start(
-            run, config, resolved, {"ranks": distributed.world_size()} | inputs.facts()
-        )
-        for events in tensorboard_dir(config).glob("events.out.tfevents.*"):
-            events.unlink()  # curves of the run this one replaces
-        show_under_tensorboard(config.logging_dir)
-    distributed.barrier()
-    log_files = (log_path(config.logging_dir), run / "train.log")
-    log = RunLog(log_files, run / "metrics.jsonl", tensorboard_dir(config))
-    log.note(
-        f"start: {distributed.world_size()} ranks on {distributed.device().type}, "
-        f"{torch.get_num_threads()} threads each; process {os.getpid()}; run directory {run}"
-    )
-    return log
-
-
-def tensorboard_dir(config):
-    """Each run directory has its own curves: logs/pixelrec/results-demo for results/demo."""
-    run = Path(config.output_dir).resolve()
-    parts = run.relative_to(Path.cwd()).parts if run.is_relative_to(Path.cwd()) else run.parts[1:]
-    return Path(config.logging_dir) / ("-".join(parts) or "run")
-
-
-@contextlib.contextmanager
-def claimed_directory(config):
-    """Rank 0 holds the run directory; if it cannot, or a rank does not see it, all stop with the reason."""
-    with contextlib.ExitStack() as stack:
-        problem, holder = None, None
-        if distributed.rank() == 0:
-            try:
-                run_directory.check_free(config.output_dir, config.overwrite)
-                holder = stack.enter_context(run_directory.lock(config.output_dir))
-            except InputError as error:
-                problem = str(error)
-        problem, holder = distributed.from_first_rank((problem, holder))
-        blind = distributed.gather_objects(not problem and run_directory.holder(config.output_dir) != holder)
-        if any(blind):
-            problem = (
-                f"rank {blind.index(True)} does not see the --output_dir {config.output_dir} of rank 0. "
-                f"On several machines it must lie on a file system they share."
-            )
-        if problem:
-            raise InputError(problem)
-        yield
-
-
-def seed_everything(seed):
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)

@@ -22,10 +22,12 @@ class TwoTowerCollator:
         lengths = np.array([len(window) for window in windows])
         real = np.arange(self.max_seq_length) < lengths[:, None]  # [B, S + 1]
         items, index = np.unique(np.concatenate([*windows, negatives]), return_inverse=True)
+        if not len(items):
+            items = np.zeros(1, np.int64)  # padding has to point somewhere
         padded = np.zeros(real.shape, np.int64)
         padded[real] = index[: lengths.sum()]
         return TwoTowerBatch(
-            items=self.item_text.pack(items),
+            items=self.item_text.items(items),
             window=torch.from_numpy(padded),
             valid=torch.from_numpy(real[:, 1:]),
             negatives=torch.from_numpy(index[lengths.sum() :].astype(np.int64)),

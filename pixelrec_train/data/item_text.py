@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from pixelrec_train.batch import PackedTexts
+from pixelrec_train.batch import Items, PackedTexts
 from pixelrec_train.data.cache import cached, fingerprint
 from pixelrec_train.data.tables import read_columns
 from pixelrec_train.errors import InputError, first_line
@@ -29,6 +29,15 @@ class ItemText:
     def lengths(self):
         return np.diff(self.offsets)  # [num_items]
 
+    @staticmethod
+    def unread(num_items):
+        """Stands in where no item LLM reads: every text has no token."""
+        return ItemText(np.zeros(0, np.int32), np.zeros(num_items + 1, np.int64), 0, 0, "unread")
+
+    def items(self, numbers):
+        """[I] item numbers -> Items, in that order."""
+        return Items(torch.from_numpy(np.asarray(numbers, np.int64)), self.pack(numbers))
+
     def pack(self, items):
         """[I] item numbers -> PackedTexts of their texts, in that order."""
         start = self.offsets[items]
@@ -40,6 +49,8 @@ class ItemText:
 
     def summary(self):
         lengths = self.lengths
+        if not len(self.tokens):
+            return "not read; items are their id embeddings"
         text = f"{lengths.mean():.0f} tokens per item (longest {lengths.max()}), {len(self.tokens):,} in all"
         if self.without_text:
             text += f"; items without a row in the text file, read as empty: {self.without_text:,}"
@@ -56,7 +67,7 @@ def read(interactions, config):
     """
     mark = fingerprint(
         "item text 1", interactions.fingerprint, Path(config.text_data), config.text_keys, config.item_prompt,
-        config.max_text_length, config.item_emb_token_n, *tokenizer_files(config.item_model_dir),
+        config.max_text_length, config.item_emb_token_n, *tokenizer_files(config.item_dir),
     )  # fmt: skip
     arrays, facts = cached(config.cache_dir, "item_text", mark, lambda: build(interactions.item_ids, config))
     return ItemText(**arrays, **facts, fingerprint=mark)
@@ -64,7 +75,7 @@ def read(interactions, config):
 
 def build(item_ids, config):
     texts, facts = read_texts(config.text_data, item_ids, config.text_keys, config.item_prompt)
-    tokenizer = load_tokenizer(config.item_model_dir)
+    tokenizer = load_tokenizer(config.item_dir)
     prompt_tokens = len(tokenizer(config.item_prompt)["input_ids"])
     if prompt_tokens >= config.max_text_length:
         raise InputError(

@@ -38,7 +38,7 @@ def save_checkpoint(engine, state, config, is_best, log):
     dropped = state.checkpoints[: -config.save_total_limit]
     state.checkpoints = state.checkpoints[-config.save_total_limit :]
     if distributed.rank() == 0:
-        engine.module.export(partial, tensors, config.item_model_dir)
+        engine.module.export(partial, tensors)
         write_json(partial / "train_state.json", state.as_dict())
         shutil.copy(run / "run.json", partial)
         os.replace(partial, run / name)

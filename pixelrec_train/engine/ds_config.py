@@ -6,8 +6,8 @@
 import difflib
 import json
 
-from pixelrec_train.config import existing_file
 from pixelrec_train.errors import InputError
+from pixelrec_train.flags import existing_file
 
 
 def resolve(config, world_size, hidden_size):

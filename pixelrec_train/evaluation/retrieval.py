@@ -13,13 +13,16 @@ from pixelrec_train.evaluation.metrics import target_ranks
 
 
 @torch.no_grad()
-def encode_catalogue(item_llm, item_text, eval_tokens):
-    """[num_items, D] fp32 embeddings on the CPU of every rank, as the item LLM gives them (not normalised).
+def encode_catalogue(encode, item_text, eval_tokens):
+    """[num_items, D] fp32 embeddings on the CPU of every rank, as `encode` gives them (not normalised).
 
     Items are sorted by length and cut into blocks of about eval_tokens tokens.
+
+    Args:
+        encode: Items -> [I, D], such as HLLMModel.encode_items.
     """
     by_length = np.argsort(item_text.lengths, kind="stable")
-    ends = np.cumsum(item_text.lengths[by_length])
+    ends = np.cumsum(np.maximum(item_text.lengths[by_length], 1))  # items without text count one
     blocks = np.split(by_length, np.flatnonzero(np.diff(ends // eval_tokens)) + 1)
     ranks, table = distributed.world_size(), None
     for first in range(0, len(blocks), ranks):
@@ -27,7 +30,7 @@ def encode_catalogue(item_llm, item_text, eval_tokens):
         mine = round_[
             min(distributed.rank(), len(round_) - 1)
         ]  # without a block of its own: repeat one, for the count
-        rows = item_llm(item_text.pack(mine).to(distributed.device())).float()
+        rows = encode(item_text.items(mine).to(distributed.device())).float()
         counts = [len(b) for b in round_] + [0] * (ranks - len(round_))
         rows = distributed.gather_rows(rows[: counts[distributed.rank()]], counts).cpu().numpy()
         if table is None:

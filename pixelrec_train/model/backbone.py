@@ -8,16 +8,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
 from pixelrec_train.errors import InputError, first_line
 
 
-def load_backbone(directory, flag_name, dtype=torch.float32):
+def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False):
     """The transformer of a Hugging Face directory without its language-model head.
 
-    Never from a hub, never with code from the directory, weights from safetensors only.
+    Never from a hub, never with code from the directory, weights from safetensors only. With random_init
+    they stay on disk, and new ones are drawn as the architecture's authors do.
 
     Raises:
         InputError: the directory is no such thing, needs remote code, or lacks some of its weights.
@@ -34,6 +35,11 @@ def load_backbone(directory, flag_name, dtype=torch.float32):
                 f"{flag_name} {directory} wants to run Python code of its own (auto_map in config.json). "
                 f"That is refused; use a model that transformers knows."
             )
+        if random_init:
+            settings = AutoConfig.from_pretrained(
+                str(directory), local_files_only=True, trust_remote_code=False
+            )
+            return plain_text_model(AutoModel.from_config(settings, dtype=dtype), directory, flag_name)
         with quiet():
             model, report = AutoModel.from_pretrained(
                 str(directory),
@@ -56,6 +62,10 @@ def load_backbone(directory, flag_name, dtype=torch.float32):
             f"{flag_name} {directory}: {len(absent)} weights of the architecture in config.json are not in "
             f"its weight files, {absent[0]} for one. They would be random. Are both files of the same model?"
         )
+    return plain_text_model(model, directory, flag_name)
+
+
+def plain_text_model(model, directory, flag_name):
     if not isinstance(getattr(model.config, "hidden_size", None), int):
         raise InputError(f"{flag_name} {directory} ({type(model).__name__}) is not a plain text model.")
     return model
@@ -81,24 +91,29 @@ def save_tensors(tensors, path):
 
 
 def check_towers(item_llm, user_llm, config):
-    """Raises InputError where the two towers, their flags and the texts do not fit together."""
-    item_width, user_width = item_llm.config.hidden_size, user_llm.config.hidden_size
-    if item_width != user_width:
-        raise InputError(
-            f"--item_model_dir {config.item_model_dir} has hidden size {item_width} and --user_model_dir "
-            f"{config.user_model_dir} has {user_width}; the user LLM reads item embeddings, so they must "
-            "be equal."
-        )
+    """Raises InputError where the two towers, their flags and the texts do not fit together.
+
+    item_llm: None where items are their id embeddings.
+    """
     if not is_causal(user_llm):
         raise InputError(
             f"--user_model_dir {config.user_model_dir} ({type(user_llm).__name__}) lets a position see "
-            "later ones; "
-            f"the user LLM must be causal, or it reads the item it has to predict."
+            f"later ones; the user LLM must be causal, or it reads the item it has to predict."
         )
-    for name, model, needed, flag_name in (
-        ("item", item_llm, config.max_text_length + config.item_emb_token_n, "--max_text_length"),
-        ("user", user_llm, config.max_seq_length - 1, "--max_seq_length"),
-    ):
+    history = max(config.max_seq_length, config.seq_length_in_evaluation) - 1
+    needs = [("user", user_llm, history, "--max_seq_length (or --eval_seq_length)")]
+    if item_llm is not None:
+        item_width, user_width = item_llm.config.hidden_size, user_llm.config.hidden_size
+        if item_width != user_width:
+            raise InputError(
+                f"--item_model_dir {config.item_model_dir} has hidden size {item_width} and --user_model_dir "
+                f"{config.user_model_dir} has {user_width}; the user LLM reads item embeddings, so they "
+                f"must be equal."
+            )
+        needs.append(
+            ("item", item_llm, config.max_text_length + config.item_emb_token_n, "--max_text_length")
+        )
+    for name, model, needed, flag_name in needs:
         limit = getattr(model.config, "max_position_embeddings", needed)
         if needed > limit:
             raise InputError(

@@ -5,11 +5,15 @@ import shutil
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pixelrec_train import distributed
+from pixelrec_train.batch import Items
 from pixelrec_train.errors import InputError
 from pixelrec_train.model.backbone import check_towers, load_backbone, no_cache, save_tensors, write_backbone
+from pixelrec_train.model.item_id_embedding import ItemIdEmbedding
 from pixelrec_train.model.text_encoder import TextEncoder
 from pixelrec_train.tokenizer_files import tokenizer_files
 
@@ -35,38 +39,88 @@ class UserEncoder(nn.Module):
 
 
 class HLLMModel(nn.Module):
-    """The two towers and the temperature of their similarity."""
+    """The two towers, the vectors of item ids if there are any, and the temperature of their similarity."""
 
     def __init__(
-        self, item_backbone: nn.Module, user_backbone: nn.Module, item_emb_token_n: int, max_text_length: int
+        self, item_llm: TextEncoder | None, user_backbone: nn.Module, item_id: ItemIdEmbedding | None = None
     ):
         super().__init__()
-        self.item_llm = TextEncoder(item_backbone, item_emb_token_n, max_text_length + item_emb_token_n)
+        self.item_llm, self.item_id = item_llm, item_id
         self.user_llm = UserEncoder(user_backbone)
         # One element, not a 0-dim scalar: DeepSpeed cannot flatten those.
         self.logit_scale = nn.Parameter(torch.full((1,), INITIAL_LOGIT_SCALE))
+        self.history_dropout = 0.0
+        self.register_buffer("stored", None, persistent=False)  # see store_texts
 
     def forward(self, batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """TwoTowerBatch -> user [B, S, D], target [B, S, D], negatives [N, D], logit_scale [1].
 
         Every distinct item is encoded once, in one call of the item LLM.
         """
-        items = self.item_llm(batch.items)  # [I, D]
-        user = self.user_llm(items[batch.history])
+        items = self.encode_items(batch.items)  # [I, D]
+        history = F.dropout(items[batch.history], self.history_dropout, self.training)
+        user = self.user_llm(history)
         return user, items[batch.target], items[batch.negatives], self.logit_scale.clone()
+
+    def encode_items(self, items: Items) -> Tensor:
+        """[I, D] embeddings: of the text, plus the item's own vector; or either alone."""
+        if self.item_llm is None:
+            return self.item_id(items.numbers)
+        texts = self.encode_texts(items)
+        return texts if self.item_id is None else texts + self.item_id(items.numbers)
+
+    def encode_texts(self, items: Items) -> Tensor:
+        """[I, D] embeddings of the texts, read by the item LLM unless it has read them for good."""
+        return self.item_llm(items.texts) if self.stored is None else self.stored[items.numbers]
+
+    def store_texts(self, embeddings: Tensor):
+        """From now on a text's embedding is its row of [num_items, D], as a frozen item LLM gave it."""
+        weight = self.user_llm.backbone.get_input_embeddings().weight
+        self.stored = embeddings.to(distributed.device(), weight.dtype)
 
     def enable_checkpointing(self):
         """Recompute activations in the backward pass; non-reentrant, as ZeRO needs it."""
-        for backbone in (self.item_llm.backbone, self.user_llm.backbone):
-            backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        for tower in (self.item_llm, self.user_llm):
+            if tower is not None:
+                tower.backbone.gradient_checkpointing_enable(
+                    gradient_checkpointing_kwargs={"use_reentrant": False}
+                )
 
     @staticmethod
-    def from_pretrained_towers(config) -> "HLLMModel":
-        """Two Hugging Face directories -> a model in fp32, whatever precision they are stored in."""
-        item = load_backbone(config.item_model_dir, "--item_model_dir")
-        user = load_backbone(config.user_model_dir, "--user_model_dir")
-        check_towers(item, user, config)
-        return HLLMModel(item, user, config.item_emb_token_n, config.max_text_length)
+    def starting(config, item_ids=(), train_counts=None) -> "HLLMModel":
+        """What a run trains: pretrained towers, or the weights of --init_from, in fp32.
+
+        Args:
+            item_ids, train_counts: of the catalogue; needed for item id embeddings only.
+
+        Raises:
+            InputError: towers, flags and checkpoint do not fit together.
+        """
+        if config.init_from:
+            model = HLLMModel.load(config.init_from, config.max_text_length, item_ids, torch.float32)
+            check_parts(model, config)
+        else:
+            item, user = (
+                None,
+                load_backbone(
+                    config.user_model_dir, "--user_model_dir", random_init="user" in config.random_init
+                ),
+            )
+            if not config.id_only:
+                random_init = "item" in config.random_init
+                item = load_backbone(config.item_model_dir, "--item_model_dir", random_init=random_init)
+            check_towers(item, user, config)
+            if item is not None:
+                longest = config.max_text_length + config.item_emb_token_n
+                item = TextEncoder(item, config.item_emb_token_n, longest)
+            model = HLLMModel(item, user)
+        if config.has_item_ids and model.item_id is None:
+            width = model.user_llm.backbone.config.hidden_size
+            model.item_id = ItemIdEmbedding.new(item_ids, width, train_counts, alone=config.id_only)
+        model.history_dropout = config.history_dropout
+        if config.freeze_item_llm:
+            model.item_llm.requires_grad_(False)
+        return model
 
     def export(self, directory, tensors: dict[str, Tensor], tokenizer_dir):
         """Write item_llm/ and user_llm/ as Hugging Face directories and the rest as safetensors.
@@ -77,33 +131,63 @@ class HLLMModel(nn.Module):
         """
         directory = Path(directory)
         for name, tower in (("item_llm", self.item_llm), ("user_llm", self.user_llm)):
-            prefix = f"{name}.backbone."
-            weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            write_backbone(tower.backbone, directory / name, weights)
+            if tower is not None:
+                prefix = f"{name}.backbone."
+                weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+                write_backbone(tower.backbone, directory / name, weights)
         head = {"logit_scale": tensors["logit_scale"]}
-        if self.item_llm.item_token is not None:
-            head["item_emb_tokens"] = tensors["item_llm.item_token"]
+        if self.item_llm is not None:
+            if self.item_llm.item_token is not None:
+                head["item_emb_tokens"] = tensors["item_llm.item_token"]
+            for file in tokenizer_files(tokenizer_dir):
+                shutil.copy(file, directory / "item_llm")
+        if self.item_id is not None:
+            self.item_id.export(directory, tensors["item_id.weight"])
         save_tensors(head, directory / HEAD_FILE)
-        for file in tokenizer_files(tokenizer_dir):
-            shutil.copy(file, directory / "item_llm")
 
     @staticmethod
-    def load(directory, max_text_length: int) -> "HLLMModel":
-        """The model of a checkpoint's export, in the precision it was trained in, ready to evaluate."""
+    def load(directory, max_text_length: int, item_ids=(), dtype=None) -> "HLLMModel":
+        """The model of a checkpoint's export, ready to evaluate.
+
+        Args:
+            item_ids: of the catalogue, whose order the rows of item id embeddings follow.
+            dtype: None = the precision it was trained in.
+        """
         directory = Path(directory)
         if not (directory / HEAD_FILE).is_file():
             raise InputError(
-                f"--checkpoint {directory} holds no {HEAD_FILE}. Expected a checkpoint-epoch-N or "
+                f"the checkpoint {directory} holds no {HEAD_FILE}. Expected a checkpoint-epoch-N or "
                 "best_model directory."
             )
         head = load_file(directory / HEAD_FILE)
-        dtype = head["logit_scale"].dtype
-        item = load_backbone(directory / "item_llm", "--checkpoint", dtype)
-        user = load_backbone(directory / "user_llm", "--checkpoint", dtype)
-        model = HLLMModel(item, user, int("item_emb_tokens" in head), max_text_length)
+        dtype = dtype or head["logit_scale"].dtype
+        item_llm = None
+        if (directory / "item_llm").is_dir():
+            token_n = int("item_emb_tokens" in head)
+            item = load_backbone(directory / "item_llm", "the checkpoint", dtype)
+            item_llm = TextEncoder(item, token_n, max_text_length + token_n)
+        user = load_backbone(directory / "user_llm", "the checkpoint", dtype)
+        model = HLLMModel(item_llm, user, ItemIdEmbedding.load(directory, item_ids, dtype))
         with torch.no_grad():
             # Parameters alone take the trained precision: rotary frequencies stay fp32, as in training.
-            model.logit_scale.data = head["logit_scale"]
+            model.logit_scale.data = head["logit_scale"].to(dtype)
             if "item_emb_tokens" in head:
                 model.item_llm.item_token.copy_(head["item_emb_tokens"].reshape(-1))
         return model.eval()
+
+
+def check_parts(model, config):
+    """Raises InputError when the checkpoint of --init_from has other parts than the flags ask for."""
+    token_n = int(model.item_llm is not None and model.item_llm.item_token is not None)
+    for wrong, found in (
+        (config.id_only != (model.item_llm is None),
+         f"{'no' if model.item_llm is None else 'an'} item LLM, but --id_only is {config.id_only}"),
+        (not config.id_only and token_n != config.item_emb_token_n,
+         f"{token_n} [ITEM] tokens, but --item_emb_token_n is {config.item_emb_token_n}"),
+        (model.item_id is not None and not config.has_item_ids,
+         "item id embeddings; add --item_id_embedding, or they would be lost"),
+    ):  # fmt: skip
+        if wrong:
+            raise InputError(f"--init_from {config.init_from} has {found}.")
+    item = None if model.item_llm is None else model.item_llm.backbone
+    check_towers(item, model.user_llm.backbone, config)

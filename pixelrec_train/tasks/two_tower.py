@@ -14,7 +14,7 @@ class TwoTowerTask(nn.Module):
 
     def __init__(self, model, config):
         super().__init__()
-        self.model = model
+        self.model, self.tokenizer_dir = model, config.item_dir
         self.same_item_cosine = config.nce_thres
         self.every_position_weighs_the_same = config.loss_weighting == "position"
         self.collapsed = 0
@@ -56,7 +56,7 @@ class TwoTowerTask(nn.Module):
                 f"and check that item texts differ."
             )
 
-    def export(self, directory, tensors, tokenizer_dir):
+    def export(self, directory, tensors):
         """See HLLMModel.export; tensors are this task's."""
         inner = {k.removeprefix("model."): v for k, v in tensors.items()}
-        self.model.export(directory, inner, tokenizer_dir)
+        self.model.export(directory, inner, self.tokenizer_dir)

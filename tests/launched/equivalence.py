@@ -15,14 +15,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from transformers import AutoModel  # noqa: E402
 
 from pixelrec_train import distributed  # noqa: E402
-from pixelrec_train.commands.train import build_loader, prepare, validate  # noqa: E402
-from pixelrec_train.config import TrainConfig, parse_args  # noqa: E402
+from pixelrec_train.commands.train import build_loader, prepare, store_texts, validate  # noqa: E402
+from pixelrec_train.config import TrainConfig  # noqa: E402
 from pixelrec_train.engine import loop  # noqa: E402
 from pixelrec_train.engine.build import build_engine  # noqa: E402
 from pixelrec_train.engine.checkpoint import save_checkpoint  # noqa: E402
 from pixelrec_train.engine.state import TrainState  # noqa: E402
 from pixelrec_train.engine.weights import cpu_state_dict, load_weights  # noqa: E402
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out  # noqa: E402
+from pixelrec_train.flags import parse_args  # noqa: E402
 from pixelrec_train.model.hllm_model import HLLMModel  # noqa: E402
 from pixelrec_train.tasks.two_tower import TwoTowerTask  # noqa: E402
 
@@ -41,6 +42,9 @@ class Recorder:
     def saved(self, *arguments):
         pass
 
+    def note(self, text):
+        pass
+
 
 def train(config, steps=20):
     """Losses and gradient norms of the first steps, and the engine they leave."""
@@ -52,6 +56,8 @@ def train(config, steps=20):
     epochs = -(-steps // steps_per_epoch)
     state, log = TrainState(total_steps=steps_per_epoch * epochs), Recorder()
     engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
+    if config.freeze_item_llm:
+        store_texts(engine, inputs, config, log)
     for _ in range(epochs):
         loop.train_epoch(engine, loader, state, config, log)
         state.finish_epoch(0.0)
@@ -136,7 +142,7 @@ def main(out, config):
             findings["checkpointing"] = train(stage(config, number, gradient_checkpointing=True))[0]
         engine.eval()
         model = engine.module.model
-        catalogue = encode_catalogue(model.item_llm, inputs.item_text, 300)
+        catalogue = encode_catalogue(model.encode_items, inputs.item_text, 300)
         findings[f"places{number}"] = rank_held_out(
             model,
             catalogue,
@@ -148,6 +154,10 @@ def main(out, config):
         findings[f"export{number}"] = export_is_what_the_engine_holds(
             engine, stage(config, number, output_dir=f"{config.output_dir}-{number}"), state
         )
+        findings[f"ids{number}"] = train(stage(config, number, item_id_embedding=True), steps=4)[0][:4]
+        findings[f"frozen{number}"] = train(
+            stage(config, number, item_emb_token_n=0, freeze_item_llm=True, item_id_embedding=True), steps=4
+        )[0][:4]
     bf16, *_ = train(stage(config, 2, bf16=True), steps=3)
     findings["bf16"] = [r["loss"] for r in bf16[:3]]
     findings["empty_slots"], *_ = train(stage(config, 3, per_device_train_batch_size=400), steps=2)

@@ -1,0 +1,122 @@
+"""The table a result has to stand in: the same users and rules for baselines, SASRec and any checkpoints."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixelrec_train import distributed
+from pixelrec_train.commands.evaluate import rank_with
+from pixelrec_train.commands.sasrec import train_sasrec
+from pixelrec_train.commands.start import claimed_directory
+from pixelrec_train.config import LoopConfig
+from pixelrec_train.data import interactions
+from pixelrec_train.data.item_text import read_texts
+from pixelrec_train.errors import speak_plainly
+from pixelrec_train.evaluation.baselines import item_knn, tfidf
+from pixelrec_train.evaluation.index import import_faiss
+from pixelrec_train.evaluation.metrics import paired_p
+from pixelrec_train.evaluation.report import table_rows, write_table
+from pixelrec_train.evaluation.scores import rank_by_scores
+from pixelrec_train.flags import existing_file, flag, parse_args, require
+from pixelrec_train.runlog import say
+
+JUDGED_BY = ("recall@10", "ndcg@10")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(LoopConfig):
+    """One table for a dataset: popularity, ItemKNN, TF-IDF, SASRec (trained here) and any checkpoints."""
+
+    interaction_data: str = flag("CSV with columns item_id, user_id, timestamp")
+    text_data: str = flag("CSV with a column item_id and the text columns")
+    text_keys: tuple[str, ...] = flag("text columns TF-IDF reads", ("title", "description"))
+    checkpoint: tuple[str, ...] = flag(
+        "a checkpoint-epoch-N or best_model directory; may be given several times", (), repeated=True
+    )
+    split: str = flag("valid = second-last item of every user; test = last item", "test")
+    output_dir: str = flag("where table.md, table.json and the SASRec run go", "results/compare")
+    logging_dir: str = flag("TensorBoard events of SASRec; its log is beside", "logs/compare")
+
+    # SASRec; a small model of its own, so some defaults differ from those of an LLM
+    max_seq_length: int = flag("SASRec: items per training window, history + target", 51)
+    hidden_size: int = flag("SASRec: width of its vectors", 64)
+    layers: int = flag("SASRec: transformer blocks", 2)
+    heads: int = flag("SASRec: attention heads", 2)
+    dropout: float = flag("SASRec: dropout of embeddings, attention and feed-forward", 0.5)
+    per_device_train_batch_size: int = flag("SASRec: windows per GPU and micro-batch", 128)
+    num_train_epochs: int = flag("SASRec: passes over the training windows", 40)
+    learning_rate: float = flag("SASRec: peak of the cosine schedule", 1e-3)
+    weight_decay: float = flag("SASRec: AdamW decay", 0.0)
+    dataloader_num_workers: int = flag("SASRec: processes per rank that prepare batches", 0)
+    bf16: bool = flag("SASRec: bf16 weights over fp32 master weights", False)
+    save_total_limit: int = flag("SASRec: newest checkpoints kept besides the best", 1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.split in ("valid", "test"), "--split must be valid or test", self.split)
+        require(0 <= self.dropout < 1, "--dropout must be in [0, 1)", self.dropout)
+        require(self.max_seq_length >= 2, "--max_seq_length must be at least 2", self.max_seq_length)
+        fits = self.hidden_size % self.heads == 0
+        require(fits, f"--hidden_size must be a multiple of --heads {self.heads}", self.hidden_size)
+
+
+@speak_plainly
+def main(argv=None):
+    config = parse_args(CompareConfig, argv)
+    distributed.initialise(config.collective_timeout_minutes)
+    with claimed_directory(config):
+        compare(config)
+    distributed.finish()
+
+
+def compare(config):
+    existing_file(config.interaction_data, "--interaction_data")
+    existing_file(config.text_data, "--text_data")
+    if config.retrieval == "faiss" and config.checkpoint:
+        import_faiss()
+    data = interactions.read(config.interaction_data, config.cache_dir)
+    split = interactions.leave_last_two_out(data, config.max_seq_length)
+    texts, _ = read_texts(config.text_data, data.item_ids, config.text_keys, prompt="")
+    held_out = getattr(split, config.split)
+    say(f"data: {data.summary()}")
+
+    ranks = {
+        "item_knn": rank_by_scores(item_knn(data), held_out, config),
+        "tfidf": rank_by_scores(tfidf(texts), held_out, config),
+    }
+    for checkpoint, name in zip(config.checkpoint, names(config.checkpoint), strict=True):
+        say(f"checkpoint: {checkpoint}")
+        _, ranks[name], _ = rank_with(
+            Path(checkpoint), config, config.interaction_data, config.text_data, config.split
+        )
+    sasrec = rank_by_scores(train_sasrec(config, data, split), held_out, config)
+    baselines = {k: ranks.pop(k) for k in ("item_knn", "tfidf")} | {"sasrec": sasrec}
+    if distributed.rank() == 0:
+        report(config, held_out, split.train_counts, baselines, ranks)
+    distributed.barrier()
+
+
+def report(config, held_out, train_counts, baselines, models):
+    """Table, and for every model its lead over the strongest baseline, on screen and on disk."""
+    rows = table_rows(baselines | models, held_out, train_counts, config)
+    lines = []
+    for metric in JUDGED_BY:
+        best = max(baselines, key=lambda name: rows[name][metric])
+        for name, places in models.items():
+            change = rows[name][metric] / max(rows[best][metric], 1e-12) - 1
+            p = paired_p(places, baselines[best], config.topk)[metric]
+            rows[name][f"{metric}_against"] = {"baseline": best, "change": change, "p": p}
+            lines.append(f"{name}: {metric} {change:+.1%} against {best}, p = {p:.4f} (paired bootstrap)")
+    note = (
+        f"{config.split} split of {config.interaction_data}, {len(train_counts):,} candidates, "
+        f"{'seen items left in' if config.keep_seen else 'seen items removed'}; ± is half the width of the "
+        f"95 % bootstrap interval."
+    )
+    note = "\n".join([*lines, note])
+    print(f"\n{write_table(config.output_dir, rows, config.topk, note)}\n{note}\n")
+    print(f"Files in {config.output_dir}/: table.md, table.json, sasrec/")
+
+
+def names(checkpoints):
+    """results/mine/best_model -> mine; the whole path where two would be called the same."""
+    short = [Path(c).resolve().parent.name for c in checkpoints]
+    return [s if short.count(s) == 1 else str(c) for s, c in zip(short, checkpoints, strict=True)]

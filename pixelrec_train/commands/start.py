@@ -1,0 +1,68 @@
+"""How every run begins: its directory claimed, its seeds set, its log open."""
+
+import contextlib
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pixelrec_train import distributed, run_directory
+from pixelrec_train.errors import InputError
+from pixelrec_train.runlog import RunLog, log_path, show_under_tensorboard
+
+
+def open_log(config, resolved, facts):
+    """Write down what runs, then open the log."""
+    run = Path(config.output_dir)
+    if distributed.rank() == 0:
+        run_directory.clear(run)
+        run_directory.record_start(run, config, resolved, {"ranks": distributed.world_size()} | facts)
+        for events in tensorboard_dir(config).glob("events.out.tfevents.*"):
+            events.unlink()  # curves of the run this one replaces
+        show_under_tensorboard(config.logging_dir)
+    distributed.barrier()
+    log_files = (log_path(config.logging_dir), run / "train.log")
+    log = RunLog(log_files, run / "metrics.jsonl", tensorboard_dir(config))
+    log.note(
+        f"start: {distributed.world_size()} ranks on {distributed.device().type}, "
+        f"{torch.get_num_threads()} threads each; process {os.getpid()}; run directory {run}"
+    )
+    return log
+
+
+def tensorboard_dir(config):
+    """Each run directory has its own curves: logs/pixelrec/results-demo for results/demo."""
+    run = Path(config.output_dir).resolve()
+    parts = run.relative_to(Path.cwd()).parts if run.is_relative_to(Path.cwd()) else run.parts[1:]
+    return Path(config.logging_dir) / ("-".join(parts) or "run")
+
+
+@contextlib.contextmanager
+def claimed_directory(config):
+    """Rank 0 holds the run directory; if it cannot, or a rank does not see it, all stop with the reason."""
+    with contextlib.ExitStack() as stack:
+        problem, holder = None, None
+        if distributed.rank() == 0:
+            try:
+                run_directory.check_free(config.output_dir, config.overwrite)
+                holder = stack.enter_context(run_directory.lock(config.output_dir))
+            except InputError as error:
+                problem = str(error)
+        problem, holder = distributed.from_first_rank((problem, holder))
+        blind = distributed.gather_objects(not problem and run_directory.holder(config.output_dir) != holder)
+        if any(blind):
+            problem = (
+                f"rank {blind.index(True)} does not see the --output_dir {config.output_dir} of rank 0. "
+                f"On several machines it must lie on a file system they share."
+            )
+        if problem:
+            raise InputError(problem)
+        yield
+
+
+def seed_everything(seed):
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

@@ -1,0 +1,60 @@
+"""One learnable vector per item id: added to an item's text embedding, or in its place."""
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pixelrec_train.model.backbone import save_tensors
+
+VECTORS, IDS = "item_id_embedding.safetensors", "item_ids.json"
+
+
+class ItemIdEmbedding(nn.Module):
+    """Row i belongs to item i of the catalogue.
+
+    Cold items have none: their rows start at zero and stay there, as no gradient reaches them and decay
+    keeps a zero. Added to texts, every row starts at zero, so that training starts from the texts alone.
+
+    Source: HLLM (arXiv:2409.12740), "item id" ablation.
+    """
+
+    def __init__(self, weight: Tensor, item_ids: list[str]):
+        """weight: [num_items, D]; item_ids: the CSV's id of every row."""
+        super().__init__()
+        self.weight, self.item_ids = nn.Parameter(weight), item_ids
+
+    @staticmethod
+    def new(item_ids, width, train_counts, alone) -> "ItemIdEmbedding":
+        """alone: without a text embedding to add to, rows of training items start random (std 0.02)."""
+        weight = torch.zeros(len(item_ids), width)
+        if alone:
+            nn.init.normal_(weight, std=0.02)
+            weight[torch.from_numpy(train_counts == 0)] = 0
+        return ItemIdEmbedding(weight, item_ids)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """[I] item numbers -> [I, D]."""
+        return F.embedding(numbers, self.weight)
+
+    def export(self, directory, weight):
+        """Vectors and the ids they belong to, so that another file's numbering can find them."""
+        save_tensors({"weight": weight}, Path(directory) / VECTORS)
+        (Path(directory) / IDS).write_text(json.dumps(self.item_ids, ensure_ascii=False), encoding="utf-8")
+
+    @staticmethod
+    def load(directory, item_ids, dtype) -> "ItemIdEmbedding | None":
+        """A checkpoint's vectors for these items, zero for those it does not know; None if it has none."""
+        if not (Path(directory) / VECTORS).is_file():
+            return None
+        known = load_file(Path(directory) / VECTORS)["weight"]
+        row = {item_id: r for r, item_id in enumerate(json.loads((Path(directory) / IDS).read_text("utf-8")))}
+        weight = torch.zeros(len(item_ids), known.shape[1], dtype=dtype)
+        here = [(i, row[item_id]) for i, item_id in enumerate(item_ids) if item_id in row]
+        if here:
+            ours, theirs = torch.tensor(here).T
+            weight[ours] = known[theirs].to(dtype)
+        return ItemIdEmbedding(weight, item_ids)

@@ -1,0 +1,141 @@
+"""Baselines against their slow twins, and the rules all of them are ranked by."""
+
+import math
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import set_seed
+
+from pixelrec_train.commands.inputs import read_inputs
+from pixelrec_train.data.collate import TwoTowerCollator
+from pixelrec_train.data.interactions import HeldOut
+from pixelrec_train.data.item_text import ItemText
+from pixelrec_train.evaluation.baselines import item_knn, tfidf
+from pixelrec_train.evaluation.metrics import figures, paired_p
+from pixelrec_train.evaluation.popularity import popularity_ranks
+from pixelrec_train.evaluation.scores import places_in, rank_by_scores
+from pixelrec_train.model.sasrec_model import SASRecModel
+from pixelrec_train.tasks.sasrec import SASRecTask
+
+
+@pytest.fixture(scope="module")
+def inputs(demo_config):
+    return read_inputs(demo_config)
+
+
+def test_places_are_those_of_a_sorted_list():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 5, size=(40, 12)).astype(float)  # many ties
+    target = rng.integers(0, 12, size=40)
+    seen = [rng.choice(12, size=n, replace=False) for n in rng.integers(0, 6, size=40)]
+    for row, place in enumerate(places_in(scores, target, seen)):
+        order = [i for i in sorted(range(12), key=lambda i: (-scores[row, i], i)) if i not in set(seen[row])]
+        assert place == (order.index(target[row]) if target[row] in order else 12)
+
+
+def test_counting_scores_gives_popularitys_own_places(inputs, demo_config):
+    counts, test = inputs.split.train_counts, inputs.split.test
+    by_scores = rank_by_scores(lambda histories: np.tile(counts, (len(histories), 1)), test, demo_config)
+    assert np.array_equal(by_scores, popularity_ranks(test, counts, demo_config))
+
+
+def test_item_knn_is_the_sum_of_cosines_between_sets_of_users(inputs):
+    data = inputs.interactions
+    users_of = [set() for _ in range(data.num_items)]
+    for user in range(data.num_users):
+        for item in data.items[data.offsets[user] : data.offsets[user + 1] - 2]:
+            users_of[item].add(user)
+
+    def cosine(a, b):
+        if a == b or not users_of[a] or not users_of[b]:
+            return 0.0
+        return len(users_of[a] & users_of[b]) / math.sqrt(len(users_of[a]) * len(users_of[b]))
+
+    histories = [inputs.split.test.history(e) for e in range(3)]
+    fast = item_knn(data, recent=4, decay=0.5)(histories)
+    for history, scores in zip(histories, fast, strict=True):
+        recent = history[-4:][::-1]  # newest first
+        for item in range(0, data.num_items, 37):
+            expected = sum(0.5**age * cosine(item, taken) for age, taken in enumerate(recent))
+            assert scores[item] == pytest.approx(expected, abs=1e-5)
+
+
+def test_tfidf_is_the_cosine_of_weighted_words():
+    texts = ["red screw steel", "blue screw", "garden hose hose", "steel hose", ""]
+    words = [Counter(text.split()) for text in texts]
+    found_in = Counter(word for counts in words for word in counts)
+    vectors = []
+    for counts in words:
+        vector = {
+            w: (1 + math.log(n)) * (math.log((1 + 5) / (1 + found_in[w])) + 1) for w, n in counts.items()
+        }
+        length = math.sqrt(sum(v * v for v in vector.values())) or 1
+        vectors.append({w: v / length for w, v in vector.items()})
+    history = np.array([2, 0])
+    for item, score in enumerate(tfidf(texts, recent=3, decay=0.5)([history])[0]):
+        cosines = [sum(v * vectors[item].get(w, 0) for w, v in vectors[h].items()) for h in (0, 2)]
+        assert score == pytest.approx(cosines[0] + 0.5 * cosines[1], abs=1e-6)
+
+
+def test_the_paired_p_is_that_of_resampled_users():
+    rng = np.random.default_rng(1)
+    ours, theirs = np.minimum(rng.integers(0, 60, 400), 50), np.minimum(rng.integers(0, 75, 400), 50)
+    p = paired_p(ours, theirs, (10, 50))["recall@10"]
+    users = rng.integers(0, 400, size=(4000, 400))
+    differences = (ours[users] < 10).mean(1) - (theirs[users] < 10).mean(1)
+    slow = 2 * min((differences <= 0).mean(), (differences >= 0).mean())
+    assert p == pytest.approx(slow, abs=0.03)
+    assert paired_p(ours, ours, (10,))["recall@10"] == 1.0
+    assert paired_p(ours * 0, ours * 0 + 50, (10,))["ndcg@10"] == pytest.approx(0.0002)
+
+
+@pytest.fixture
+def sasrec(inputs, demo_config):
+    set_seed(0)
+    model = SASRecModel(inputs.interactions.num_items, 6, 32, 2, 2, dropout=0.0)
+    windows = [np.asarray(inputs.interactions.items[a:b]) for a, b in inputs.split.windows[:8]]
+    collator = TwoTowerCollator(ItemText.unread(inputs.interactions.num_items), None, 6)
+    return SASRecTask(model), collator.collate(windows, np.zeros(0, int)), windows
+
+
+def test_sasrecs_loss_is_the_cross_entropy_of_one_position_at_a_time(sasrec):
+    task, batch, windows = sasrec
+    losses = []
+    with torch.no_grad():
+        for window in windows:
+            for s in range(len(window) - 1):
+                hidden = task.model(torch.from_numpy(window[: s + 1].astype(np.int64))[None])[0, -1]
+                scores = [float(hidden @ vector) for vector in task.model.items]
+                losses.append(math.log(sum(map(math.exp, scores))) - scores[window[s + 1]])
+        assert task(batch)[0].item() == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_sasrec_learns_a_batch_by_heart_and_ranks_by_it(sasrec, demo_config):
+    task, batch, windows = sasrec
+    optimizer = torch.optim.AdamW(task.parameters(), lr=1e-2)
+    for _ in range(80):
+        optimizer.zero_grad()
+        loss, metrics = task(batch)
+        loss.backward()
+        optimizer.step()
+    assert metrics["top1_acc"] > 0.95 and loss < 0.3
+    items = np.concatenate(windows)
+    ends = np.cumsum([len(w) for w in windows])
+    starts = ends - [len(w) for w in windows]
+    held_out = HeldOut(np.arange(len(windows)), starts, ends - 1, items[ends - 1], items)
+    places = rank_by_scores(task.model.score, held_out, SimpleNamespace(
+        topk=(10,), keep_seen=True, eval_batch_size=3
+    ))  # fmt: skip
+    assert figures(places, (10,))["recall@10"] > 0.9
+
+
+def test_sasrec_without_a_window_has_zero_loss_and_finite_gradients(sasrec):
+    task, batch, windows = sasrec
+    collator = TwoTowerCollator(ItemText.unread(len(task.model.items)), None, 6)
+    loss, _ = task(collator.collate([windows[0][:0]] * 3, np.zeros(0, int)))
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in task.parameters())
