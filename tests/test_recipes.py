@@ -1,0 +1,55 @@
+"""The paper's recipes: batch, pool and steps are those of the paper, and what they cannot do they say."""
+
+import re
+
+import pytest
+from conftest import ROOT, run_command
+
+RECIPES = {  # recipe: GPUs, batch, pool, negatives per window, items of history in training and evaluation
+    "pixel200k": (32, 512, 5632, 11, 10, None),
+    "pixel1m": (32, 512, 5632, 11, 10, None),
+    "pixel8m": (32, 512, 5632, 11, 10, None),
+    "books_neg512": (16, 128, 512, 4, 50, None),
+    "books_neg28k": (128, 512, 28672, 56, 55, 50),
+}
+
+
+def run(recipe, demo, tmp_path, *arguments, **environment):
+    towers = {"ITEM_MODEL_DIR": demo / "towers/item_llm", "USER_MODEL_DIR": demo / "towers/user_llm"}
+    files = {"INTERACTION_DATA": demo / "interactions.csv", "TEXT_DATA": demo / "items.csv"}
+    where = {"OUTPUT_DIR": tmp_path / "run", "LOGGING_DIR": tmp_path / "logs/run"}
+    settings = {name: str(path) for name, path in (towers | files | where).items()}
+    script = ["bash", ROOT / f"scripts/reproduce/{recipe}.sh"]
+    return run_command([*script, *arguments], **settings | environment)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_dry_run_shows_the_papers_numbers(recipe, demo, tmp_path):
+    gpus, batch, pool, per_window, history, in_evaluation = RECIPES[recipe]
+    result = run(recipe, demo, tmp_path, "--dry_run", "--cache_dir", str(demo / "cache"))
+    assert result.returncode == 0, result.stderr
+    assert f"batch: {batch} windows x 1 per step over {gpus} ranks" in result.stdout
+    assert f"pool {pool:,} negatives ({per_window} per window" in result.stdout
+    assert f"{history} items of history" in result.stdout
+    if in_evaluation:
+        assert f"{history} items of history, {in_evaluation} in evaluation" in result.stdout
+    windows = int(re.search(r"split: ([\d,]+) training windows", result.stdout)[1].replace(",", ""))
+    steps = -(-windows // batch)
+    assert f"steps: {steps:,} per epoch x 5 epochs = {5 * steps:,}" in result.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_recipe_is_tested_and_states_what_to_expect_on_what():
+    scripts = {path.stem for path in (ROOT / "scripts/reproduce").glob("*.sh")} - {"recipe"}
+    assert scripts == set(RECIPES)
+    for script in scripts:
+        text = (ROOT / f"scripts/reproduce/{script}.sh").read_text()
+        assert re.search(r"recall@10 \d\.\d\d ± 0\.\d\d", text) and "# Hardware: " in text
+
+
+def test_a_recipe_on_too_few_gpus_says_which_numbers_to_keep(demo, tmp_path):
+    result = run("pixel8m", demo, tmp_path)
+    assert result.returncode == 2 and "is for 32 GPUs x 16 windows, this machine has 0" in result.stderr
+    result = run("pixel8m", demo, tmp_path, "--dry_run", "--cache_dir", str(demo / "cache"), GPUS="8",
+                 PER_DEVICE_TRAIN_BATCH_SIZE="64")  # fmt: skip
+    assert "batch: 512 windows x 1 per step over 8 ranks; pool 5,632 negatives" in result.stdout
