@@ -84,3 +84,12 @@ class TwoTowerBatch(Tensors):
     @property
     def num_tokens(self):
         return self.items.texts.token_ids.numel()
+
+
+def pad_histories(histories, size):
+    """The newest `size` items of b histories -> [b, size], padded with 0 on the right, and [b] lengths."""
+    recent = [history[-size:] for history in histories]
+    padded = torch.zeros(len(recent), size, dtype=torch.long)
+    for row, items in zip(padded, recent, strict=True):
+        row[: len(items)] = torch.from_numpy(items.astype("int64"))
+    return padded, torch.tensor([len(items) for items in recent])

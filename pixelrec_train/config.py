@@ -1,4 +1,4 @@
-"""Every knob of a run. Field names are the command-line flags; defaults live here only."""
+"""Every knob of training and evaluation. A field is a command-line flag, and the only home of its default."""
 
 from dataclasses import dataclass
 
@@ -40,7 +40,6 @@ class LoopConfig(RankingConfig):
         "AdamW decay of weight matrices; vectors (norms, biases) are not decayed", 0.01
     )
     max_grad_norm: float = flag("gradients are scaled down to this global norm; 0 = never", 1.0)
-    gradient_checkpointing: bool = flag("recompute activations in the backward pass to save memory", True)
     bf16: bool = flag("bf16 weights and activations over fp32 master weights; False = fp32", True)
     seed: int = flag("of initial weights, window order and negatives", 42)
     dataloader_num_workers: int = flag(
@@ -106,11 +105,14 @@ class TrainConfig(LoopConfig):
     id_only: bool = flag("items are their id embeddings alone; no text is read", False)
     item_emb_token_n: int = flag("1 = a learnable [ITEM] token reads the text; 0 = mean over its tokens", 1)
 
+    gradient_checkpointing: bool = flag("recompute activations in the backward pass to save memory", True)
     history_dropout: float = flag("share of history embeddings' entries zeroed while training", 0.0)
 
     # loss
     num_negatives: int | None = flag(
-        "negatives per global micro-batch, over all ranks; None = max_seq_length per window", None
+        "negatives per global micro-batch, over all ranks (rounded up to as many per window); "
+        "None = max_seq_length per window",
+        None,
     )
     nce_thres: float = flag(
         "a negative this close (cosine) to the target is the same item, and is left out", 0.99
@@ -153,6 +155,7 @@ class TrainConfig(LoopConfig):
              "--init_from brings both towers: leave out --item_model_dir, --user_model_dir, --random_init."),
             (set(self.random_init) - {"item", "user"},
              f"--random_init takes item, user or item,user, got {as_text(self.random_init)!r}."),
+            (self.id_only and "item" in self.random_init, "--id_only has no item LLM for --random_init."),
             (freeze and self.id_only, "--id_only has no item LLM, so there is none to --freeze_item_llm."),
             (freeze and "item" in self.random_init,
              "--freeze_item_llm with --random_init item would keep the item LLM random. Leave one out."),

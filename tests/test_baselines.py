@@ -11,12 +11,13 @@ from transformers import set_seed
 
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.data.collate import TwoTowerCollator
-from pixelrec_train.data.interactions import HeldOut
+from pixelrec_train.data.interactions import HeldOut, training_counts
 from pixelrec_train.data.item_text import ItemText
+from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.baselines import item_knn, tfidf
 from pixelrec_train.evaluation.metrics import figures, paired_p
 from pixelrec_train.evaluation.popularity import popularity_ranks
-from pixelrec_train.evaluation.scores import places_in, rank_by_scores
+from pixelrec_train.evaluation.scores import LEFT_OUT, places_in, rank_by_scores
 from pixelrec_train.model.sasrec_model import SASRecModel
 from pixelrec_train.tasks.sasrec import SASRecTask
 
@@ -33,7 +34,19 @@ def test_places_are_those_of_a_sorted_list():
     seen = [rng.choice(12, size=n, replace=False) for n in rng.integers(0, 6, size=40)]
     for row, place in enumerate(places_in(scores, target, seen)):
         order = [i for i in sorted(range(12), key=lambda i: (-scores[row, i], i)) if i not in set(seen[row])]
-        assert place == (order.index(target[row]) if target[row] in order else 12)
+        assert place == (order.index(target[row]) if target[row] in order else LEFT_OUT)
+
+
+def test_a_score_that_is_not_a_number_helps_nobody():
+    scores = np.array([[np.nan, 1.0, 2.0], [np.nan, np.nan, np.nan]])
+    assert places_in(scores, np.array([0, 1]), []).tolist() == [3, 3]
+
+
+def test_a_target_that_is_left_out_is_absent_in_a_small_catalogue_too():
+    items = np.array([0, 1, 1])
+    held_out = HeldOut(np.array([0]), np.array([0]), np.array([2]), items[2:], items)
+    settings = SimpleNamespace(topk=(10, 50), keep_seen=False, eval_batch_size=4)
+    assert rank_by_scores(lambda histories: np.ones((1, 4)), held_out, settings).tolist() == [50]
 
 
 def test_counting_scores_gives_popularitys_own_places(inputs, demo_config):
@@ -58,7 +71,8 @@ def test_item_knn_is_the_sum_of_cosines_between_sets_of_users(inputs):
     fast = item_knn(data, recent=4, decay=0.5)(histories)
     for history, scores in zip(histories, fast, strict=True):
         recent = history[-4:][::-1]  # newest first
-        for item in range(0, data.num_items, 37):
+        assert np.count_nonzero(scores) > 3
+        for item in [*np.flatnonzero(scores), *range(0, data.num_items, 37)]:
             expected = sum(0.5**age * cosine(item, taken) for age, taken in enumerate(recent))
             assert scores[item] == pytest.approx(expected, abs=1e-5)
 
@@ -78,6 +92,20 @@ def test_tfidf_is_the_cosine_of_weighted_words():
     for item, score in enumerate(tfidf(texts, recent=3, decay=0.5)([history])[0]):
         cosines = [sum(v * vectors[item].get(w, 0) for w, v in vectors[h].items()) for h in (0, 2)]
         assert score == pytest.approx(cosines[0] + 0.5 * cosines[1], abs=1e-6)
+
+
+def test_tfidf_reads_chinese_by_character_and_refuses_texts_without_words():
+    scores = tfidf(["汤底教程", "教程 miso", "花园", "x"])([np.array([0])])[0]
+    assert scores[1] > 0 and scores[2] == scores[3] == 0
+    with pytest.raises(InputError, match="no word.*--text_keys"):
+        tfidf(["", "the"])
+
+
+def test_counts_before_the_last_two_do_not_depend_on_windows(inputs):
+    data, slow = inputs.interactions, Counter()
+    for user in range(data.num_users):
+        slow.update(data.items[data.offsets[user] : data.offsets[user + 1]][:-2].tolist())
+    assert training_counts(data).tolist() == [slow[item] for item in range(data.num_items)]
 
 
 def test_the_paired_p_is_that_of_resampled_users():

@@ -37,6 +37,7 @@ def batch_of(inputs, texts=None, seed=0):
 def test_cold_items_have_no_vector_before_and_after_training(inputs, config_with, changes):
     config = config_with(**changes)
     model = start(config, inputs)
+    before = model.item_id.weight.detach().clone()
     task = TwoTowerTask(model, config)
     optimizer = torch.optim.AdamW(task.parameters(), lr=1e-2, weight_decay=0.1)
     for seed in range(5):
@@ -45,7 +46,7 @@ def test_cold_items_have_no_vector_before_and_after_training(inputs, config_with
         optimizer.step()
     cold = torch.from_numpy(inputs.split.train_counts == 0)
     assert cold.any() and not model.item_id.weight[cold].any()
-    assert model.item_id.weight[~cold].abs().sum() > 0
+    assert not torch.equal(model.item_id.weight, before)
 
 
 def test_added_ids_start_from_the_texts_alone_and_then_add_their_row(inputs, config_with, demo_config):
@@ -107,6 +108,7 @@ def test_init_from_takes_over_every_weight(inputs, config_with, tmp_path):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.item_id.settle(inputs.split.train_counts, alone=False)
     checkpoint = exported(model, config, tmp_path / "first")
     again = start(
         config_with(item_id_embedding=True, init_from=checkpoint, item_model_dir=None, user_model_dir=None),
@@ -122,7 +124,15 @@ def test_vectors_follow_their_item_into_another_numbering(tmp_path):
     ItemIdEmbedding(weight, ["a", "b", "c"]).export(tmp_path, weight)
     loaded = ItemIdEmbedding.load(tmp_path, ["c", "new", "a"], torch.float32)
     assert loaded.weight.tolist() == [[4, 5], [0, 0], [0, 1]]
-    assert ItemIdEmbedding.load(tmp_path, ["none", "known"], torch.float32).weight.tolist() == [[0, 0]] * 2
+    with pytest.raises(InputError, match="none of the 2 items is among the 3"):
+        ItemIdEmbedding.load(tmp_path, ["none", "known"], torch.float32)
+
+
+def test_loaded_vectors_are_dropped_for_cold_items_and_made_for_new_ones():
+    weight = torch.tensor([[1.0, 1.0], [0.0, 0.0], [2.0, 2.0]])  # the second is new here, the third cold
+    settled = ItemIdEmbedding(weight, ["a", "b", "c"]).settle(np.array([3, 4, 0]), alone=True).weight
+    assert settled[0].tolist() == [1, 1] and settled[1].any() and not settled[2].any()
+    assert not ItemIdEmbedding(weight * 0, ["a", "b", "c"]).settle(np.ones(3), alone=False).weight.any()
 
 
 @pytest.mark.parametrize(
@@ -152,6 +162,7 @@ def test_a_checkpoint_with_other_parts_than_the_flags_is_refused(
         ({"random_init": ("items",)}, "--random_init takes item, user"),
         ({"freeze_item_llm": True}, "would keep a new .ITEM. token random"),
         ({"freeze_item_llm": True, "id_only": True}, "no item LLM"),
+        ({"id_only": True, "random_init": ("item",)}, "--id_only has no item LLM for --random_init"),
         ({"freeze_item_llm": True, "item_emb_token_n": 0, "random_init": ("item",)}, "item LLM random"),
         ({"history_dropout": 1.0}, "--history_dropout"),
         ({"eval_seq_length": 1}, "--eval_seq_length"),

@@ -144,5 +144,5 @@ def test_the_script_refuses_half_a_setting_in_words(clone, environment, words):
 
 
 def test_the_scripts_are_sound_shell():
-    for script in (ROOT / "scripts").glob("*.sh"):
+    for script in (ROOT / "scripts").rglob("*.sh"):
         assert subprocess.run(["bash", "-n", str(script)]).returncode == 0

@@ -3,18 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelrec_train import distributed
+from pixelrec_train import distributed, run_directory
 from pixelrec_train.commands.evaluate import rank_with
 from pixelrec_train.commands.sasrec import train_sasrec
 from pixelrec_train.commands.start import claimed_directory
 from pixelrec_train.config import LoopConfig
 from pixelrec_train.data import interactions
-from pixelrec_train.data.item_text import read_texts
+from pixelrec_train.data.item_text import read_fields
 from pixelrec_train.errors import speak_plainly
 from pixelrec_train.evaluation.baselines import item_knn, tfidf
 from pixelrec_train.evaluation.index import import_faiss
 from pixelrec_train.evaluation.metrics import paired_p
-from pixelrec_train.evaluation.report import table_rows, write_table
+from pixelrec_train.evaluation.popularity import popularity_ranks
+from pixelrec_train.evaluation.report import candidates, table_rows, write_table
 from pixelrec_train.evaluation.scores import rank_by_scores
 from pixelrec_train.flags import existing_file, flag, parse_args, require
 from pixelrec_train.runlog import say
@@ -55,6 +56,9 @@ class CompareConfig(LoopConfig):
         require(self.split in ("valid", "test"), "--split must be valid or test", self.split)
         require(0 <= self.dropout < 1, "--dropout must be in [0, 1)", self.dropout)
         require(self.max_seq_length >= 2, "--max_seq_length must be at least 2", self.max_seq_length)
+        require(self.text_keys, "--text_keys needs at least one column", self.text_keys)
+        for name in ("hidden_size", "layers", "heads"):
+            require(getattr(self, name) >= 1, f"--{name} must be at least 1", getattr(self, name))
         fits = self.hidden_size % self.heads == 0
         require(fits, f"--hidden_size must be a multiple of --heads {self.heads}", self.hidden_size)
 
@@ -71,33 +75,35 @@ def main(argv=None):
 def compare(config):
     existing_file(config.interaction_data, "--interaction_data")
     existing_file(config.text_data, "--text_data")
+    run_directory.check_free(Path(config.output_dir) / "sasrec", config.overwrite)
     if config.retrieval == "faiss" and config.checkpoint:
         import_faiss()
     data = interactions.read(config.interaction_data, config.cache_dir)
     split = interactions.leave_last_two_out(data, config.max_seq_length)
-    texts, _ = read_texts(config.text_data, data.item_ids, config.text_keys, prompt="")
-    held_out = getattr(split, config.split)
+    held_out, counts = getattr(split, config.split), interactions.training_counts(data)
+    fields, _ = read_fields(config.text_data, data.item_ids, config.text_keys)
     say(f"data: {data.summary()}")
 
-    ranks = {
+    baselines = {
+        "popularity": popularity_ranks(held_out, counts, config),
         "item_knn": rank_by_scores(item_knn(data), held_out, config),
-        "tfidf": rank_by_scores(tfidf(texts), held_out, config),
+        "tfidf": rank_by_scores(tfidf([" ".join(values or ()) for values in fields]), held_out, config),
     }
-    for checkpoint, name in zip(config.checkpoint, names(config.checkpoint), strict=True):
+    models = {}
+    for checkpoint, name in names(config.checkpoint).items():
         say(f"checkpoint: {checkpoint}")
-        _, ranks[name], _ = rank_with(
+        _, models[name], _ = rank_with(
             Path(checkpoint), config, config.interaction_data, config.text_data, config.split
         )
-    sasrec = rank_by_scores(train_sasrec(config, data, split), held_out, config)
-    baselines = {k: ranks.pop(k) for k in ("item_knn", "tfidf")} | {"sasrec": sasrec}
+    baselines["sasrec"] = rank_by_scores(train_sasrec(config, data, split), held_out, config)
     if distributed.rank() == 0:
-        report(config, held_out, split.train_counts, baselines, ranks)
+        report(config, held_out, counts, baselines, models)
     distributed.barrier()
 
 
-def report(config, held_out, train_counts, baselines, models):
+def report(config, held_out, counts, baselines, models):
     """Table, and for every model its lead over the strongest baseline, on screen and on disk."""
-    rows = table_rows(baselines | models, held_out, train_counts, config)
+    rows = table_rows(baselines | models, held_out, counts, config)
     lines = []
     for metric in JUDGED_BY:
         best = max(baselines, key=lambda name: rows[name][metric])
@@ -106,10 +112,13 @@ def report(config, held_out, train_counts, baselines, models):
             p = paired_p(places, baselines[best], config.topk)[metric]
             rows[name][f"{metric}_against"] = {"baseline": best, "change": change, "p": p}
             lines.append(f"{name}: {metric} {change:+.1%} against {best}, p = {p:.4f} (paired bootstrap)")
+    for checkpoint, name in names(config.checkpoint).items():
+        rows[name]["checkpoint"] = checkpoint
+        lines.append(f"{name} is {checkpoint}")
     note = (
-        f"{config.split} split of {config.interaction_data}, {len(train_counts):,} candidates, "
-        f"{'seen items left in' if config.keep_seen else 'seen items removed'}; ± is half the width of the "
-        f"95 % bootstrap interval."
+        f"{config.split} split of {config.interaction_data}, {candidates(len(counts), config)}; never seen "
+        f"in training = among no user's items before the last two; ± is half the width of the 95 % bootstrap "
+        f"interval; commit {run_directory.commit()}."
     )
     note = "\n".join([*lines, note])
     print(f"\n{write_table(config.output_dir, rows, config.topk, note)}\n{note}\n")
@@ -117,6 +126,7 @@ def report(config, held_out, train_counts, baselines, models):
 
 
 def names(checkpoints):
-    """results/mine/best_model -> mine; the whole path where two would be called the same."""
-    short = [Path(c).resolve().parent.name for c in checkpoints]
-    return [s if short.count(s) == 1 else str(c) for s, c in zip(short, checkpoints, strict=True)]
+    """{checkpoint: name of its run}; the path itself where that name is taken."""
+    runs = {c: Path(c).resolve().parent.name for c in checkpoints}
+    taken = [*runs.values(), "popularity", "item_knn", "tfidf", "sasrec"]
+    return {c: name if taken.count(name) == 1 else c for c, name in runs.items()}

@@ -8,11 +8,13 @@ import torch
 
 from pixelrec_train import distributed, run_directory
 from pixelrec_train.commands.inputs import read_inputs
+from pixelrec_train.commands.start import check_checkpoint
 from pixelrec_train.config import EvaluateConfig, TrainConfig
 from pixelrec_train.errors import InputError, speak_plainly
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import FaissIndex, import_faiss, unit
-from pixelrec_train.evaluation.report import table_rows, table_text
+from pixelrec_train.evaluation.popularity import popularity_ranks
+from pixelrec_train.evaluation.report import candidates, table_rows, table_text
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
 from pixelrec_train.flags import parse_args
 from pixelrec_train.model.backbone import check_vocabulary, save_tensors
@@ -66,8 +68,7 @@ def rank_with(checkpoint, config, interaction_data, text_data, split):
 
 def read_run(checkpoint, config, interaction_data, text_data):
     """The TrainConfig a checkpoint was made with, its weights and these data files in place of its own."""
-    if (checkpoint / "best_model").is_dir():
-        raise InputError(f"--checkpoint {checkpoint} is a run. Did you mean {checkpoint / 'best_model'}?")
+    check_checkpoint(checkpoint, "--checkpoint")
     try:
         found = json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))["config"]
         trained = TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
@@ -85,7 +86,9 @@ def read_run(checkpoint, config, interaction_data, text_data):
 
 def report(config, inputs, held_out, ranks, catalogue):
     """Table on screen; metrics.json, item_embeddings.safetensors, item_ids.txt and index.faiss on disk."""
-    rows = table_rows({"two_tower": ranks}, held_out, inputs.split.train_counts, config)
+    counts = inputs.split.train_counts
+    places = {"popularity": popularity_ranks(held_out, counts, config), "two_tower": ranks}
+    rows = table_rows(places, held_out, counts, config)
     target_counts = inputs.split.train_counts[held_out.target]
     directory = Path(config.output_dir or Path(config.checkpoint) / f"eval-{config.split}")
     directory.mkdir(parents=True, exist_ok=True)
@@ -94,8 +97,7 @@ def report(config, inputs, held_out, ranks, catalogue):
         {
             "split": config.split,
             "unit": "fraction",
-            "candidates": f"{inputs.interactions.num_items} items, "
-            + ("seen items left in" if config.keep_seen else "seen items removed"),
+            "candidates": candidates(inputs.interactions.num_items, config),
             "retrieval": config.retrieval,
             "checkpoint": config.checkpoint,
             "metrics": rows,

@@ -1,5 +1,6 @@
 """What a run is going to do, in numbers, before it does it."""
 
+from pixelrec_train.commands.start import check_init_from
 from pixelrec_train.flags import as_text
 
 
@@ -12,8 +13,12 @@ def describe_plan(config, inputs, model, resolved, world_size):
     pool, candidates = batch * per_window, (inputs.split.train_counts > 0).sum()
     repeats = f", drawn from {candidates:,} items, so they repeat" if pool > candidates else ""
     stage = resolved["zero_optimization"]["stage"]
-    total = trained(model)
-    per_rank = state_bytes(total, 2 if config.bf16 else 4, stage, world_size)
+    bytes_per_weight = 2 if config.bf16 else 4
+    frozen = sum(p.numel() for p in model.parameters()) - trained(model)
+    if config.freeze_item_llm:
+        frozen += inputs.interactions.num_items * model.user_llm.backbone.config.hidden_size
+    per_rank = state_bytes(trained(model), bytes_per_weight, stage, world_size)
+    per_rank += frozen * bytes_per_weight / (world_size if stage >= 3 else 1)
     return [
         *inputs.describe(),
         *describe_model(config, model, inputs),
@@ -34,13 +39,13 @@ def describe_model(config, model, inputs):
     if model.item_id is not None:
         rows, width = model.item_id.weight.shape
         cold = (inputs.split.train_counts == 0).sum()
-        yield f"item ids: {rows:,} vectors of {width}, those of {cold:,} cold items stay zero"
+        yield f"item ids: {rows:,} vectors of {width}, none for {cold:,} cold items"
     history = f"{config.max_seq_length - 1} items of history"
     if config.seq_length_in_evaluation != config.max_seq_length:
         history += f", {config.seq_length_in_evaluation - 1} in evaluation"
     yield f"user_llm: {trained(model.user_llm):,} trained parameters, {history}"
-    if config.init_from:
-        yield f"weights: of {config.init_from}"
+    if source := check_init_from(config):
+        yield source
 
 
 def trained(module):

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from pixelrec_train import distributed
-from pixelrec_train.commands.start import open_log, seed_everything
+from pixelrec_train.commands.start import open_log, seed_everything, telling
 from pixelrec_train.data.collate import TwoTowerCollator
 from pixelrec_train.data.dataset import HistoryDataset
 from pixelrec_train.data.item_text import ItemText
@@ -13,6 +13,7 @@ from pixelrec_train.data.negatives import NegativeSampler
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.build import build_engine
 from pixelrec_train.engine.state import TrainState
+from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.scores import rank_by_scores
 from pixelrec_train.model.sasrec_model import SASRecModel
@@ -30,7 +31,7 @@ def train_sasrec(config, interactions, split):
         interactions.num_items, config.max_seq_length, config.hidden_size, config.layers, config.heads,
         config.dropout,
     )  # fmt: skip
-    no_negatives = NegativeSampler(split.train_counts, 0, config.max_seq_length, config.seed)
+    no_negatives = NegativeSampler(split.train_counts, 0, max_seq_length=0, seed=config.seed)
     collator = TwoTowerCollator(ItemText.unread(interactions.num_items), no_negatives, config.max_seq_length)
     loader = Loader(
         HistoryDataset(interactions, split), collator, config.per_device_train_batch_size, config.seed,
@@ -39,12 +40,14 @@ def train_sasrec(config, interactions, split):
     steps_per_epoch = -(-len(loader) // config.gradient_accumulation_steps)
     state = TrainState(total_steps=steps_per_epoch * config.num_train_epochs)
     resolved = ds_config.resolve(config, distributed.world_size(), config.hidden_size)
+    if resolved["zero_optimization"]["stage"] == 3:
+        raise InputError(
+            f"--deepspeed {config.deepspeed} is ZeRO-3; SASRec is too small for it. Use stage 1 or 2."
+        )
     engine = build_engine(SASRecTask(model), config, resolved, state.total_steps)
     log = open_log(config, resolved, {"data": {"interactions": interactions.fingerprint}})
-    try:
+    with telling(log, state):
         loop.train(engine, loader, [lambda: validate(model, split.valid, config)], state, config, log)
-    finally:
-        log.close()
     model.load(Path(config.output_dir) / checkpoint.BEST)
     model.eval()
     return model.score

@@ -1,6 +1,7 @@
 """How every run begins: its directory claimed, its seeds set, its log open."""
 
 import contextlib
+import json
 import os
 import random
 from pathlib import Path
@@ -60,6 +61,52 @@ def claimed_directory(config):
         if problem:
             raise InputError(problem)
         yield
+
+
+def check_init_from(config):
+    """What --init_from was trained to read, for the log; None without it.
+
+    Raises:
+        InputError: it is no checkpoint, or lies where this run is going to write.
+    """
+    if not config.init_from:
+        return None
+    checkpoint = check_checkpoint(config.init_from, "--init_from")
+    if checkpoint.resolve().is_relative_to(Path(config.output_dir).resolve()):
+        raise InputError(
+            f"--init_from {checkpoint} lies in --output_dir {config.output_dir}, which this run replaces. "
+            f"Choose another --output_dir."
+        )
+    trained = json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))["config"]
+    names = ("text_keys", "item_prompt", "max_text_length")
+    now = json.loads(json.dumps({name: getattr(config, name) for name in names}))
+    other = [f"--{n} {trained[n]!r}, now {now[n]!r}" for n in names if n in trained and trained[n] != now[n]]
+    return f"weights: of {checkpoint}" + (f"; trained with {'; '.join(other)}" if other else "")
+
+
+def check_checkpoint(directory, flag_name):
+    """The path of a checkpoint of this project, or an InputError that says what stands there instead."""
+    directory = Path(directory)
+    if (directory / "best_model").is_dir():
+        raise InputError(f"{flag_name} {directory} is a run. Did you mean {directory / 'best_model'}?")
+    if not (directory / "run.json").is_file() or not list(directory.glob("*.safetensors")):
+        raise InputError(
+            f"{flag_name} {directory} is not a checkpoint (looked from {Path.cwd()}). Expected a "
+            f"checkpoint-epoch-N or best_model directory of a training run."
+        )
+    return directory
+
+
+@contextlib.contextmanager
+def telling(log, state):
+    """Who reads the log file sees why it ends where it ends."""
+    try:
+        yield
+    except BaseException as error:
+        log.note(f"stopped after step {state.step}: {str(error) or type(error).__name__}")
+        raise
+    finally:
+        log.close()
 
 
 def seed_everything(seed):

@@ -12,7 +12,13 @@ import torch
 from pixelrec_train import distributed, run_directory
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.commands.plan import describe_plan
-from pixelrec_train.commands.start import claimed_directory, open_log, seed_everything
+from pixelrec_train.commands.start import (
+    check_init_from,
+    claimed_directory,
+    open_log,
+    seed_everything,
+    telling,
+)
 from pixelrec_train.config import TrainConfig
 from pixelrec_train.data.collate import TwoTowerCollator
 from pixelrec_train.data.dataset import HistoryDataset
@@ -26,7 +32,8 @@ from pixelrec_train.engine.weights import load_weights, whole
 from pixelrec_train.errors import TrainingStopped, speak_plainly
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import import_faiss
-from pixelrec_train.evaluation.report import draw_curves, table_rows, write_table
+from pixelrec_train.evaluation.popularity import popularity_ranks
+from pixelrec_train.evaluation.report import candidates, draw_curves, table_rows, write_table
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
 from pixelrec_train.evaluation.validation_loss import ValidationLoss
 from pixelrec_train.flags import parse_args
@@ -64,21 +71,14 @@ def run(config):
     if config.gradient_checkpointing:
         model.enable_checkpointing()
     engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
-    log = open_log(
-        config, resolved, inputs.facts()
-    )  # replaces an earlier run, so only when the engine stands
-    try:
+    log = open_log(config, resolved, inputs.facts())  # replaces an earlier run, now that the engine stands
+    with telling(log, state):
         for line in plan:
             log.note(line)
         if config.freeze_item_llm:
             store_texts(engine, inputs, config, log)
         loop.train(engine, loader, [lambda: validate(engine.module, inputs, config)], state, config, log)
         finish(engine, inputs, state, config, log)
-    except BaseException as error:  # who reads the log file sees why it ends here
-        log.note(f"stopped after step {state.step}: {str(error) or type(error).__name__}")
-        raise
-    finally:
-        log.close()
 
 
 def store_texts(engine, inputs, config, log):
@@ -95,6 +95,7 @@ def prepare(config, world_size):
     seed_everything(config.seed)
     if config.retrieval == "faiss":
         import_faiss()
+    check_init_from(config)
     inputs = read_inputs(config)
     model = HLLMModel.starting(config, inputs.interactions.item_ids, inputs.split.train_counts)
     if model.item_llm is not None:
@@ -150,10 +151,11 @@ def finish(engine, inputs, state, config, log):
         catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
         ranks, _ = rank_held_out(model, catalogue, test, config, config.seq_length_in_evaluation)
     if distributed.rank() == 0:
-        rows = table_rows({"two_tower": ranks}, test, inputs.split.train_counts, config)
+        counts = inputs.split.train_counts
+        places = {"popularity": popularity_ranks(test, counts, config), "two_tower": ranks}
+        rows = table_rows(places, test, counts, config)
         note = (
-            f"Test = last item of each user, {inputs.interactions.num_items:,} candidates, "
-            f"{'seen items left in' if config.keep_seen else 'seen items removed'}, "
+            f"Test = last item of each user, {candidates(inputs.interactions.num_items, config)}, "
             f"best epoch {state.best_epoch} by validation {loop.BEST_BY}; "
             f"± is half the width of the 95 % bootstrap interval."
         )

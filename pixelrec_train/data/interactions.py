@@ -174,6 +174,15 @@ def leave_last_two_out(interactions, max_seq_length, one_window_per_user=False):
     return Split(windows, counts, **split)
 
 
+def training_counts(interactions):
+    """[num_items] how often each item occurs before its users' last two, whatever windows keep of that."""
+    counted = np.ones(len(interactions.items), bool)
+    for back in (1, 2):
+        place = interactions.offsets[1:] - back
+        counted[place[place >= interactions.offsets[:-1]]] = False
+    return np.bincount(interactions.items[counted], minlength=interactions.num_items)
+
+
 def cut_windows(start, stop, size, newest_only=False):
     """[U] stretches -> [Wn, 2] windows of `size` items, the last ending at `stop`; shorter only if alone."""
     length = stop - start

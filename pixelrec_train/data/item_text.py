@@ -97,22 +97,32 @@ def read_texts(path, item_ids, text_keys, prompt):
     Returns:
         (one str per item, {"without_text": …, "unknown_rows": …})
     """
+    fields, facts = read_fields(path, item_ids, text_keys)
+    texts = (
+        prompt + "".join(f"{k}: {v}" for k, v in zip(text_keys, values, strict=True) if v) if values else ""
+        for values in fields
+    )
+    return list(texts), facts
+
+
+def read_fields(path, item_ids, text_keys):
+    """One tuple of values per item, in the order of text_keys; None for an item without a row."""
     hint = (
         "Rename them in its first line, or name the text columns with --text_keys (TEXT_KEYS of the script)"
     )
     table = read_columns(path, ("item_id", *text_keys), hint)
     number = {item_id: i for i, item_id in enumerate(item_ids)}
-    texts, unknown = [None] * len(item_ids), 0
+    fields, unknown = [None] * len(item_ids), 0
     for item_id, *values in zip(table["item_id"], *(table[key] for key in text_keys), strict=True):
         i = number.get(item_id)
-        if i is None or texts[i] is not None:  # of an item that is there twice, the first row counts
+        if i is None or fields[i] is not None:  # of an item that is there twice, the first row counts
             unknown += 1
             continue
-        texts[i] = prompt + "".join(f"{k}: {v}" for k, v in zip(text_keys, values, strict=True) if v)
-    facts = {"without_text": texts.count(None), "unknown_rows": unknown}
+        fields[i] = tuple(values)
+    facts = {"without_text": fields.count(None), "unknown_rows": unknown}
     if facts["without_text"] == len(item_ids):
         raise InputError(f"{path} has no row for any of the {len(item_ids):,} items. Do its item_ids match?")
-    return [text or "" for text in texts], facts
+    return fields, facts
 
 
 def tokenise(tokenizer, texts, max_text_length, item_emb_token_n, block=1024):

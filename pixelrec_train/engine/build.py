@@ -1,5 +1,8 @@
 """A task becomes a DeepSpeed engine."""
 
+import torch
+
+from pixelrec_train import distributed
 from pixelrec_train.engine.optim import build_optimizer
 from pixelrec_train.errors import InputError
 
@@ -21,4 +24,5 @@ def build_engine(task, config, ds_config, total_steps):
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise InputError(f"--deepspeed {config.deepspeed}: DeepSpeed refuses {wrong}.") from None
+    torch.manual_seed(config.seed + 1000 * distributed.rank())  # weights are made; dropout differs by rank
     return engine

@@ -2,7 +2,8 @@
 
 checkpoint-epoch-3/
     deepspeed/               engine state of all ranks
-    item_llm/ user_llm/      Hugging Face directories; hllm_head.safetensors holds the rest
+    item_llm/ user_llm/      Hugging Face directories (no item_llm/ with --id_only)
+    hllm_head.safetensors    [ITEM] and temperature; item_id_embedding.safetensors with item_ids.json, if any
     train_state.json         where the run stood
     run.json                 the run's settings, so that the directory explains itself
 """

@@ -8,6 +8,11 @@ import numpy as np
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from pixelrec_train.errors import InputError
+
+CJK = r"぀-ヿ一-鿿가-힯"
+WORD = rf"[{CJK}]|[^\W{CJK}]{{2,}}"
+
 
 def item_knn(interactions, recent=10, decay=0.8):
     """Items that the takers of the history's items took: cosines of the columns of the user x item matrix.
@@ -30,19 +35,30 @@ def item_knn(interactions, recent=10, decay=0.8):
     cosines = (columns.T @ columns).tocoo()
     cosines.data[cosines.row == cosines.col] = 0
     cosines = cosines.tocsr()
-    return lambda histories: (weights(histories, shape[1], recent, decay) @ cosines).toarray()
+    return lambda histories: (recency(histories, shape[1], recent, decay) @ cosines).toarray()
 
 
-def tfidf(texts, recent=3, decay=0.7):
+def tfidf(texts, recent=10, decay=0.6):
     """Items whose words are those of the history's last items: cosine of TF-IDF vectors (scikit-learn's).
 
-    texts: [num_items] str. recent and decay as in item_knn.
+    Chinese, Japanese and Korean, written without spaces between words, count by character.
+
+    Args:
+        texts: [num_items] str.
+        recent, decay: as in item_knn.
+
+    Raises:
+        InputError: the texts hold no word.
     """
-    vectors = TfidfVectorizer(sublinear_tf=True, stop_words="english").fit_transform(texts)
-    return lambda histories: (weights(histories, len(texts), recent, decay) @ vectors @ vectors.T).toarray()
+    vectorizer = TfidfVectorizer(sublinear_tf=True, stop_words="english", token_pattern=WORD)
+    try:
+        vectors = vectorizer.fit_transform(texts)
+    except ValueError as error:
+        raise InputError(f"TF-IDF finds no word in the item texts ({error}). Check --text_keys.") from None
+    return lambda histories: (recency(histories, len(texts), recent, decay) @ vectors @ vectors.T).toarray()
 
 
-def weights(histories, num_items, recent, decay):
+def recency(histories, num_items, recent, decay):
     """[b, num_items] sparse: 1 for a history's newest item, decay for the one before, decay ** 2, …"""
     histories = [history[-recent:] for history in histories]
     lengths = np.array([len(history) for history in histories])

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from pixelrec_train.evaluation.metrics import table_row
-from pixelrec_train.evaluation.popularity import popularity_ranks
 from pixelrec_train.run_directory import write_json
 
 SHOWN = ("recall", "ndcg")
@@ -16,10 +15,14 @@ CURVES = {
 
 
 def table_rows(ranks, held_out, train_counts, config):
-    """Rows of the table: popularity first, then every model of {name: [E] places on held_out}."""
+    """Rows of the table, one for every model of {name: [E] places on held_out}."""
     is_cold = train_counts[held_out.target] == 0
-    models = {"popularity": popularity_ranks(held_out, train_counts, config)} | ranks
-    return {name: table_row(places, is_cold, config.topk) for name, places in models.items()}
+    return {name: table_row(places, is_cold, config.topk) for name, places in ranks.items()}
+
+
+def candidates(num_items, config):
+    """What a user's target competes with, in words."""
+    return f"{num_items:,} candidates, {'seen items left in' if config.keep_seen else 'seen items removed'}"
 
 
 def table_text(rows, topk):

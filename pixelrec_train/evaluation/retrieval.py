@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from pixelrec_train import distributed
+from pixelrec_train.batch import pad_histories
+from pixelrec_train.evaluation.blocks import in_blocks
 from pixelrec_train.evaluation.index import build_index, recommend
 from pixelrec_train.evaluation.metrics import target_ranks
 
@@ -47,14 +49,9 @@ def encode_histories(user_llm, catalogue, histories, max_seq_length):
         catalogue: [num_items, D] tensor on the device, in the model's precision.
         histories: b non-empty arrays of item numbers, oldest first.
     """
-    size = max_seq_length - 1
-    recent = [history[-size:] for history in histories]
-    lengths = torch.tensor([len(r) for r in recent])
-    index = torch.zeros(len(recent), size, dtype=torch.long)
-    for row, items in zip(index, recent, strict=True):
-        row[: len(items)] = torch.from_numpy(items.astype(np.int64))
+    index, lengths = pad_histories(histories, max_seq_length - 1)
     hidden = user_llm(catalogue[index.to(catalogue.device)])  # [b, S, D]
-    rows = torch.arange(len(recent), device=hidden.device)
+    rows = torch.arange(len(lengths), device=hidden.device)
     return hidden[rows, lengths.to(hidden.device) - 1].float()
 
 
@@ -70,28 +67,21 @@ def rank_held_out(model, catalogue, held_out, config, max_seq_length, loss=None)
     Returns:
         ([E] places for metrics.figures, mean loss or None), the same on every rank, for any number of ranks.
     """
-    device, ranks = distributed.device(), distributed.world_size()
+    device = distributed.device()
     dtype = next(model.user_llm.parameters()).dtype
     on_device = torch.from_numpy(catalogue).to(device, dtype)
     index = build_index(catalogue, config.retrieval)
     k = min(max(config.topk), len(catalogue))
-    blocks = np.array_split(np.arange(len(held_out)), -(-len(held_out) // config.eval_batch_size))
-    mine = {}
-    for first in range(0, len(blocks), ranks):
-        number = min(first + distributed.rank(), len(blocks) - 1)
-        users = blocks[number]
-        histories = [held_out.history(e) for e in users]
-        target = held_out.target[users]
+
+    def work(users):
+        histories, target = [held_out.history(e) for e in users], held_out.target[users]
         embeddings = encode_histories(model.user_llm, on_device, histories, max_seq_length)
         seen = [h[:0] if config.keep_seen else h for h in histories]
         lists = recommend(index, embeddings.cpu().numpy(), seen, k, len(catalogue))
         places = target_ranks(lists, target)
         # Absent is max(topk), also where the catalogue is smaller than that.
         places = np.where(places == k, max(config.topk), places)
-        mine[number] = places, float(loss(embeddings, target)) if loss else 0.0
-    done = {}
-    for part in distributed.gather_objects(mine):
-        done |= part
-    places = np.concatenate([done[number][0] for number in range(len(blocks))])
-    mean_loss = sum(done[number][1] for number in range(len(blocks))) / len(held_out)
-    return places, mean_loss if loss else None
+        return places, float(loss(embeddings, target)) if loss else 0.0
+
+    places, losses = zip(*in_blocks(len(held_out), config.eval_batch_size, work), strict=True)
+    return np.concatenate(places), sum(losses) / len(held_out) if loss else None

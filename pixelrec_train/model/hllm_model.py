@@ -114,7 +114,9 @@ class HLLMModel(nn.Module):
                 longest = config.max_text_length + config.item_emb_token_n
                 item = TextEncoder(item, config.item_emb_token_n, longest)
             model = HLLMModel(item, user)
-        if config.has_item_ids and model.item_id is None:
+        if model.item_id is not None:
+            model.item_id.settle(train_counts, alone=config.id_only)
+        elif config.has_item_ids:
             width = model.user_llm.backbone.config.hidden_size
             model.item_id = ItemIdEmbedding.new(item_ids, width, train_counts, alone=config.id_only)
         model.history_dropout = config.history_dropout

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pixelrec_train.errors import InputError
 from pixelrec_train.model.backbone import save_tensors
 
 VECTORS, IDS = "item_id_embedding.safetensors", "item_ids.json"
@@ -17,7 +18,7 @@ class ItemIdEmbedding(nn.Module):
     """Row i belongs to item i of the catalogue.
 
     Cold items have none: their rows start at zero and stay there, as no gradient reaches them and decay
-    keeps a zero. Added to texts, every row starts at zero, so that training starts from the texts alone.
+    keeps a zero. Added to texts, a new row starts at zero, so that training starts from the texts alone.
 
     Source: HLLM (arXiv:2409.12740), "item id" ablation.
     """
@@ -30,11 +31,16 @@ class ItemIdEmbedding(nn.Module):
     @staticmethod
     def new(item_ids, width, train_counts, alone) -> "ItemIdEmbedding":
         """alone: without a text embedding to add to, rows of training items start random (std 0.02)."""
-        weight = torch.zeros(len(item_ids), width)
+        return ItemIdEmbedding(torch.zeros(len(item_ids), width), item_ids).settle(train_counts, alone)
+
+    @torch.no_grad()
+    def settle(self, train_counts, alone) -> "ItemIdEmbedding":
+        """Make rows ready to train on this data: none for its cold items, new ones where none is yet."""
+        cold, new = torch.from_numpy(train_counts == 0), (self.weight == 0).all(1)
         if alone:
-            nn.init.normal_(weight, std=0.02)
-            weight[torch.from_numpy(train_counts == 0)] = 0
-        return ItemIdEmbedding(weight, item_ids)
+            self.weight[new] = torch.empty_like(self.weight).normal_(std=0.02)[new]
+        self.weight[cold] = 0
+        return self
 
     def forward(self, numbers: Tensor) -> Tensor:
         """[I] item numbers -> [I, D]."""
@@ -47,14 +53,22 @@ class ItemIdEmbedding(nn.Module):
 
     @staticmethod
     def load(directory, item_ids, dtype) -> "ItemIdEmbedding | None":
-        """A checkpoint's vectors for these items, zero for those it does not know; None if it has none."""
+        """A checkpoint's vectors for these items, zero for those it does not know; None if it has none.
+
+        Raises:
+            InputError: it knows none of them.
+        """
         if not (Path(directory) / VECTORS).is_file():
             return None
         known = load_file(Path(directory) / VECTORS)["weight"]
         row = {item_id: r for r, item_id in enumerate(json.loads((Path(directory) / IDS).read_text("utf-8")))}
         weight = torch.zeros(len(item_ids), known.shape[1], dtype=dtype)
         here = [(i, row[item_id]) for i, item_id in enumerate(item_ids) if item_id in row]
-        if here:
-            ours, theirs = torch.tensor(here).T
-            weight[ours] = known[theirs].to(dtype)
+        if not here:
+            raise InputError(
+                f"none of the {len(item_ids):,} items is among the {len(row):,} whose id embeddings "
+                f"{directory} holds ({item_ids[0]!r} here, {next(iter(row))!r} there)."
+            )
+        ours, theirs = torch.tensor(here).T
+        weight[ours] = known[theirs].to(dtype)
         return ItemIdEmbedding(weight, item_ids)

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
-from pixelrec_train import distributed
+from pixelrec_train.batch import pad_histories
 from pixelrec_train.model.backbone import save_tensors
 
 FILE = "sasrec.safetensors"
@@ -46,17 +45,14 @@ class SASRecModel(nn.Module):
     @torch.no_grad()
     def score(self, histories):
         """b non-empty histories -> [b, num_items] scores of the next item, as evaluation/scores.py wants."""
-        recent = [history[-self.longest :] for history in histories]
-        index = torch.zeros(len(recent), self.longest, dtype=torch.long)
-        for row, items in zip(index, recent, strict=True):
-            row[: len(items)] = torch.from_numpy(items.astype(np.int64))
-        last = torch.tensor([len(items) - 1 for items in recent])
-        device = distributed.device()
-        hidden = self(index.to(device))[torch.arange(len(recent), device=device), last.to(device)]
+        index, lengths = pad_histories(histories, self.longest)
+        device = self.items.device
+        last = lengths.to(device) - 1
+        hidden = self(index.to(device))[torch.arange(len(last), device=device), last]
         return self.scores(hidden).float().cpu().numpy()
 
     def export(self, directory, tensors):
         save_tensors(tensors, Path(directory) / FILE)
 
     def load(self, directory):
-        self.load_state_dict(load_file(Path(directory) / FILE), strict=False)
+        self.load_state_dict(load_file(Path(directory) / FILE))

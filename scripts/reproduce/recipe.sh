@@ -29,9 +29,12 @@ flags=(
     --output_dir "$OUTPUT_DIR" --logging_dir "$LOGGING_DIR"
     "${settings[@]}"
 )
-if [ "${1:-}" = --dry_run ]; then
-    shift
-    exec "$PYTHON" scripts/train_pixelrec.py --dry_run "$GPUS" "${flags[@]}" "$@"
+others=()
+for argument in "$@"; do
+    if [ "$argument" = --dry_run ]; then dry_run=(--dry_run "$GPUS"); else others+=("$argument"); fi
+done
+if [ -n "${dry_run:-}" ]; then
+    exec "$PYTHON" scripts/train_pixelrec.py "${dry_run[@]}" "${flags[@]}" ${others[@]+"${others[@]}"}
 fi
 
 where=(--hostfile "${HOSTFILE:-}")
@@ -42,5 +45,10 @@ if [ -z "${HOSTFILE:-}" ]; then
         exit 2
     fi
     where=(--num_gpus "$GPUS")
+    # The launcher forgets CUDA_VISIBLE_DEVICES when it is told a number; told which GPUs, it keeps to them.
+    if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
+        where=(--include "localhost:$(echo "$CUDA_VISIBLE_DEVICES" | cut -d, -f "1-$GPUS")")
+    fi
+    where+=(--master_port "$("$PYTHON" -c 'from pixelrec_train.distributed import free_port; print(free_port())')")
 fi
 exec "$PYTHON" -m deepspeed.launcher.runner "${where[@]}" scripts/train_pixelrec.py "${flags[@]}" "$@"

@@ -1,0 +1,21 @@
+"""Work cut into blocks that do not depend on the number of ranks, and dealt to the ranks in turn."""
+
+import numpy as np
+
+from pixelrec_train import distributed
+
+
+def in_blocks(count, size, work):
+    """[work(numbers of one block) for every block of 0 … count - 1], in order, on every rank.
+
+    Every rank calls work equally often, because under ZeRO-3 a call of the model is a collective; a rank
+    without a block of its own repeats the last one.
+    """
+    blocks = np.array_split(np.arange(count), -(-count // size))
+    ranks, mine, done = distributed.world_size(), {}, {}
+    for first in range(0, len(blocks), ranks):
+        number = min(first + distributed.rank(), len(blocks) - 1)
+        mine[number] = work(blocks[number])
+    for part in distributed.gather_objects(mine):
+        done |= part
+    return [done[number] for number in range(len(blocks))]
