@@ -13,7 +13,8 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.index import build_index, drop_seen, recommend, unit
 from pixelrec_train.evaluation.metrics import figures
 from pixelrec_train.evaluation.popularity import popularity_ranks
-from pixelrec_train.evaluation.retrieval import encode_catalogue, encode_histories, rank_held_out
+from pixelrec_train.evaluation.retrieval import encode_catalogue, encode_histories, rank_held_out, rank_joined
+from pixelrec_train.evaluation.scores import rank_by_scores
 from pixelrec_train.evaluation.validation_loss import ValidationLoss
 from pixelrec_train.losses import nce_loss
 from pixelrec_train.model.hllm_model import HLLMModel
@@ -123,6 +124,26 @@ def test_places_are_those_of_one_user_at_a_time(trained, demo_config):
                     scores[torch.from_numpy(history.astype(np.int64))] = -2
                 place = k if not keep_seen and target in history else int((scores > scores[target]).sum())
                 assert abs(fast[e] - min(place, k)) <= 1  # neighbours may swap within fp32 rounding
+
+
+def test_joined_models_score_by_the_mean_of_their_cosines(trained, demo_config):
+    """The slow way: both models' full score matrices, added."""
+    inputs, first = trained
+    torch.manual_seed(7)
+    second = HLLMModel.starting(replace(demo_config, random_init=("item", "user"))).eval()
+    parts, total = [], 0
+    for model in (first, second):
+        catalogue = encode_catalogue(model.encode_items, inputs.item_text, 4096)
+        parts.append((model, catalogue, demo_config.max_seq_length))
+        histories = [inputs.split.test.history(e) for e in range(len(inputs.split.test))]
+        user = encode_histories(model.user_llm, torch.from_numpy(catalogue), histories, 6).numpy()
+        total = total + unit(user) @ unit(catalogue).T
+    slow = rank_by_scores(lambda histories: total[: len(histories)], inputs.split.test,
+                          replace(demo_config, eval_batch_size=1000))  # fmt: skip
+    fast = rank_joined(parts, inputs.split.test, demo_config)
+    assert (np.abs(fast - slow) <= 1).all() and (fast == slow).mean() > 0.97  # neighbours may swap
+    alone = rank_joined(parts[:1], inputs.split.test, demo_config)
+    assert np.array_equal(alone, places(trained, demo_config))
 
 
 def test_a_padded_history_is_encoded_as_if_alone(trained, demo_config):

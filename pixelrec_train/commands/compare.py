@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelrec_train import distributed, run_directory
-from pixelrec_train.commands.evaluate import rank_with
+from pixelrec_train.commands.evaluate import load
 from pixelrec_train.commands.sasrec import train_sasrec
 from pixelrec_train.commands.start import claimed_directory
 from pixelrec_train.config import LoopConfig
@@ -16,6 +16,7 @@ from pixelrec_train.evaluation.index import import_faiss
 from pixelrec_train.evaluation.metrics import paired_p
 from pixelrec_train.evaluation.popularity import popularity_ranks
 from pixelrec_train.evaluation.report import candidates, table_rows, write_table
+from pixelrec_train.evaluation.retrieval import rank_joined
 from pixelrec_train.evaluation.scores import rank_by_scores
 from pixelrec_train.flags import existing_file, flag, parse_args, require
 from pixelrec_train.runlog import say
@@ -31,7 +32,10 @@ class CompareConfig(LoopConfig):
     text_data: str = flag("CSV with a column item_id and the text columns")
     text_keys: tuple[str, ...] = flag("text columns TF-IDF reads", ("title", "description"))
     checkpoint: tuple[str, ...] = flag(
-        "a checkpoint-epoch-N or best_model directory; may be given several times", (), repeated=True
+        "a checkpoint-epoch-N or best_model directory; may be given several times. A+B joins two into one "
+        "model, whose score is the mean of their cosines",
+        (),
+        repeated=True,
     )
     split: str = flag("valid = second-last item of every user; test = last item", "test")
     output_dir: str = flag("where table.md, table.json and the SASRec run go", "results/compare")
@@ -92,9 +96,8 @@ def compare(config):
     models = {}
     for checkpoint, name in names(config.checkpoint).items():
         say(f"checkpoint: {checkpoint}")
-        _, models[name], _ = rank_with(
-            Path(checkpoint), config, config.interaction_data, config.text_data, config.split
-        )
+        parts = [load(c, config, config.interaction_data, config.text_data) for c in joined(checkpoint)]
+        models[name] = rank_joined([part[1:] for part in parts], held_out, config)
     baselines["sasrec"] = rank_by_scores(train_sasrec(config, data, split), held_out, config)
     if distributed.rank() == 0:
         report(config, held_out, counts, baselines, models)
@@ -125,8 +128,13 @@ def report(config, held_out, counts, baselines, models):
     print(f"Files in {config.output_dir}/: table.md, table.json, sasrec/")
 
 
+def joined(checkpoint):
+    """The parts of A+B; a path with a plus in it stays one."""
+    return [checkpoint] if Path(checkpoint).exists() else checkpoint.split("+")
+
+
 def names(checkpoints):
     """{checkpoint: name of its run}; the path itself where that name is taken."""
-    runs = {c: Path(c).resolve().parent.name for c in checkpoints}
+    runs = {c: "+".join(Path(part).resolve().parent.name for part in joined(c)) for c in checkpoints}
     taken = [*runs.values(), "popularity", "item_knn", "tfidf", "sasrec"]
     return {c: name if taken.count(name) == 1 else c for c, name in runs.items()}

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from pixelrec_train import distributed, run_directory
-from pixelrec_train.commands.inputs import read_inputs
+from pixelrec_train.commands.inputs import Inputs, read_inputs
 from pixelrec_train.commands.start import check_checkpoint
 from pixelrec_train.config import EvaluateConfig, TrainConfig
 from pixelrec_train.errors import InputError, speak_plainly
@@ -33,37 +35,38 @@ def main(argv=None):
 def evaluate(config):
     if config.retrieval == "faiss":
         import_faiss()
-    checkpoint = Path(config.checkpoint)
-    inputs, ranks, catalogue = rank_with(
-        checkpoint, config, config.interaction_data, config.text_data, config.split
-    )
+    loaded = load(config.checkpoint, config, config.interaction_data, config.text_data)
+    held_out = getattr(loaded.inputs.split, config.split)
+    ranks, _ = rank_held_out(loaded.model, loaded.catalogue, held_out, config, loaded.max_seq_length)
     if distributed.rank() == 0:
-        report(config, inputs, getattr(inputs.split, config.split), ranks, catalogue)
+        report(config, loaded.inputs, held_out, ranks, loaded.catalogue)
     distributed.barrier()
 
 
-def rank_with(checkpoint, config, interaction_data, text_data, split):
-    """Let a checkpoint's model rank for every user of a split; every rank calls it.
+class Loaded(NamedTuple):
+    inputs: Inputs  # as the checkpoint reads them
+    model: HLLMModel
+    catalogue: np.ndarray  # [num_items, D]
+    max_seq_length: int  # items of history + target in evaluation
+
+
+def load(checkpoint, config, interaction_data, text_data):
+    """A checkpoint's model and its embeddings of the catalogue; every rank calls it.
 
     Args:
         config: RankingConfig.
         interaction_data, text_data: None = those it was trained on.
-
-    Returns:
-        Inputs as the checkpoint reads them, [E] places of the targets, [num_items, D] catalogue.
     """
-    settings = read_run(checkpoint, config, interaction_data, text_data)
+    settings = read_run(Path(checkpoint), config, interaction_data, text_data)
     inputs = read_inputs(settings)
     for line in inputs.describe():
         say(line)
-    model = HLLMModel.load(checkpoint, settings.max_text_length, inputs.interactions.item_ids)
+    model = HLLMModel.load(settings.init_from, settings.max_text_length, inputs.interactions.item_ids)
     model = model.to(distributed.device())
     if model.item_llm is not None:
         check_vocabulary(model.item_llm.backbone, inputs.item_text, settings.item_dir)
     catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
-    held_out = getattr(inputs.split, split)
-    ranks, _ = rank_held_out(model, catalogue, held_out, config, settings.seq_length_in_evaluation)
-    return inputs, ranks, catalogue
+    return Loaded(inputs, model, catalogue, settings.seq_length_in_evaluation)
 
 
 def read_run(checkpoint, config, interaction_data, text_data):

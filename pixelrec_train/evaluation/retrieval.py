@@ -6,11 +6,12 @@ calls the model equally often, because under ZeRO-3 each call is a collective.
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from pixelrec_train import distributed
 from pixelrec_train.batch import pad_histories
 from pixelrec_train.evaluation.blocks import in_blocks
-from pixelrec_train.evaluation.index import build_index, recommend
+from pixelrec_train.evaluation.index import build_index, recommend, unit
 from pixelrec_train.evaluation.metrics import target_ranks
 
 
@@ -67,15 +68,45 @@ def rank_held_out(model, catalogue, held_out, config, max_seq_length, loss=None)
     Returns:
         ([E] places for metrics.figures, mean loss or None), the same on every rank, for any number of ranks.
     """
-    device = distributed.device()
+    return rank_by_vectors(reader(model, catalogue, max_seq_length), catalogue, held_out, config, loss)
+
+
+def rank_joined(parts, held_out, config):
+    """As rank_held_out, for several two-tower models joined into one: [E] places.
+
+    A joined vector is the concatenation of the parts' vectors, each of length 1, so that a user's score of an
+    item is the mean of the parts' cosines.
+
+    Args:
+        parts: (model, catalogue, max_seq_length) of each.
+    """
+    if len(parts) == 1:
+        model, catalogue, max_seq_length = parts[0]
+        return rank_held_out(model, catalogue, held_out, config, max_seq_length)[0]
+    readers = [reader(*part) for part in parts]
+
+    def encode(histories):
+        return torch.cat([F.normalize(read(histories), dim=-1) for read in readers], dim=-1)
+
+    catalogue = np.concatenate([unit(catalogue) for _, catalogue, _ in parts], axis=1)
+    return rank_by_vectors(encode, catalogue, held_out, config)[0]
+
+
+def reader(model, catalogue, max_seq_length):
+    """histories -> [b, D] user embeddings of this model, whose items lie on the device."""
     dtype = next(model.user_llm.parameters()).dtype
-    on_device = torch.from_numpy(catalogue).to(device, dtype)
+    on_device = torch.from_numpy(catalogue).to(distributed.device(), dtype)
+    return lambda histories: encode_histories(model.user_llm, on_device, histories, max_seq_length)
+
+
+def rank_by_vectors(encode, catalogue, held_out, config, loss=None):
+    """See rank_held_out; encode: b histories -> [b, D] user embeddings."""
     index = build_index(catalogue, config.retrieval)
     k = min(max(config.topk), len(catalogue))
 
     def work(users):
         histories, target = [held_out.history(e) for e in users], held_out.target[users]
-        embeddings = encode_histories(model.user_llm, on_device, histories, max_seq_length)
+        embeddings = encode(histories)
         seen = [h[:0] if config.keep_seen else h for h in histories]
         lists = recommend(index, embeddings.cpu().numpy(), seen, k, len(catalogue))
         places = target_ranks(lists, target)
