@@ -1,9 +1,14 @@
 """The paper's recipes: batch, pool and steps are those of the paper, and what they cannot do they say."""
 
 import re
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_command
+
+from pixelrec_train.commands.compare import CompareConfig
+from pixelrec_train.config import TrainConfig
+from pixelrec_train.flags import parse_args
 
 RECIPES = {  # recipe: GPUs, batch, pool, negatives per window, items of history in training and evaluation
     "pixel200k": (32, 512, 5632, 11, 10, None),
@@ -40,7 +45,8 @@ def test_a_dry_run_shows_the_papers_numbers(recipe, demo, tmp_path):
 
 
 def test_every_recipe_is_tested_and_states_what_to_expect_on_what():
-    scripts = {path.stem for path in (ROOT / "scripts/reproduce").glob("*.sh")} - {"recipe"}
+    scripts = {path.stem for path in (ROOT / "scripts/reproduce").glob("*.sh")}
+    scripts -= {"recipe", "amazon_scientific"}
     assert scripts == set(RECIPES)
     for script in scripts:
         text = (ROOT / f"scripts/reproduce/{script}.sh").read_text()
@@ -53,3 +59,23 @@ def test_a_recipe_on_too_few_gpus_says_which_numbers_to_keep(demo, tmp_path):
     result = run("pixel8m", demo, tmp_path, "--dry_run", "--cache_dir", str(demo / "cache"), GPUS="8",
                  PER_DEVICE_TRAIN_BATCH_SIZE="64")  # fmt: skip
     assert "batch: 512 windows x 1 per step over 8 ranks; pool 5,632 negatives" in result.stdout
+
+
+def test_our_own_results_recipe_passes_flags_that_are_read(demo, tmp_path):
+    """With an interpreter that only writes down what it is asked to run."""
+    record, stub = tmp_path / "record", tmp_path / "python"
+    stub.write_text(f"#!/bin/bash\nprintf '%s\\t' \"$@\" >> {record}\nprintf '\\n' >> {record}\n")
+    stub.chmod(0o755)
+    result = run("amazon_scientific", demo, tmp_path, PYTHON=str(stub))
+    assert result.returncode == 0, result.stderr
+    lines = [line.split("\t")[:-1] for line in record.read_text().splitlines()]
+    commands = [line for line in lines if line and line[0].startswith("scripts/")]
+    trained = [parse_args(TrainConfig, flags) for script, *flags in commands if "train" in script]
+    assert [Path(config.output_dir).name for config in trained] == [
+        "text_ids_42", "text_ids_1", "text_ids_2", "text", "text_title", "ids",
+    ]  # fmt: skip
+    assert [config.seed for config in trained[:3]] == [42, 1, 2] and trained[-1].num_train_epochs == 10
+    (compared,) = (parse_args(CompareConfig, flags) for script, *flags in commands if "compare" in script)
+    assert len(compared.checkpoint) == 7
+    written = {f"{config.output_dir}/best_model" for config in trained}
+    assert {part for checkpoint in compared.checkpoint for part in checkpoint.split("+")} == written
