@@ -93,10 +93,10 @@ def compare(config):
         "item_knn": rank_by_scores(item_knn(data), held_out, config),
         "tfidf": rank_by_scores(tfidf([" ".join(values or ()) for values in fields]), held_out, config),
     }
-    models = {}
+    models, read = {}, {}
     for checkpoint, name in names(config.checkpoint).items():
         say(f"checkpoint: {checkpoint}")
-        parts = [load(c, config, config.interaction_data, config.text_data) for c in joined(checkpoint)]
+        parts = [load(c, config, config.interaction_data, config.text_data, read) for c in joined(checkpoint)]
         models[name] = rank_joined([part[1:] for part in parts], held_out, config)
     baselines["sasrec"] = rank_by_scores(train_sasrec(config, data, split), held_out, config)
     if distributed.rank() == 0:

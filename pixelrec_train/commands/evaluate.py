@@ -12,6 +12,7 @@ from pixelrec_train import distributed, run_directory
 from pixelrec_train.commands.inputs import Inputs, read_inputs
 from pixelrec_train.commands.start import check_checkpoint
 from pixelrec_train.config import EvaluateConfig, TrainConfig
+from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.errors import InputError, speak_plainly
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import FaissIndex, import_faiss, unit
@@ -50,12 +51,13 @@ class Loaded(NamedTuple):
     max_seq_length: int  # items of history + target in evaluation
 
 
-def load(checkpoint, config, interaction_data, text_data):
+def load(checkpoint, config, interaction_data, text_data, read=None):
     """A checkpoint's model and its embeddings of the catalogue; every rank calls it.
 
     Args:
         config: RankingConfig.
         interaction_data, text_data: None = those it was trained on.
+        read: a dict of what item LLMs have read so far; several checkpoints of one frozen item LLM read once.
     """
     settings = read_run(Path(checkpoint), config, interaction_data, text_data)
     inputs = read_inputs(settings)
@@ -65,8 +67,21 @@ def load(checkpoint, config, interaction_data, text_data):
     model = model.to(distributed.device())
     if model.item_llm is not None:
         check_vocabulary(model.item_llm.backbone, inputs.item_text, settings.item_dir)
+        if read is not None:
+            store_texts(model, inputs.item_text, settings.item_dir, config.eval_tokens, read)
     catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
     return Loaded(inputs, model, catalogue, settings.seq_length_in_evaluation)
+
+
+def store_texts(model, item_text, item_dir, eval_tokens, read):
+    """Let the item LLM read all texts, unless one with the same weights has read the same."""
+    token = model.item_llm.item_token
+    token = None if token is None else token.float().tolist()
+    weights = Path(item_dir) / "model.safetensors"
+    mark = fingerprint(item_text.fingerprint, weights, token, eval_tokens)
+    if mark not in read:
+        read[mark] = torch.from_numpy(encode_catalogue(model.encode_texts, item_text, eval_tokens))
+    model.store_texts(read[mark])
 
 
 def read_run(checkpoint, config, interaction_data, text_data):
