@@ -10,6 +10,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/prepare_python.sh
+source scripts/launcher.sh
 case " $* " in *" --help "* | *" -h "*) exec "$PYTHON" scripts/train_pixelrec.py --help ;; esac
 
 # --- data: unset = the demo is made in dataset/demo.csv and information/demo.csv
@@ -19,7 +20,7 @@ TEXT_DATA=${TEXT_DATA:-}
 ITEM_MODEL_DIR=${ITEM_MODEL_DIR:-}
 USER_MODEL_DIR=${USER_MODEL_DIR:-}
 
-gpus=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
+gpus=$(count_gpus)
 cores=$("$PYTHON" -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 if [ "$gpus" -gt 0 ]; then NUM_GPUS=${NUM_GPUS:-$gpus}; else NUM_GPUS=${NUM_GPUS:-2}; fi # on CPU: ranks
 case $NUM_GPUS in
@@ -92,14 +93,8 @@ flags=(
 echo "== plan"
 "$PYTHON" scripts/train_pixelrec.py --dry_run "$NUM_GPUS" "${flags[@]}"
 
-# The launcher forgets CUDA_VISIBLE_DEVICES when it is told a number; told which GPUs, it keeps to them.
-where=(--num_gpus "$NUM_GPUS")
-if [ "$gpus" -gt 0 ] && [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
-    where=(--include "localhost:$(echo "$CUDA_VISIBLE_DEVICES" | cut -d, -f "1-$NUM_GPUS")")
-fi
-launch=("$PYTHON" -m deepspeed.launcher.runner --log_level error "${where[@]}"
-    --master_port "$("$PYTHON" -c 'from pixelrec_train.distributed import free_port; print(free_port())')"
-    scripts/train_pixelrec.py "${flags[@]}")
+launcher_for "$NUM_GPUS" "$gpus"
+launch=("${launcher[@]}" scripts/train_pixelrec.py "${flags[@]}")
 
 if [ "${BACKGROUND:-0}" = 1 ] || [ "${FOREGROUND:-1}" = 0 ]; then
     mkdir -p "$(dirname "$LOGGING_DIR")"

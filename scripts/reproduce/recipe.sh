@@ -12,6 +12,7 @@
 # the figure reproduced: one seed, and the sampling error of the test users where they are few.
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source scripts/prepare_python.sh
+source scripts/launcher.sh
 
 INTERACTION_DATA=${INTERACTION_DATA:-dataset/$NAME.csv}
 TEXT_DATA=${TEXT_DATA:-information/$NAME.csv}
@@ -29,26 +30,22 @@ flags=(
     --output_dir "$OUTPUT_DIR" --logging_dir "$LOGGING_DIR"
     "${settings[@]}"
 )
-others=()
+dry_run=() others=()
 for argument in "$@"; do
     if [ "$argument" = --dry_run ]; then dry_run=(--dry_run "$GPUS"); else others+=("$argument"); fi
 done
-if [ -n "${dry_run:-}" ]; then
+if [ ${#dry_run[@]} -gt 0 ]; then
     exec "$PYTHON" scripts/train_pixelrec.py "${dry_run[@]}" "${flags[@]}" ${others[@]+"${others[@]}"}
 fi
 
-where=(--hostfile "${HOSTFILE:-}")
-if [ -z "${HOSTFILE:-}" ]; then
-    found=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
+if [ -n "${HOSTFILE:-}" ]; then
+    launcher=("$PYTHON" -m deepspeed.launcher.runner --hostfile "$HOSTFILE")
+else
+    found=$(count_gpus)
     if [ "$found" -lt "$GPUS" ]; then
         echo "error: this recipe is for $GPUS GPUs x $PER_DEVICE_TRAIN_BATCH_SIZE windows, this machine has $found. Set HOSTFILE for several machines, or GPUS and PER_DEVICE_TRAIN_BATCH_SIZE with the same product; --dry_run needs no GPU." >&2
         exit 2
     fi
-    where=(--num_gpus "$GPUS")
-    # The launcher forgets CUDA_VISIBLE_DEVICES when it is told a number; told which GPUs, it keeps to them.
-    if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
-        where=(--include "localhost:$(echo "$CUDA_VISIBLE_DEVICES" | cut -d, -f "1-$GPUS")")
-    fi
-    where+=(--master_port "$("$PYTHON" -c 'from pixelrec_train.distributed import free_port; print(free_port())')")
+    launcher_for "$GPUS" "$found"
 fi
-exec "$PYTHON" -m deepspeed.launcher.runner "${where[@]}" scripts/train_pixelrec.py "${flags[@]}" "$@"
+exec "${launcher[@]}" scripts/train_pixelrec.py "${flags[@]}" "$@"
