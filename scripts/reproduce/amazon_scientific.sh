@@ -38,10 +38,18 @@ train text "${frozen[@]}" --text_keys $fields
 train text_title "${frozen[@]}" --text_keys title
 train ids --id_only --num_train_epochs $((2 * NUM_TRAIN_EPOCHS))
 
-for name in text_ids_42 text_ids_1 text_ids_2 text text_title ids; do
+# Does pretraining help? Both towers trained, from the pretrained item LLM and from the same one with random weights.
+# Fewer tokens, negatives and epochs: here the item LLM reads at every step.
+together=(--item_model_dir "$ITEM_MODEL_DIR" --text_keys title --max_text_length 24 --num_negatives 128
+    --learning_rate 3e-4 --num_train_epochs 2 --bf16 True)
+train joint_pretrained "${together[@]}"
+train joint_random "${together[@]}" --random_init item
+
+for name in text_ids_42 text_ids_1 text_ids_2 text text_title ids joint_pretrained joint_random; do
     checkpoints+=(--checkpoint "$OUTPUT_DIR/$name/best_model")
 done
-joined=$OUTPUT_DIR/text_ids_42/best_model+$OUTPUT_DIR/text_ids_1/best_model+$OUTPUT_DIR/text_ids_2/best_model
+# Joined: three seeds, and the same three with ids alone (which reads no text, so it errs elsewhere).
+seeds=$OUTPUT_DIR/text_ids_42/best_model+$OUTPUT_DIR/text_ids_1/best_model+$OUTPUT_DIR/text_ids_2/best_model
 "$PYTHON" scripts/compare.py --interaction_data "$INTERACTION_DATA" --text_data "$TEXT_DATA" --text_keys $fields \
-    "${checkpoints[@]}" --checkpoint "$joined" \
+    "${checkpoints[@]}" --checkpoint "$seeds" --checkpoint "$seeds+$OUTPUT_DIR/ids/best_model" \
     --output_dir "$OUTPUT_DIR/compare" --logging_dir "$LOGGING_DIR" --overwrite
