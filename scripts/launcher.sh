@@ -4,6 +4,7 @@
 count_gpus() { "$PYTHON" -c 'import torch; print(torch.cuda.device_count())'; }
 
 # launcher_for RANKS GPUS_FOUND sets launcher=(…), the DeepSpeed launcher for that many ranks.
+# shellcheck disable=SC2034 # for who sources this
 launcher_for() {
     local where=(--num_gpus "$1")
     # The launcher forgets CUDA_VISIBLE_DEVICES when it is told a number; told which GPUs, it keeps to them.

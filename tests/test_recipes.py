@@ -72,10 +72,11 @@ def test_our_own_results_recipe_passes_flags_that_are_read(demo, tmp_path):
     commands = [line for line in lines if line and line[0].startswith("scripts/")]
     trained = [parse_args(TrainConfig, flags) for script, *flags in commands if "train" in script]
     assert [Path(config.output_dir).name for config in trained] == [
-        "text_ids_42", "text_ids_1", "text_ids_2", "text", "text_title", "ids",
+        "text_ids_42", "text_ids_1", "text_ids_2", "text", "text_title", "ids", "joint_pretrained", "joint_random",
     ]  # fmt: skip
-    assert [config.seed for config in trained[:3]] == [42, 1, 2] and trained[-1].num_train_epochs == 10
+    assert [config.seed for config in trained[:3]] == [42, 1, 2] and trained[5].num_train_epochs == 10
+    assert [config.random_init for config in trained[-2:]] == [(), ("item",)]
     (compared,) = (parse_args(CompareConfig, flags) for script, *flags in commands if "compare" in script)
-    assert len(compared.checkpoint) == 7
+    assert len(compared.checkpoint) == 10
     written = {f"{config.output_dir}/best_model" for config in trained}
     assert {part for checkpoint in compared.checkpoint for part in checkpoint.split("+")} == written
