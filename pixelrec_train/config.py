@@ -104,7 +104,6 @@ class TrainConfig(LoopConfig):
     item_id_embedding: bool = flag("add a learnable vector per item to its text embedding", False)
     id_only: bool = flag("items are their id embeddings alone; no text is read", False)
     item_emb_token_n: int = flag("1 = a learnable [ITEM] token reads the text; 0 = mean over its tokens", 1)
-
     gradient_checkpointing: bool = flag("recompute activations in the backward pass to save memory", True)
     history_dropout: float = flag("share of history embeddings' entries zeroed while training", 0.0)
 
@@ -120,6 +119,8 @@ class TrainConfig(LoopConfig):
     loss_weighting: str = flag(
         "position = every position weighs the same; rank = every rank (original HLLM)", "position"
     )
+
+    # instead of training
     dry_run: int | None = flag("print the plan for this many ranks and stop", None)
 
     def __post_init__(self):

@@ -72,7 +72,8 @@ def test_our_own_results_recipe_passes_flags_that_are_read(demo, tmp_path):
     commands = [line for line in lines if line and line[0].startswith("scripts/")]
     trained = [parse_args(TrainConfig, flags) for script, *flags in commands if "train" in script]
     assert [Path(config.output_dir).name for config in trained] == [
-        "text_ids_42", "text_ids_1", "text_ids_2", "text", "text_title", "ids", "joint_pretrained", "joint_random",
+        "text_ids_42", "text_ids_1", "text_ids_2", "text", "text_title", "ids",
+        "joint_pretrained", "joint_random",
     ]  # fmt: skip
     assert [config.seed for config in trained[:3]] == [42, 1, 2] and trained[5].num_train_epochs == 10
     assert [config.random_init for config in trained[-2:]] == [(), ("item",)]

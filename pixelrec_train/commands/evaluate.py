@@ -1,7 +1,6 @@
 """Judge a checkpoint on the validation or test split, and leave its embeddings and index for serving."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,14 +9,13 @@ import torch
 
 from pixelrec_train import distributed, run_directory
 from pixelrec_train.commands.inputs import Inputs, read_inputs
-from pixelrec_train.commands.start import check_checkpoint
-from pixelrec_train.config import EvaluateConfig, TrainConfig
+from pixelrec_train.commands.start import trained_config
+from pixelrec_train.config import EvaluateConfig
 from pixelrec_train.data.cache import fingerprint
-from pixelrec_train.errors import InputError, speak_plainly
+from pixelrec_train.errors import speak_plainly
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import FaissIndex, import_faiss, unit
-from pixelrec_train.evaluation.popularity import popularity_ranks
-from pixelrec_train.evaluation.report import candidates, table_rows, table_text
+from pixelrec_train.evaluation.report import beside_popularity, candidates, table_text
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
 from pixelrec_train.flags import parse_args
 from pixelrec_train.model.backbone import check_vocabulary, save_tensors
@@ -68,12 +66,12 @@ def load(checkpoint, config, interaction_data, text_data, read=None):
     if model.item_llm is not None:
         check_vocabulary(model.item_llm.backbone, inputs.item_text, settings.item_dir)
         if read is not None:
-            store_texts(model, inputs.item_text, settings.item_dir, config.eval_tokens, read)
+            read_once(model, inputs.item_text, settings.item_dir, config.eval_tokens, read)
     catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
     return Loaded(inputs, model, catalogue, settings.seq_length_in_evaluation)
 
 
-def store_texts(model, item_text, item_dir, eval_tokens, read):
+def read_once(model, item_text, item_dir, eval_tokens, read):
     """Let the item LLM read all texts, unless one with the same weights has read the same."""
     token = model.item_llm.item_token
     token = None if token is None else token.float().tolist()
@@ -86,15 +84,7 @@ def store_texts(model, item_text, item_dir, eval_tokens, read):
 
 def read_run(checkpoint, config, interaction_data, text_data):
     """The TrainConfig a checkpoint was made with, its weights and these data files in place of its own."""
-    check_checkpoint(checkpoint, "--checkpoint")
-    try:
-        found = json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))["config"]
-        trained = TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(
-            f"--checkpoint {checkpoint} holds no run.json of this version. Expected a checkpoint-epoch-N or "
-            f"best_model directory of a training run."
-        ) from None
+    trained = trained_config(checkpoint, "--checkpoint")
     return dataclasses.replace(
         trained, init_from=str(checkpoint), item_model_dir=None, user_model_dir=None, random_init=(),
         interaction_data=interaction_data or trained.interaction_data,
@@ -104,9 +94,7 @@ def read_run(checkpoint, config, interaction_data, text_data):
 
 def report(config, inputs, held_out, ranks, catalogue):
     """Table on screen; metrics.json, item_embeddings.safetensors, item_ids.txt and index.faiss on disk."""
-    counts = inputs.split.train_counts
-    places = {"popularity": popularity_ranks(held_out, counts, config), "two_tower": ranks}
-    rows = table_rows(places, held_out, counts, config)
+    rows = beside_popularity(ranks, held_out, inputs.split.train_counts, config)
     target_counts = inputs.split.train_counts[held_out.target]
     directory = Path(config.output_dir or Path(config.checkpoint) / f"eval-{config.split}")
     directory.mkdir(parents=True, exist_ok=True)

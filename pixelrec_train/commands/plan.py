@@ -1,6 +1,7 @@
 """What a run is going to do, in numbers, before it does it."""
 
-from pixelrec_train.commands.start import check_init_from
+from pixelrec_train.commands.start import trained_config
+from pixelrec_train.engine.state import steps_per_epoch
 from pixelrec_train.flags import as_text
 
 
@@ -8,8 +9,7 @@ def describe_plan(config, inputs, model, resolved, world_size):
     """Lines for --dry_run and for the top of every log."""
     per_window = config.negatives_per_window(world_size)
     batch = config.per_device_train_batch_size * world_size
-    micro_batches = -(-len(inputs.split.windows) // batch)
-    steps = -(-micro_batches // config.gradient_accumulation_steps)
+    steps = steps_per_epoch(-(-len(inputs.split.windows) // batch), config)
     pool, candidates = batch * per_window, (inputs.split.train_counts > 0).sum()
     repeats = f", drawn from {candidates:,} items, so they repeat" if pool > candidates else ""
     stage = resolved["zero_optimization"]["stage"]
@@ -44,8 +44,12 @@ def describe_model(config, model, inputs):
     if config.seq_length_in_evaluation != config.max_seq_length:
         history += f", {config.seq_length_in_evaluation - 1} in evaluation"
     yield f"user_llm: {trained(model.user_llm):,} trained parameters, {history}"
-    if source := check_init_from(config):
-        yield source
+    if config.init_from:
+        trained_as = trained_config(config.init_from, "--init_from")
+        names = ("text_keys", "item_prompt", "max_text_length")
+        pairs = [(name, getattr(trained_as, name), getattr(config, name)) for name in names]
+        other = [f"--{name} {then!r}, now {now!r}" for name, then, now in pairs if then != now]
+        yield f"weights: of {config.init_from}" + (f"; trained with {'; '.join(other)}" if other else "")
 
 
 def trained(module):

@@ -12,7 +12,7 @@ from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.negatives import NegativeSampler
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.build import build_engine
-from pixelrec_train.engine.state import TrainState
+from pixelrec_train.engine.state import TrainState, steps_per_epoch
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.scores import rank_by_scores
@@ -37,8 +37,7 @@ def train_sasrec(config, interactions, split):
         HistoryDataset(interactions, split), collator, config.per_device_train_batch_size, config.seed,
         config.dataloader_num_workers,
     )  # fmt: skip
-    steps_per_epoch = -(-len(loader) // config.gradient_accumulation_steps)
-    state = TrainState(total_steps=steps_per_epoch * config.num_train_epochs)
+    state = TrainState(total_steps=steps_per_epoch(len(loader), config) * config.num_train_epochs)
     resolved = ds_config.resolve(config, distributed.world_size(), config.hidden_size)
     if resolved["zero_optimization"]["stage"] == 3:
         raise InputError(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from pixelrec_train import distributed, run_directory
+from pixelrec_train.config import TrainConfig
 from pixelrec_train.errors import InputError
 from pixelrec_train.runlog import RunLog, log_path, show_under_tensorboard
 
@@ -64,29 +65,21 @@ def claimed_directory(config):
 
 
 def check_init_from(config):
-    """What --init_from was trained to read, for the log; None without it.
-
-    Raises:
-        InputError: it is no checkpoint, or lies where this run is going to write.
-    """
+    """Raises InputError when --init_from is no checkpoint, or lies where this run is going to write."""
     if not config.init_from:
-        return None
-    checkpoint = check_checkpoint(config.init_from, "--init_from")
+        return
+    trained_config(config.init_from, "--init_from")
+    checkpoint = Path(config.init_from)
     if checkpoint.resolve().is_relative_to(Path(config.output_dir).resolve()):
         raise InputError(
             f"--init_from {checkpoint} lies in --output_dir {config.output_dir}, which this run replaces. "
             f"Choose another --output_dir."
         )
-    trained = json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))["config"]
-    names = ("text_keys", "item_prompt", "max_text_length")
-    now = json.loads(json.dumps({name: getattr(config, name) for name in names}))
-    other = [f"--{n} {trained[n]!r}, now {now[n]!r}" for n in names if n in trained and trained[n] != now[n]]
-    return f"weights: of {checkpoint}" + (f"; trained with {'; '.join(other)}" if other else "")
 
 
-def check_checkpoint(directory, flag_name):
-    """The path of a checkpoint of this project, or an InputError that says what stands there instead."""
-    directory = Path(directory)
+def trained_config(checkpoint, flag_name):
+    """The TrainConfig a checkpoint was made with, or an InputError that says what stands there instead."""
+    directory = Path(checkpoint)
     if (directory / "best_model").is_dir():
         raise InputError(f"{flag_name} {directory} is a run. Did you mean {directory / 'best_model'}?")
     if not (directory / "run.json").is_file() or not list(directory.glob("*.safetensors")):
@@ -94,7 +87,14 @@ def check_checkpoint(directory, flag_name):
             f"{flag_name} {directory} is not a checkpoint (looked from {Path.cwd()}). Expected a "
             f"checkpoint-epoch-N or best_model directory of a training run."
         )
-    return directory
+    try:
+        found = json.loads((directory / "run.json").read_text(encoding="utf-8"))["config"]
+        return TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{flag_name} {directory} holds no run.json of this version. Expected a checkpoint-epoch-N or "
+            f"best_model directory of a training run."
+        ) from None
 
 
 @contextlib.contextmanager

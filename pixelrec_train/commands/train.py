@@ -27,13 +27,12 @@ from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.negatives import NegativeSampler
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.build import build_engine
-from pixelrec_train.engine.state import TrainState
+from pixelrec_train.engine.state import TrainState, steps_per_epoch
 from pixelrec_train.engine.weights import load_weights, whole
 from pixelrec_train.errors import TrainingStopped, speak_plainly
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import import_faiss
-from pixelrec_train.evaluation.popularity import popularity_ranks
-from pixelrec_train.evaluation.report import candidates, draw_curves, table_rows, write_table
+from pixelrec_train.evaluation.report import beside_popularity, candidates, draw_curves, write_table
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
 from pixelrec_train.evaluation.validation_loss import ValidationLoss
 from pixelrec_train.flags import parse_args
@@ -65,8 +64,7 @@ def run(config):
     """One whole run, on every rank."""
     inputs, model, resolved = prepare(config, distributed.world_size())
     loader = build_loader(config, inputs)
-    steps_per_epoch = -(-len(loader) // config.gradient_accumulation_steps)
-    state = TrainState(total_steps=steps_per_epoch * config.num_train_epochs)
+    state = TrainState(total_steps=steps_per_epoch(len(loader), config) * config.num_train_epochs)
     plan = describe_plan(config, inputs, model, resolved, distributed.world_size())
     if config.gradient_checkpointing:
         model.enable_checkpointing()
@@ -151,9 +149,7 @@ def finish(engine, inputs, state, config, log):
         catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
         ranks, _ = rank_held_out(model, catalogue, test, config, config.seq_length_in_evaluation)
     if distributed.rank() == 0:
-        counts = inputs.split.train_counts
-        places = {"popularity": popularity_ranks(test, counts, config), "two_tower": ranks}
-        rows = table_rows(places, test, counts, config)
+        rows = beside_popularity(ranks, test, inputs.split.train_counts, config)
         note = (
             f"Test = last item of each user, {candidates(inputs.interactions.num_items, config)}, "
             f"best epoch {state.best_epoch} by validation {loop.BEST_BY}; "

@@ -174,13 +174,17 @@ def leave_last_two_out(interactions, max_seq_length, one_window_per_user=False):
     return Split(windows, counts, **split)
 
 
+def before_last_two(interactions):
+    """(users [n], items [n]): what each user took before the two held-out items, whatever windows keep."""
+    length = np.diff(interactions.offsets)
+    users = np.repeat(np.arange(interactions.num_users), length)
+    kept = np.arange(len(users)) < interactions.offsets[users + 1] - 2
+    return users[kept], interactions.items[kept]
+
+
 def training_counts(interactions):
-    """[num_items] how often each item occurs before its users' last two, whatever windows keep of that."""
-    counted = np.ones(len(interactions.items), bool)
-    for back in (1, 2):
-        place = interactions.offsets[1:] - back
-        counted[place[place >= interactions.offsets[:-1]]] = False
-    return np.bincount(interactions.items[counted], minlength=interactions.num_items)
+    """[num_items] how often each item occurs before its users' last two."""
+    return np.bincount(before_last_two(interactions)[1], minlength=interactions.num_items)
 
 
 def cut_windows(start, stop, size, newest_only=False):

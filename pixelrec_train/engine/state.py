@@ -4,6 +4,11 @@ import dataclasses
 from dataclasses import dataclass, field
 
 
+def steps_per_epoch(micro_batches, config):
+    """Optimizer steps in that many micro-batches of a rank; the last step may have fewer than the others."""
+    return -(-micro_batches // config.gradient_accumulation_steps)
+
+
 @dataclass
 class TrainState:
     total_steps: int  # optimizer steps of the whole run

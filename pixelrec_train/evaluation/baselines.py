@@ -8,9 +8,10 @@ import numpy as np
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from pixelrec_train.data.interactions import before_last_two
 from pixelrec_train.errors import InputError
 
-CJK = r"぀-ヿ一-鿿가-힯"
+CJK = r"\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af"  # kana, Chinese characters, Hangul syllables
 WORD = rf"[{CJK}]|[^\W{CJK}]{{2,}}"
 
 
@@ -22,11 +23,7 @@ def item_knn(interactions, recent=10, decay=0.8):
 
     Source: Deshpande and Karypis, TOIS 2004.
     """
-    users, items = [], []
-    for user, (start, stop) in enumerate(zip(interactions.offsets, interactions.offsets[1:], strict=False)):
-        items.append(interactions.items[start : max(stop - 2, start)])
-        users.append(np.full(len(items[-1]), user))
-    users, items = np.concatenate(users), np.concatenate(items)
+    users, items = before_last_two(interactions)
     shape = (interactions.num_users, interactions.num_items)
     taken = sparse.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape)
     taken.data[:] = 1  # taking an item twice counts once

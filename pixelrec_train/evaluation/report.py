@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from pixelrec_train.evaluation.metrics import table_row
+from pixelrec_train.evaluation.popularity import popularity_ranks
 from pixelrec_train.run_directory import write_json
 
 SHOWN = ("recall", "ndcg")
@@ -18,6 +19,12 @@ def table_rows(ranks, held_out, train_counts, config):
     """Rows of the table, one for every model of {name: [E] places on held_out}."""
     is_cold = train_counts[held_out.target] == 0
     return {name: table_row(places, is_cold, config.topk) for name, places in ranks.items()}
+
+
+def beside_popularity(places, held_out, train_counts, config):
+    """The two rows of a run's own table: popularity, and the places [E] its model gave the targets."""
+    ranks = {"popularity": popularity_ranks(held_out, train_counts, config), "two_tower": places}
+    return table_rows(ranks, held_out, train_counts, config)
 
 
 def candidates(num_items, config):

@@ -100,15 +100,8 @@ class HLLMModel(nn.Module):
             model = HLLMModel.load(config.init_from, config.max_text_length, item_ids, torch.float32)
             check_parts(model, config)
         else:
-            item, user = (
-                None,
-                load_backbone(
-                    config.user_model_dir, "--user_model_dir", random_init="user" in config.random_init
-                ),
-            )
-            if not config.id_only:
-                random_init = "item" in config.random_init
-                item = load_backbone(config.item_model_dir, "--item_model_dir", random_init=random_init)
+            item = None if config.id_only else starting_backbone(config, "item")
+            user = starting_backbone(config, "user")
             check_towers(item, user, config)
             if item is not None:
                 longest = config.max_text_length + config.item_emb_token_n
@@ -176,6 +169,12 @@ class HLLMModel(nn.Module):
             if "item_emb_tokens" in head:
                 model.item_llm.item_token.copy_(head["item_emb_tokens"].reshape(-1))
         return model.eval()
+
+
+def starting_backbone(config, tower):
+    """The backbone of "item" or "user" in fp32, pretrained or with random weights, as the flags say."""
+    directory = getattr(config, f"{tower}_model_dir")
+    return load_backbone(directory, f"--{tower}_model_dir", random_init=tower in config.random_init)
 
 
 def check_parts(model, config):

@@ -20,7 +20,7 @@ from pixelrec_train.config import TrainConfig  # noqa: E402
 from pixelrec_train.engine import loop  # noqa: E402
 from pixelrec_train.engine.build import build_engine  # noqa: E402
 from pixelrec_train.engine.checkpoint import save_checkpoint  # noqa: E402
-from pixelrec_train.engine.state import TrainState  # noqa: E402
+from pixelrec_train.engine.state import TrainState, steps_per_epoch  # noqa: E402
 from pixelrec_train.engine.weights import cpu_state_dict, load_weights  # noqa: E402
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out  # noqa: E402
 from pixelrec_train.flags import parse_args  # noqa: E402
@@ -52,9 +52,9 @@ def train(config, steps=20):
     if config.gradient_checkpointing:
         model.enable_checkpointing()
     loader = build_loader(config, inputs)
-    steps_per_epoch = -(-len(loader) // config.gradient_accumulation_steps)
-    epochs = -(-steps // steps_per_epoch)
-    state, log = TrainState(total_steps=steps_per_epoch * epochs), Recorder()
+    per_epoch = steps_per_epoch(len(loader), config)
+    epochs = -(-steps // per_epoch)
+    state, log = TrainState(total_steps=per_epoch * epochs), Recorder()
     engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
     if config.freeze_item_llm:
         store_texts(engine, inputs, config, log)
