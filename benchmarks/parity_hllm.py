@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from transformers import get_cosine_schedule_with_warmup  # noqa: E402
 
@@ -88,14 +89,13 @@ class Case:
             model.logit_scale.copy_(extra["logit_scale"])
         return TwoTowerTask(model, self.config)
 
-    def batch(self, name, users=slice(None)):
+    def batch(self, name):
         """The original's batch through our collator; its padding, random items on the left, is dropped."""
         raw = self.numbers(name)
         lengths = raw["attention_mask"].sum(1) + 1
         windows = [row[-n:] - 1 for row, n in zip(raw["pos_item_ids"], lengths, strict=True)]
         collator = TwoTowerCollator(self.inputs.item_text, None, self.config.max_seq_length)
-        windows = [windows[u] for u in np.arange(len(windows))[users]]
-        return collator.collate(windows, raw["neg_item_ids"][users].ravel() - 1)
+        return collator.collate(windows, raw["neg_item_ids"].ravel() - 1)
 
 
 def check_data(case):
@@ -145,8 +145,9 @@ def check_step(case, suffix):
     )  # same positions, padded on the left
     with torch.no_grad():
         user, target, negatives, scale = task.model(batch)
-        logits = nce_logits(user, target, negatives, scale, same_item_cosine=case.config.nce_thres)
-    logits = logits[batch.valid.flatten()]
+        rows = [F.normalize(x, dim=-1) for x in (user[batch.valid], target[batch.valid], negatives)]
+        right = (rows[0] * rows[1]).sum(-1, keepdim=True) * scale.exp()
+        logits = torch.cat([right, nce_logits(*rows, scale.exp(), case.config.nce_thres)], dim=1)
     width = negatives.shape[-1]
     yield close(label + "user hidden states", user[batch.valid], expected["user_hidden"][left], EMBEDDING)
     yield close(
@@ -209,7 +210,7 @@ def one_of_two_ranks(rank, directory, folder, port):
     distributed.initialise(2)
     case = Case(directory, Path(folder) / f"cache{rank}")
     expected, task = case.numbers("expected_train_world2"), case.task()
-    loss, _ = task(case.batch("train_batch", slice(rank, None, 2)))
+    loss, _ = task(case.batch("train_batch"))
     loss.backward()
     for parameter in task.parameters():
         if parameter.grad is not None:

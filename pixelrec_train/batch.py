@@ -1,9 +1,11 @@
 """THE contract between data, model and loss. Everything else can be read from these shapes.
 
-Shapes: B windows per rank, S history positions, I distinct items, T tokens of all their texts, N negatives.
+Shapes: B windows per rank, S history positions, I items a rank encodes, T tokens of their texts, M negatives
+in the pool of all ranks.
 """
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -40,11 +42,17 @@ class PackedTexts(Tensors):
     def map(self, function):
         return dataclasses.replace(self, token_ids=function(self.token_ids))
 
-    def one(self, i):
-        """Text i alone, as a batch of one."""
-        start = int(self.lengths[:i].sum())
-        length = self.lengths[i : i + 1]
-        return PackedTexts(self.token_ids[start : start + int(length)], length)
+    def part(self, first, stop):
+        """The texts first … stop - 1."""
+        start, end = int(self.lengths[:first].sum()), int(self.lengths[:stop].sum())
+        return PackedTexts(self.token_ids[start:end], self.lengths[first:stop])
+
+    def bounds(self, parts):
+        """[(first, stop)] of parts with about equally many tokens; one may be empty."""
+        ends = self.lengths.cumsum(0)
+        middles = ends - self.lengths / 2
+        edges = torch.searchsorted(middles, torch.linspace(0, float(ends[-1]), parts + 1)[1:-1]).tolist()
+        return list(itertools.pairwise([0, *edges, len(self.lengths)]))
 
 
 @dataclass(frozen=True)
@@ -57,17 +65,22 @@ class Items(Tensors):
 
 @dataclass(frozen=True)
 class TwoTowerBatch(Tensors):
-    """One micro-batch of one rank. It points at items: each distinct item is here once.
+    """One rank's part of a micro-batch. It points at a table of item embeddings that all ranks make together.
 
-    B and N are the same on every rank and at every step; a short last batch is filled up with
-    windows that are nowhere valid, so that no collective ever waits for a missing row.
+    Each distinct item of the whole micro-batch is encoded by one rank; the shares, filled up to `rows` rows
+    each, lie in the table in rank order. B, M, rows and chunks are the same on every rank; a short last batch
+    is filled up with windows that are nowhere valid, so that no collective ever waits for a missing row.
     """
 
-    items: Items  # the I distinct items of this micro-batch
-    window: Tensor  # [B, S + 1] index into items, oldest first, padded on the right with 0
+    items: Items  # the I items this rank encodes
+    rows: int  # rows every rank gives to the table; 0 = nothing is exchanged, the table is this rank's own
+    chunks: int  # parts in which the item LLM reads its share
+    window: Tensor  # [B, S + 1] rows of the table, oldest first, padded on the right with 0
     valid: Tensor  # [B, S] True where window[:, s] -> window[:, s + 1] is a real step
-    negatives: Tensor  # [N] index into items: this rank's share of the pool
-    num_users: int  # windows that are real
+    negatives: Tensor  # [M] rows of the table: the pool
+    mean_steps: Tensor  # [] valid positions of all ranks, divided by the ranks
+    num_users: int  # windows of this rank that are real
+    token_imbalance: float  # tokens of the largest share over those of the mean share
 
     @property
     def history(self):

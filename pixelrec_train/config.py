@@ -105,6 +105,11 @@ class TrainConfig(LoopConfig):
     id_only: bool = flag("items are their id embeddings alone; no text is read", False)
     item_emb_token_n: int = flag("1 = a learnable [ITEM] token reads the text; 0 = mean over its tokens", 1)
     gradient_checkpointing: bool = flag("recompute activations in the backward pass to save memory", True)
+    item_chunk_tokens: int | None = flag(
+        "item tokens read at a time; only one such chunk keeps its activations, so a batch of any size fits. "
+        "None = all at once, recomputed layer by layer",
+        None,
+    )
     history_dropout: float = flag("share of history embeddings' entries zeroed while training", 0.0)
 
     # loss
@@ -115,6 +120,9 @@ class TrainConfig(LoopConfig):
     )
     nce_thres: float = flag(
         "a negative this close (cosine) to the target is the same item, and is left out", 0.99
+    )
+    nce_chunk: int | None = flag(
+        "negatives scored at a time, for pools whose scores do not fit into memory; None = all at once", None
     )
     loss_weighting: str = flag(
         "position = every position weighs the same; rank = every rank (original HLLM)", "position"
@@ -136,6 +144,12 @@ class TrainConfig(LoopConfig):
         require(self.text_keys, "--text_keys needs at least one column", self.text_keys)
         require(0 <= self.history_dropout < 1, "--history_dropout must be in [0, 1)", self.history_dropout)
         self.check_towers()
+        for name in ("item_chunk_tokens", "nce_chunk"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"--{name} must be None or at least 1", value)
+        require(self.gradient_checkpointing or not self.item_chunk_tokens,
+                "--item_chunk_tokens saves memory by recomputing, so it needs --gradient_checkpointing True",
+                self.gradient_checkpointing)  # fmt: skip
         require(self.item_emb_token_n in (0, 1), "--item_emb_token_n must be 0 or 1", self.item_emb_token_n)
         require(self.num_negatives is None or self.num_negatives >= 1,
                 "--num_negatives must be None or at least 1", self.num_negatives)  # fmt: skip
@@ -171,6 +185,11 @@ class TrainConfig(LoopConfig):
     def item_dir(self):
         """Where the item LLM and its tokenizer lie; None without one."""
         return f"{self.init_from}/item_llm" if self.init_from else self.item_model_dir
+
+    @property
+    def reads_texts(self):
+        """Whether an item LLM reads at every step."""
+        return not (self.id_only or self.freeze_item_llm)
 
     @property
     def has_item_ids(self):

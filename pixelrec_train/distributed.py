@@ -201,6 +201,6 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        gradient = gradient.contiguous().clone()  # a copy: autograd owns the one it handed us
-        dist.all_reduce(gradient)
-        return gradient[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+        mine = gradient.new_empty((ctx.rows, *gradient.shape[1:]))
+        dist.reduce_scatter_tensor(mine, gradient.contiguous())
+        return mine

@@ -4,10 +4,12 @@ Shapes: B users, S history positions, D embedding width, M negatives in the pool
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 TOP_KS = (1, 5, 10, 50, 100)
 MAX_LOGIT_SCALE = math.log(100)
@@ -21,6 +23,7 @@ def nce_loss(
     logit_scale: Tensor,
     *,
     same_item_cosine: float,
+    chunk: int | None = None,
     count: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of every next item against one pool of negatives, in fp32.
@@ -33,6 +36,8 @@ def nce_loss(
         logit_scale: [1] ln(1 / temperature), held in [0, ln 100].
         same_item_cosine: a negative closer than this to the positive is taken for the same product
             under another id, and leaves the pool for that position alone.
+        chunk: negatives scored at a time; their scores are computed again in the backward pass, so that
+            memory is that of [P, chunk]. None = all at once.
         count: number the sums over valid positions are divided by; default the valid positions of this
             call. A mean over ranks of that number makes every position of the global batch weigh the same.
 
@@ -48,41 +53,61 @@ def nce_loss(
     Source: HLLM, arXiv:2409.12740; the cosine filter is from the released code only.
     """
     # All P = B * S positions are computed and padded ones weigh nothing: picking would wait for the GPU.
-    logits = nce_logits(user, positive, negatives, logit_scale, same_item_cosine=same_item_cosine)
+    if user.shape != positive.shape:
+        raise ValueError(f"user {tuple(user.shape)} and positive {tuple(positive.shape)} must agree")
+    user, positive, negatives = (
+        F.normalize(x.flatten(0, -2).float(), dim=-1) for x in (user, positive, negatives)
+    )
+    scale = hold(logit_scale.float(), 0.0, MAX_LOGIT_SCALE).exp()
+    right = (user * positive).sum(-1) * scale  # [P]
+    score = partial(score_pool, user, positive, right, scale=scale, same_item_cosine=same_item_cosine)
+    if chunk and chunk < len(negatives):
+        score_chunk = partial(checkpoint, score, use_reentrant=False)
+        parts = [score_chunk(part) for part in negatives.split(chunk)]
+    else:
+        parts = [score(negatives)]
+    wrong, better, left = zip(*parts, strict=True)
+    better, left = sum(better), sum(left)  # [P]
+
     valid = valid.flatten()  # [P]
     count = valid.sum() if count is None else count
     count = count.clamp(min=1e-6)  # nothing valid on any rank: 0 / 1e-6, and no NaN
-    loss = -logits.log_softmax(-1)[:, 0].masked_fill(~valid, 0).sum() / count  # column 0 is the positive
+    loss = torch.stack([right, *wrong]).logsumexp(0) - right  # [P]
+    loss = loss.masked_fill(~valid, 0).sum() / count
 
     with torch.no_grad():
-        better = (logits[:, 1:] >= logits[:, :1]).sum(-1)  # [P] 0 = best; a tie counts against us
         metrics = {
-            f"nce_top{k}_acc": ((better < k) & valid).sum() / count for k in TOP_KS if k <= logits.shape[1]
+            f"nce_top{k}_acc": ((better < k) & valid).sum() / count for k in TOP_KS if k <= len(negatives) + 1
         }
-        metrics["nce_samples"] = (logits.isfinite().sum(-1) * valid).sum() / count
-        metrics["item_cosine"] = mean_cosine(F.normalize(negatives.float(), dim=-1))
-        metrics["logit_scale"] = logit_scale.float().clamp(0.0, MAX_LOGIT_SCALE).exp().squeeze()
-    return loss, metrics
+        metrics["nce_samples"] = ((1 + left) * valid).sum() / count
+        metrics["item_cosine"] = mean_cosine(negatives)
+        metrics["logit_scale"] = scale.squeeze()
+    return loss, {name: value.detach() for name, value in metrics.items()}
 
 
-def nce_logits(user, positive, negatives, logit_scale, *, same_item_cosine) -> Tensor:
-    """[P, 1 + M] scaled cosines in fp32: column 0 the positive, then the pool; -inf where filtered.
+def score_pool(user, positive, right, negatives, *, scale, same_item_cosine):
+    """What a part of the pool adds to each position: log of its summed exp scores, and two counts.
 
-    Arguments as in nce_loss; row b * S + s belongs to position s of user b.
+    Args:
+        user, positive: [P, D] unit rows; negatives: [M, D] unit rows.
+        right: [P] score of the positive.
+
+    Returns:
+        [P] logsumexp of the scores of the negatives left, -inf where none is; [P] how many of them score at
+        least as high as the positive (a tie counts against us); [P] how many are left.
     """
-    if user.shape != positive.shape:
-        raise ValueError(f"user {tuple(user.shape)} and positive {tuple(positive.shape)} must agree")
-    user = F.normalize(user.flatten(0, 1).float(), dim=-1)
-    positive = F.normalize(positive.flatten(0, 1).float(), dim=-1)
-    negatives = F.normalize(negatives.float(), dim=-1)
-    scale = hold(logit_scale.float(), 0.0, MAX_LOGIT_SCALE).exp()
-
-    positive_logit = (user * positive).sum(-1, keepdim=True) * scale  # [P, 1]
-    negative_logit = (user @ negatives.T) * scale  # [P, M]
+    logits = nce_logits(user, positive, negatives, scale, same_item_cosine)
     with torch.no_grad():
-        same_item = positive @ negatives.T > same_item_cosine  # [P, M]
+        better, left = (logits >= right[:, None]).sum(-1), logits.isfinite().sum(-1)
+    return logits.logsumexp(-1), better, left
+
+
+def nce_logits(user, positive, negatives, scale, same_item_cosine):
+    """[P, M] scaled cosines of unit rows [P, D], [M, D]; -inf where a negative is taken for the positive."""
+    with torch.no_grad():
+        same_item = positive @ negatives.T > same_item_cosine
     # Filtered after scaling: -inf times scale would hand scale a gradient of 0 * inf = NaN.
-    return torch.cat([positive_logit, negative_logit.masked_fill(same_item, -torch.inf)], dim=-1)
+    return ((user @ negatives.T) * scale).masked_fill(same_item, -torch.inf)
 
 
 def mean_cosine(normalised: Tensor) -> Tensor:

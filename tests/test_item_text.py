@@ -57,7 +57,7 @@ def test_pack_gives_each_items_tokens_in_the_order_asked(demo_config):
     expected = [text.tokens[text.offsets[i] : text.offsets[i + 1]] for i in chosen]
     assert packed.lengths.tolist() == [len(e) for e in expected]
     assert packed.token_ids.tolist() == np.concatenate(expected).tolist()
-    assert packed.one(2).token_ids.tolist() == expected[2].tolist()
+    assert packed.part(2, 3).token_ids.tolist() == expected[2].tolist()
 
 
 def test_the_cache_is_rebuilt_for_every_setting_that_changes_tokens_and_reused_otherwise(

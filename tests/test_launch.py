@@ -66,6 +66,17 @@ def test_activation_checkpointing_changes_nothing(findings):
         assert close(found["checkpointing"], found["zero3"], 1e-5)
 
 
+def test_reading_and_scoring_in_chunks_changes_nothing(findings):
+    for found in findings.values():
+        for number in (2, 3):
+            assert close(found[f"chunked{number}"], found[f"zero{number}"][:8], 1e-5)
+
+
+def test_encoding_each_item_once_over_all_ranks_changes_nothing(findings):
+    for found in findings.values():
+        assert close(found["unshared"], found["zero2"][:8], 1e-5)
+
+
 def test_the_same_seed_gives_the_same_numbers_to_the_bit(findings):
     assert all(found["again"] == found["zero3"] for found in findings.values())
 

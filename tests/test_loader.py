@@ -13,44 +13,105 @@ from pixelrec_train.data.collate import TwoTowerCollator
 from pixelrec_train.data.dataset import HistoryDataset
 from pixelrec_train.data.loader import Loader, ShardedBatches, Slot
 from pixelrec_train.data.negatives import NegativeSampler
+from pixelrec_train.data.shares import Shares
 from pixelrec_train.errors import InputError
 
 
+def as_rank(rank, ranks):
+    return patch.multiple(distributed, world_size=lambda: ranks, rank=lambda: rank)
+
+
 def epoch_of(windows, ranks, batch_size, epoch=0, start=0):
-    """[rank][micro-batch] -> slots, as each rank would see them."""
+    """[micro-batch] -> slots of all ranks, which every rank sees alike."""
     seen = []
     for rank in range(ranks):
-        with patch.multiple(distributed, world_size=lambda: ranks, rank=lambda rank=rank: rank):
+        with as_rank(rank, ranks):
             batches = ShardedBatches(windows, batch_size, seed=7)
             batches.start_at(epoch, start)
             seen.append(list(batches))
             assert len(seen[-1]) == len(batches) - start
-    return seen
+    assert all(batches == seen[0] for batches in seen)
+    return seen[0]
 
 
 @given(st.integers(1, 200), st.integers(1, 8), st.integers(1, 16), st.integers(0, 3))
 @settings(max_examples=150, deadline=None)
 def test_every_window_exactly_once_and_all_ranks_in_step(windows, ranks, batch_size, epoch):
-    seen = epoch_of(windows, ranks, batch_size, epoch)
-    assert len({len(batches) for batches in seen}) == 1
-    slots = [slot for batches in seen for batch in batches for slot in batch]
-    assert all(len(batch) == batch_size for batches in seen for batch in batches)
+    batches = epoch_of(windows, ranks, batch_size, epoch)
+    slots = [slot for batch in batches for slot in batch]
+    assert all(len(batch) == batch_size * ranks for batch in batches)
     assert sorted(s.window for s in slots if s.window >= 0) == list(range(windows))
     assert len({s.position for s in slots}) == len(slots)
 
 
 def test_the_global_order_does_not_depend_on_the_number_of_ranks():
-    def steps(ranks, batch_size):
-        seen = epoch_of(101, ranks, batch_size, epoch=2)
-        return [sorted(slot for batches in seen for slot in batches[t]) for t in range(len(seen[0]))]
-
-    assert steps(1, 8) == steps(2, 4) == steps(4, 2)
+    steps = [epoch_of(101, ranks, 8 // ranks, epoch=2) for ranks in (1, 2, 4)]
+    assert steps[0] == steps[1] == steps[2]
 
 
 def test_epochs_differ_and_a_position_can_be_taken_up_again():
     whole = epoch_of(50, 2, 4, epoch=1)
     assert whole != epoch_of(50, 2, 4, epoch=0)
-    assert [batches[3:] for batches in whole] == epoch_of(50, 2, 4, epoch=1, start=3)
+    assert whole[3:] == epoch_of(50, 2, 4, epoch=1, start=3)
+
+
+tokens = st.lists(st.integers(1, 300), min_size=1, max_size=400)
+
+
+@given(tokens, st.integers(1, 9))
+@settings(max_examples=150, deadline=None)
+def test_every_item_has_one_place_in_one_rank_and_no_rank_reads_much_more_than_the_mean(tokens, ranks):
+    tokens = np.array(tokens)
+    distinct = np.arange(len(tokens)) * 3
+    plans = [Shares.plan(distinct, tokens, rank, ranks) for rank in range(ranks)]
+    table = np.full(ranks * plans[0].rows, -1)
+    for rank, plan in enumerate(plans):
+        assert np.array_equal(plan.place, plans[0].place) and np.array_equal(plan.tokens, plans[0].tokens)
+        assert len(plan.mine) >= 1
+        if plan.tokens[rank]:  # a rank without a share reads one item that nobody looks at
+            table[rank * plan.rows : rank * plan.rows + len(plan.mine)] = plan.mine
+            assert tokens[plan.mine // 3].sum() == plan.tokens[rank]
+    assert np.array_equal(table[plans[0].place], distinct)
+    assert (table >= 0).sum() == len(distinct)
+    # Graham's bound: the fullest rank ends at most one text above the mean.
+    assert plans[0].tokens.max() <= tokens.sum() / ranks + tokens.max()
+
+
+@pytest.mark.parametrize("share_items", [True, False])
+def test_batches_of_all_ranks_give_back_every_window_and_the_pool(demo_config, share_items):
+    inputs = read_inputs(demo_config)
+    rng = np.random.default_rng(0)
+    windows = [rng.integers(0, 60, size=n) for n in (6, 0, 3, 5, 2, 6)]
+    negatives = rng.integers(0, 90, size=24)
+    batches = []
+    for rank in range(3):
+        with as_rank(rank, 3):
+            batches.append(
+                TwoTowerCollator(inputs.item_text, None, 6, share_items).collate(windows, negatives)
+            )
+    shared = np.full((3, batches[0].rows), -1)
+    for row, batch in zip(shared, batches, strict=True):
+        row[: batch.num_items] = batch.items.numbers.numpy()[: batch.rows]
+    for rank, batch in enumerate(batches):
+        table = shared.ravel() if share_items else batch.items.numbers.numpy()
+        assert table[batch.negatives].tolist() == negatives.tolist()
+        for places, window in zip(batch.window.numpy(), windows[rank::3], strict=True):
+            assert table[places[: len(window)]].tolist() == window.tolist()
+        assert batch.mean_steps == pytest.approx((5 + 2 + 4 + 1 + 5) / 3)
+        assert batch.num_users == 2 - (rank == 1)
+    encoded = sum(batch.num_items for batch in batches)
+    distinct = len(np.unique(np.concatenate([*windows, negatives])))
+    assert encoded == distinct if share_items else encoded > 1.5 * distinct
+
+
+def test_as_many_chunks_on_every_rank_as_the_largest_share_needs(demo_config):
+    item_text = read_inputs(demo_config).item_text
+    for rank in range(2):
+        with as_rank(rank, 2):
+            collator = TwoTowerCollator(item_text, None, 6, chunk_tokens=50)
+            batch = collator.collate([np.arange(6)] * 4, np.arange(20, 40))
+        largest = Shares.plan(batch_items := np.r_[:6, 20:40], item_text.lengths_of(batch_items), 0, 2)
+        assert batch.chunks == -(-largest.tokens.max() // 50) > 1
 
 
 def sampler(per_window=6, seed=0, items=20):

@@ -50,6 +50,32 @@ def test_loss_and_metrics_are_those_of_the_slow_way(case):
         assert all(metrics[f"nce_top{k}_acc"].item() == pytest.approx(v) for k, v in accuracy.items())
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 20, 100])
+def test_scoring_the_pool_in_chunks_changes_neither_loss_nor_metrics_nor_gradients(case, chunk):
+    def run(chunk):
+        user, positive, negatives, valid = (x.clone().requires_grad_(x.is_floating_point()) for x in case)
+        scale = torch.tensor([2.0], requires_grad=True)
+        loss, metrics = nce_loss(user, positive, negatives, valid, scale, same_item_cosine=0.99, chunk=chunk)
+        loss.backward()
+        return [loss, *metrics.values(), user.grad, positive.grad, negatives.grad, scale.grad]
+
+    for ours, theirs in zip(run(chunk), run(None), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_a_chunk_in_which_every_negative_is_the_target_adds_nothing(case):
+    user, positive, negatives, valid = case
+    same = positive[0, 0].expand(5, -1)
+    valid = torch.zeros_like(valid)
+    valid[0, 0] = True
+    pool = torch.cat([same, negatives]).requires_grad_()
+    loss, metrics = nce_loss(user, positive, pool, valid, torch.ones(1), same_item_cosine=0.99, chunk=5)
+    expected, _ = nce_loss(user, positive, negatives, valid, torch.ones(1), same_item_cosine=0.99)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected.item()) and metrics["nce_samples"] == 21
+    assert torch.isfinite(pool.grad).all() and not pool.grad[:5].any()
+
+
 def test_only_the_planted_duplicate_leaves_the_pool_and_only_for_its_position(case):
     _, metrics = nce_loss(*case, torch.zeros(1), same_item_cosine=0.99)
     assert metrics["nce_samples"].item() == pytest.approx(21 - 1 / 7)

@@ -19,7 +19,7 @@ from transformers import (
 from pixelrec_train.batch import PackedTexts
 from pixelrec_train.model.backbone import is_causal
 from pixelrec_train.model.packed_attention import Segments
-from pixelrec_train.model.text_encoder import TextEncoder
+from pixelrec_train.model.text_encoder import PADDED_CALLS, TextEncoder
 
 SMALL = dict(vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
 GQA = SMALL | dict(num_key_value_heads=2, max_position_embeddings=64)
@@ -56,7 +56,7 @@ def one_by_one(model, packed):
     plain.set_attn_implementation("eager")
     rows = []
     for i in range(len(packed.lengths)):
-        embeds = plain.get_input_embeddings()(packed.one(i).token_ids)
+        embeds = plain.get_input_embeddings()(packed.part(i, i + 1).token_ids)
         if model.item_token is not None:
             embeds = torch.cat([embeds[:-1], model.item_token[None]])
         hidden = plain(inputs_embeds=embeds[None]).last_hidden_state[0]
@@ -117,9 +117,9 @@ def test_an_item_does_not_see_its_neighbour(name, mode, checkpointing, use_cache
     assert moved[torch.arange(7) != 2].max() <= 1e-5
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing, chunks", [(False, 1), (True, 1), (False, 2), (False, 9)])
 @pytest.mark.parametrize("name", ["qwen3", "llama", "bert"])
-def test_gradients_are_those_of_each_text_alone(name, checkpointing):
+def test_gradients_are_those_of_each_text_alone(name, checkpointing, chunks):
     model, packed = encoder(name).train(), texts()
     weight = torch.randn(7, 32, generator=torch.Generator().manual_seed(3))
     (one_by_one_loss := (one_by_one_with_grad(model, packed) * weight).sum()).backward()
@@ -127,7 +127,7 @@ def test_gradients_are_those_of_each_text_alone(name, checkpointing):
     model.zero_grad()
     if checkpointing:
         model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    loss = (model(packed) * weight).sum()
+    loss = (model(packed, chunks) * weight).sum()
     loss.backward()
     assert loss.item() == pytest.approx(one_by_one_loss.item(), abs=1e-4)
     for n, p in model.named_parameters():
@@ -137,7 +137,23 @@ def test_gradients_are_those_of_each_text_alone(name, checkpointing):
 
 def one_by_one_with_grad(model, packed):
     """As one_by_one, on the live weights: the encoder itself with one text per call."""
-    return torch.cat([model(packed.one(i)) for i in range(len(packed.lengths))])
+    return torch.cat([model(packed.part(i, i + 1)) for i in range(len(packed.lengths))])
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 5, 40])
+def test_computed_tokens_are_those_the_model_is_called_with(chunks):
+    for name in ("qwen3", "bert"):
+        model, packed, seen = encoder(name).eval(), texts(), []
+        model.backbone.register_forward_pre_hook(
+            lambda module, args, kwargs, seen=seen: seen.append(kwargs["inputs_embeds"].shape[:2].numel()),
+            with_kwargs=True,
+        )
+        with torch.no_grad():
+            model(packed, chunks)
+        assert len(seen) == chunks * (1 if name == "qwen3" else PADDED_CALLS)
+        if chunks <= 2:  # with more chunks than texts, some read one again, for the count
+            assert sum(seen) == model.computed_tokens(packed, chunks)
+    assert sum(stop - first for first, stop in packed.bounds(chunks)) == len(packed.lengths)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -67,7 +67,7 @@ def run(config):
     state = TrainState(total_steps=steps_per_epoch(len(loader), config) * config.num_train_epochs)
     plan = describe_plan(config, inputs, model, resolved, distributed.world_size())
     if config.gradient_checkpointing:
-        model.enable_checkpointing()
+        model.enable_checkpointing(item_llm=not config.item_chunk_tokens)
     engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
     log = open_log(config, resolved, inputs.facts())  # replaces an earlier run, now that the engine stands
     with telling(log, state):
@@ -109,11 +109,14 @@ def build_loader(config, inputs):
     texts = ItemText.unread(inputs.interactions.num_items) if config.freeze_item_llm else inputs.item_text
     return Loader(
         HistoryDataset(inputs.interactions, inputs.split),
-        TwoTowerCollator(texts, sampler, config.max_seq_length),
+        TwoTowerCollator(
+            texts, sampler, config.max_seq_length, share_items=config.reads_texts,
+            chunk_tokens=config.item_chunk_tokens,
+        ),
         config.per_device_train_batch_size,
         config.seed,
         config.dataloader_num_workers,
-    )
+    )  # fmt: skip
 
 
 def validate(task, inputs, config):

@@ -3,14 +3,23 @@
 import numpy as np
 import torch
 
+from pixelrec_train import distributed
 from pixelrec_train.batch import TwoTowerBatch
+from pixelrec_train.data.shares import Shares
 
 
 class TwoTowerCollator:
-    """Puts each distinct item of the micro-batch into it once, and indices everywhere else."""
+    """Makes this rank's batch from the windows and negatives of all ranks.
 
-    def __init__(self, item_text, sampler, max_seq_length):
+    Each distinct item of them all is encoded by one rank. With share_items=False a rank brings every item
+    it looks at itself: where no item LLM reads, looking up is cheaper than exchanging.
+    """
+
+    def __init__(self, item_text, sampler, max_seq_length, share_items=True, chunk_tokens=None):
+        """chunk_tokens: tokens of one chunk of texts; None = all in one."""
         self.item_text, self.sampler, self.max_seq_length = item_text, sampler, max_seq_length
+        self.share_items, self.chunk_tokens = share_items, chunk_tokens
+        self.rank, self.ranks = distributed.rank(), distributed.world_size()
 
     def __call__(self, samples):
         negatives = [self.sampler.draw(slot, window) for slot, window in samples]
@@ -18,18 +27,31 @@ class TwoTowerCollator:
         return self.collate(windows, np.concatenate(negatives))
 
     def collate(self, windows, negatives):
-        """Item numbers of B windows and of the rank's negatives -> TwoTowerBatch."""
-        lengths = np.array([len(window) for window in windows])
+        """Item numbers of all ranks' windows, dealt to them in turn, and of the pool -> TwoTowerBatch."""
+        mine = windows[self.rank :: self.ranks]
+        distinct = np.unique(np.concatenate([*(windows if self.share_items else mine), negatives]))
+        if not len(distinct):
+            distinct = np.zeros(1, np.int64)  # padding has to point somewhere
+        shares = self.shares(distinct)
+        lengths = np.array([len(window) for window in mine])
         real = np.arange(self.max_seq_length) < lengths[:, None]  # [B, S + 1]
-        items, index = np.unique(np.concatenate([*windows, negatives]), return_inverse=True)
-        if not len(items):
-            items = np.zeros(1, np.int64)  # padding has to point somewhere
         padded = np.zeros(real.shape, np.int64)
-        padded[real] = index[: lengths.sum()]
+        padded[real] = shares.place[np.searchsorted(distinct, np.concatenate(mine))]
+        steps = sum(max(len(window) - 1, 0) for window in windows)
         return TwoTowerBatch(
-            items=self.item_text.items(items),
+            items=self.item_text.items(shares.mine),
+            rows=shares.rows,
+            chunks=max(1, -(-int(shares.tokens.max()) // self.chunk_tokens)) if self.chunk_tokens else 1,
             window=torch.from_numpy(padded),
             valid=torch.from_numpy(real[:, 1:]),
-            negatives=torch.from_numpy(index[lengths.sum() :].astype(np.int64)),
+            negatives=torch.from_numpy(shares.place[np.searchsorted(distinct, negatives)]),
+            mean_steps=torch.tensor(steps / self.ranks),
             num_users=int((lengths > 0).sum()),
+            token_imbalance=float(shares.tokens.max() / max(shares.tokens.mean(), 1)),
         )
+
+    def shares(self, distinct):
+        tokens = self.item_text.lengths_of(distinct)
+        if self.share_items:
+            return Shares.plan(distinct, tokens, self.rank, self.ranks)
+        return Shares(distinct, np.arange(len(distinct)), 0, tokens.sum(keepdims=True))

@@ -29,6 +29,10 @@ class ItemText:
     def lengths(self):
         return np.diff(self.offsets)  # [num_items]
 
+    def lengths_of(self, numbers):
+        """[I] item numbers -> [I] tokens of their texts."""
+        return self.offsets[numbers + 1] - self.offsets[numbers]
+
     @staticmethod
     def unread(num_items):
         """Stands in where no item LLM reads: every text has no token."""

@@ -19,29 +19,29 @@ class Slot(NamedTuple):
 class ShardedBatches:
     """Every window exactly once per epoch over all ranks; equal step counts, equal batch sizes.
 
-    The order depends on (seed, epoch) alone, and step t takes the same windows whatever the number of
-    ranks, as long as ranks x batch_size stays the same. Slots of a step are dealt to the ranks in turn.
+    Yields the slots of all ranks: each rank knows what every other is going to encode. The order depends on
+    (seed, epoch) alone, and step t takes the same windows whatever the number of ranks, as long as
+    ranks x batch_size stays the same. The collator deals the slots of a step to the ranks in turn.
     """
 
     def __init__(self, num_windows, batch_size, seed):
-        self.num_windows, self.batch_size, self.seed = num_windows, batch_size, seed
+        self.num_windows, self.seed = num_windows, seed
+        self.slots = batch_size * distributed.world_size()
         self.epoch, self.batch = 0, 0
 
     def __len__(self):
         """Micro-batches per epoch, the same on every rank."""
-        return -(-self.num_windows // (self.batch_size * distributed.world_size()))
+        return -(-self.num_windows // self.slots)
 
     def start_at(self, epoch, batch):
         """The next iteration yields micro-batch `batch` of `epoch`; these two numbers are the whole state."""
         self.epoch, self.batch = epoch, batch
 
     def __iter__(self):
-        ranks = distributed.world_size()
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_windows)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_windows).tolist()
         for batch in range(self.batch, len(self)):
-            first = batch * self.batch_size * ranks + distributed.rank()
-            positions = first + ranks * np.arange(self.batch_size)
-            yield [Slot(self.epoch, int(p), int(order[p]) if p < self.num_windows else -1) for p in positions]
+            positions = range(batch * self.slots, (batch + 1) * self.slots)
+            yield [Slot(self.epoch, p, order[p] if p < self.num_windows else -1) for p in positions]
 
 
 class Loader:

@@ -106,7 +106,7 @@ class Window:
 
     def add(self, loss, metrics, batch, stepping):
         for name, value in ({"loss": loss} | metrics).items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.detach().float()
+            self.sums[name] = self.sums.get(name, 0.0) + torch.as_tensor(value).detach().float()
         self.batches, self.steps = self.batches + 1, self.steps + stepping
         self.users, self.items = self.users + batch.num_users, self.items + batch.num_items
         self.tokens += batch.num_tokens

@@ -53,34 +53,45 @@ class HLLMModel(nn.Module):
         self.register_buffer("stored", None, persistent=False)  # see store_texts
 
     def forward(self, batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """TwoTowerBatch -> user [B, S, D], target [B, S, D], negatives [N, D], logit_scale [1].
+        """TwoTowerBatch -> user [B, S, D], target [B, S, D], negatives [M, D], logit_scale [1].
 
-        Every distinct item is encoded once, in one call of the item LLM.
+        Every distinct item of all ranks is encoded once, by one of them.
         """
-        items = self.encode_items(batch.items)  # [I, D]
-        history = F.dropout(items[batch.history], self.history_dropout, self.training)
-        user = self.user_llm(history)
-        return user, items[batch.target], items[batch.negatives], self.logit_scale.clone()
+        own = self.encode_items(batch.items, batch.chunks)  # [I, D]
+        table = own.float()  # gradients of an item are summed over its places and over ranks: in fp32
+        if batch.rows:
+            table = distributed.all_gather_with_grad(F.pad(table, (0, 0, 0, batch.rows - len(table))))
+        history = F.dropout(table[batch.history], self.history_dropout, self.training)
+        user = self.user_llm(history.to(own.dtype))
+        return user, table[batch.target], table[batch.negatives], self.logit_scale.clone()
 
-    def encode_items(self, items: Items) -> Tensor:
+    def encode_items(self, items: Items, chunks: int = 1) -> Tensor:
         """[I, D] embeddings: of the text, plus the item's own vector; or either alone."""
         if self.item_llm is None:
             return self.item_id(items.numbers)
-        texts = self.encode_texts(items)
+        texts = self.encode_texts(items, chunks)
         return texts if self.item_id is None else texts + self.item_id(items.numbers)
 
-    def encode_texts(self, items: Items) -> Tensor:
+    def encode_texts(self, items: Items, chunks: int = 1) -> Tensor:
         """[I, D] embeddings of the texts, read by the item LLM unless it has read them for good."""
-        return self.item_llm(items.texts) if self.stored is None else self.stored[items.numbers]
+        return self.item_llm(items.texts, chunks) if self.reads_texts else self.stored[items.numbers]
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the item LLM reads at every step."""
+        return self.item_llm is not None and self.stored is None
 
     def store_texts(self, embeddings: Tensor):
         """From now on a text's embedding is its row of [num_items, D], as a frozen item LLM gave it."""
         weight = self.user_llm.backbone.get_input_embeddings().weight
         self.stored = embeddings.to(distributed.device(), weight.dtype)
 
-    def enable_checkpointing(self):
-        """Recompute activations in the backward pass; non-reentrant, as ZeRO needs it."""
-        for tower in (self.item_llm, self.user_llm):
+    def enable_checkpointing(self, item_llm=True):
+        """Recompute activations layer by layer in the backward pass; non-reentrant, as ZeRO needs it.
+
+        item_llm: False where it recomputes by chunk (see TextEncoder).
+        """
+        for tower in (self.item_llm if item_llm else None, self.user_llm):
             if tower is not None:
                 tower.backbone.gradient_checkpointing_enable(
                     gradient_checkpointing_kwargs={"use_reentrant": False}

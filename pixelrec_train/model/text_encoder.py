@@ -5,10 +5,12 @@ architecture. tests/test_text_encoder.py holds that.
 """
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pixelrec_train.batch import PackedTexts
 from pixelrec_train.model import packed_attention
@@ -36,17 +38,36 @@ class TextEncoder(nn.Module):
             nn.init.normal_(self.item_token, std=0.02)
         self.packed, self.way = self.choose_way(longest)
 
-    def forward(self, texts: PackedTexts) -> Tensor:
-        """Texts -> [I, D] embeddings: the final-norm hidden state at [ITEM], or its mean over the tokens."""
+    def forward(self, texts: PackedTexts, chunks: int = 1) -> Tensor:
+        """Texts -> [I, D] embeddings: the final-norm hidden state at [ITEM], or its mean over the tokens.
+
+        Args:
+            chunks: parts with about equally many tokens, read one after the other. Of all but the last only
+                the embeddings are kept, and the backward pass reads them again: memory is that of one chunk.
+                Under ZeRO-3 it must be the same on every rank.
+        """
+        # A new tensor: under ZeRO-3 the parameter itself is gone when a chunk is read again.
+        token = None if self.item_token is None else self.item_token.clone()
+        bounds = texts.bounds(chunks) if chunks > 1 else [(0, len(texts.lengths))]
+        embeddings = []
+        for number, (first, stop) in enumerate(bounds):
+            part = texts.part(first, stop) if stop > first else texts.part(0, 1)  # a call, for the count
+            last = number == len(bounds) - 1
+            read = self.read if last else partial(checkpoint, self.read, use_reentrant=False)
+            embeddings.append(read(part, token)[: stop - first])
+        return torch.cat(embeddings)
+
+    def read(self, texts, token):
+        """PackedTexts, [D] or None -> [I, D], in one go."""
         segments = Segments.plan(texts.lengths, texts.token_ids.device)
         embeds = self.backbone.get_input_embeddings()(texts.token_ids)  # [T, D]
-        if self.item_token is not None:
-            token = self.item_token.expand(len(segments.last), -1).to(embeds.dtype)
-            embeds = embeds.index_copy(0, segments.last, token)
+        if token is not None:
+            placed = token.expand(len(segments.last), -1).to(embeds.dtype)
+            embeds = embeds.index_copy(0, segments.last, placed)
         hidden = (
             self.run_packed(embeds, segments) if self.packed else self.run_padded(embeds, texts, segments)
         )
-        if self.item_token is not None:
+        if token is not None:
             return hidden[segments.last]
         return segment_mean(hidden, texts.lengths)
 
@@ -64,14 +85,12 @@ class TextEncoder(nn.Module):
         """[T, D] -> [T, D], through PADDED_CALLS right-padded batches of similar lengths."""
         lengths = texts.lengths.numpy()
         starts = np.cumsum(lengths) - lengths
-        order = np.argsort(lengths, kind="stable")
-        hidden = torch.zeros_like(embeds)
-        enough = np.resize(order, max(len(order), PADDED_CALLS))  # fewer texts than calls: some run twice
-        for places in np.array_split(np.arange(len(enough)), PADDED_CALLS):
-            texts_here = enough[places]
+        hidden, seen = torch.zeros_like(embeds), 0
+        for texts_here in padded_groups(lengths):
             column = np.arange(lengths[texts_here].max())
             real = column < lengths[texts_here][:, None]
-            first_time = real & (places < len(order))[:, None]
+            first_time = real & (seen + np.arange(len(texts_here)) < len(lengths))[:, None]
+            seen += len(texts_here)
             rows = starts[texts_here][:, None] + np.where(real, column, 0)
             rows, real, first_time = (torch.from_numpy(x).to(embeds.device) for x in (rows, real, first_time))
             out = self.backbone(
@@ -79,6 +98,13 @@ class TextEncoder(nn.Module):
             )
             hidden = hidden.index_put((rows[first_time],), out.last_hidden_state[first_time])
         return hidden
+
+    def computed_tokens(self, texts, chunks=1):
+        """Tokens its linear layers compute for these texts, padding included."""
+        if self.packed:
+            return texts.token_ids.numel()
+        parts = [texts.lengths[a:b].numpy() for a, b in texts.bounds(chunks)]
+        return sum(len(g) * p[g].max() for p in parts if len(p) for g in padded_groups(p))
 
     @torch.no_grad()
     def choose_way(self, longest):
@@ -112,6 +138,12 @@ class TextEncoder(nn.Module):
             self.backbone.train(was_training)
         self.backbone.set_attn_implementation(before)
         return False, f"padded by length ({name}: {why})"
+
+
+def padded_groups(lengths):
+    """[I] lengths -> PADDED_CALLS groups of similar lengths; of fewer texts than groups, some come twice."""
+    order = np.argsort(lengths, kind="stable")
+    return np.array_split(np.resize(order, max(len(order), PADDED_CALLS)), PADDED_CALLS)
 
 
 def segment_mean(hidden: Tensor, lengths: Tensor) -> Tensor:

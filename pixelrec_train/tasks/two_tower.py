@@ -2,7 +2,6 @@
 
 from torch import nn
 
-from pixelrec_train import distributed
 from pixelrec_train.errors import TrainingStopped
 from pixelrec_train.losses import nce_loss
 
@@ -15,27 +14,30 @@ class TwoTowerTask(nn.Module):
     def __init__(self, model, config):
         super().__init__()
         self.model, self.tokenizer_dir = model, config.item_dir
-        self.same_item_cosine = config.nce_thres
+        self.same_item_cosine, self.nce_chunk = config.nce_thres, config.nce_chunk
         self.every_position_weighs_the_same = config.loss_weighting == "position"
         self.collapsed = 0
 
     def forward(self, batch):
-        user, target, negatives, logit_scale = self.model(batch)
-        pool = distributed.all_gather_with_grad(negatives.float())  # [N * world_size, D]
-        return nce_loss(
+        user, target, pool, logit_scale = self.model(batch)
+        loss, metrics = nce_loss(
             user, target, pool, batch.valid, logit_scale,
-            same_item_cosine=self.same_item_cosine, count=self.count(batch.valid),
+            same_item_cosine=self.same_item_cosine, chunk=self.nce_chunk, count=self.count(batch),
         )  # fmt: skip
+        if self.model.reads_texts:
+            computed = self.model.item_llm.computed_tokens(batch.items.texts, batch.chunks)
+            metrics["token_efficiency"] = batch.num_tokens / computed
+            metrics["token_imbalance"] = batch.token_imbalance
+        return loss, metrics
 
-    def count(self, valid):
+    def count(self, batch):
         """What the loss sums are divided by.
 
         DeepSpeed averages gradients over ranks. With the mean number of valid positions per rank, that
         average is the mean over all positions of the global batch; with the rank's own number, it is a
         mean of rank means, as in the original.
         """
-        own = valid.sum().float()
-        return distributed.mean_tensor(own) if self.every_position_weighs_the_same else own
+        return batch.mean_steps if self.every_position_weighs_the_same else batch.valid.sum().float()
 
     def watch(self, report):
         """Stop a run whose loss has become meaningless.

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
@@ -140,6 +141,8 @@ def main(out, config):
         if number == 3:
             findings["again"] = train(stage(config, number))[0]
             findings["checkpointing"] = train(stage(config, number, gradient_checkpointing=True))[0]
+        chunked = stage(config, number, gradient_checkpointing=True, item_chunk_tokens=200, nce_chunk=10)
+        findings[f"chunked{number}"] = train(chunked, steps=8)[0][:8]
         engine.eval()
         model = engine.module.model
         catalogue = encode_catalogue(model.encode_items, inputs.item_text, 300)
@@ -158,6 +161,9 @@ def main(out, config):
         findings[f"frozen{number}"] = train(
             stage(config, number, item_emb_token_n=0, freeze_item_llm=True, item_id_embedding=True), steps=4
         )[0][:4]
+    # Every rank encodes whatever it looks at, and nothing is exchanged: the slow twin of the shared plan.
+    with patch.object(TrainConfig, "reads_texts", False):
+        findings["unshared"] = train(stage(config, 2), steps=8)[0][:8]
     bf16, *_ = train(stage(config, 2, bf16=True), steps=3)
     findings["bf16"] = [r["loss"] for r in bf16[:3]]
     findings["empty_slots"], *_ = train(stage(config, 3, per_device_train_batch_size=400), steps=2)
