@@ -127,6 +127,12 @@ class TrainConfig(LoopConfig):
     loss_weighting: str = flag(
         "position = every position weighs the same; rank = every rank (original HLLM)", "position"
     )
+    compile: bool = flag(
+        "torch.compile the towers: faster steps after minutes of compiling; needs a C++ compiler", False
+    )
+    profile: int | None = flag(
+        "micro-batches to profile after the third: top costs in the log, trace.json in output_dir", None
+    )
 
     # instead of training
     dry_run: int | None = flag("print the plan for this many ranks and stop", None)
@@ -144,7 +150,7 @@ class TrainConfig(LoopConfig):
         require(self.text_keys, "--text_keys needs at least one column", self.text_keys)
         require(0 <= self.history_dropout < 1, "--history_dropout must be in [0, 1)", self.history_dropout)
         self.check_towers()
-        for name in ("item_chunk_tokens", "nce_chunk"):
+        for name in ("item_chunk_tokens", "nce_chunk", "profile"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name} must be None or at least 1", value)
         require(self.gradient_checkpointing or not self.item_chunk_tokens,

@@ -16,7 +16,7 @@ from pixelrec_train.errors import InputError
 # Everything a run writes. --overwrite removes these and nothing else.
 RUN_FILES = (
     "run.json", "ds_config.json", "train.log", "metrics.jsonl", "table.md", "table.json", "curves.png",
-    "best_model", "checkpoint-epoch-*", "*.partial",
+    "trace.json", "best_model", "checkpoint-epoch-*", "*.partial",
 )  # fmt: skip
 PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "pandas", "faiss-cpu", "faiss-gpu")
 

@@ -223,13 +223,27 @@ def test_staged_training_with_ids_ends_with_figures_a_comparison_reproduces(demo
     towers = ("--item_model_dir", "none", "--user_model_dir", "none", "--init_from", first / "best_model")
     for extra in (
         ("--output_dir", first),
-        (*towers, "--output_dir", second, "--freeze_item_llm", "--num_negatives", "300"),
+        (
+            *towers,
+            "--output_dir",
+            second,
+            "--freeze_item_llm",
+            "--num_negatives",
+            "300",
+            "--profile",
+            "2",
+            "--eval_seq_length",
+            "4",
+        ),
     ):
         result = run_command([*script, *flags, *extra])
         assert result.returncode == 0, result.stdout + result.stderr
     assert "texts embedded once" in result.stdout and f"weights: of {first}" in result.stdout
     weights = [(run / "best_model/item_llm/model.safetensors").read_bytes() for run in (first, second)]
     assert weights[0] == weights[1]  # frozen to the bit
+    assert "top costs of 2 micro-batches" in result.stdout
+    spans = {event.get("name") for event in json.loads((second / "trace.json").read_text())["traceEvents"]}
+    assert "user_llm" in spans and "item_llm" not in spans  # the item LLM has read before the first step
 
     compare = [
         sys.executable, ROOT / "scripts/compare.py", "--interaction_data", demo_config.interaction_data,

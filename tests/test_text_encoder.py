@@ -72,6 +72,20 @@ def test_embeddings_are_those_of_each_text_alone(name, token_n):
     assert torch.allclose(model(packed), one_by_one(model, packed), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["qwen3", "llama", "gemma"])
+def test_the_last_layers_mlp_reads_only_what_is_read_of_it(name):
+    """Where embeddings are means of all tokens, it reads them all."""
+    for token_n in (0, 1):
+        model, packed, rows = encoder(name, token_n), texts(), []
+        for layer in model.backbone.layers:
+            layer.mlp.down_proj.register_forward_hook(
+                lambda m, args, out, rows=rows: rows.append(out.shape[1])
+            )
+        model(packed)
+        tokens = int(packed.lengths.sum())
+        assert rows == [*[tokens] * (len(rows) - 1), len(packed.lengths) if token_n else tokens]
+
+
 def test_plainly_causal_models_are_packed_and_the_others_padded_and_both_say_so():
     ways = {name: encoder(name).packed for name in CONFIGS}
     assert ways["qwen3"] and ways["qwen2"] and ways["llama"] and ways["mistral"] and ways["gemma"]

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,15 @@ def claimed_directory(config):
         if problem:
             raise InputError(problem)
         yield
+
+
+def check_compiler():
+    """Raises InputError where torch.compile would find no C++ compiler, before it does in the first step."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise InputError(
+            f"--compile needs a C++ compiler, and {compiler} is not there. Install it or set CXX."
+        )
 
 
 def check_init_from(config):

@@ -13,6 +13,7 @@ from pixelrec_train import distributed, run_directory
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.commands.plan import describe_plan
 from pixelrec_train.commands.start import (
+    check_compiler,
     check_init_from,
     claimed_directory,
     open_log,
@@ -27,6 +28,7 @@ from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.negatives import NegativeSampler
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.build import build_engine
+from pixelrec_train.engine.profile import profiling
 from pixelrec_train.engine.state import TrainState, steps_per_epoch
 from pixelrec_train.engine.weights import load_weights, whole
 from pixelrec_train.errors import TrainingStopped, speak_plainly
@@ -68,6 +70,8 @@ def run(config):
     plan = describe_plan(config, inputs, model, resolved, distributed.world_size())
     if config.gradient_checkpointing:
         model.enable_checkpointing(item_llm=not config.item_chunk_tokens)
+    if config.compile:
+        model.compile_towers()
     engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
     log = open_log(config, resolved, inputs.facts())  # replaces an earlier run, now that the engine stands
     with telling(log, state):
@@ -75,7 +79,8 @@ def run(config):
             log.note(line)
         if config.freeze_item_llm:
             store_texts(engine, inputs, config, log)
-        loop.train(engine, loader, [lambda: validate(engine.module, inputs, config)], state, config, log)
+        with profiling(engine, config, log):
+            loop.train(engine, loader, [lambda: validate(engine.module, inputs, config)], state, config, log)
         finish(engine, inputs, state, config, log)
 
 
@@ -94,6 +99,8 @@ def prepare(config, world_size):
     if config.retrieval == "faiss":
         import_faiss()
     check_init_from(config)
+    if config.compile:
+        check_compiler()
     inputs = read_inputs(config)
     model = HLLMModel.starting(config, inputs.interactions.item_ids, inputs.split.train_counts)
     if model.item_llm is not None:

@@ -86,6 +86,12 @@ class HLLMModel(nn.Module):
         weight = self.user_llm.backbone.get_input_embeddings().weight
         self.stored = embeddings.to(distributed.device(), weight.dtype)
 
+    def compile_towers(self):
+        """torch.compile both transformers, for any number of texts; the first steps wait for the compiler."""
+        for tower in (self.item_llm, self.user_llm):
+            if tower is not None:
+                tower.backbone.compile(dynamic=True)
+
     def enable_checkpointing(self, item_llm=True):
         """Recompute activations layer by layer in the backward pass; non-reentrant, as ZeRO needs it.
 

@@ -75,13 +75,15 @@ def packed_attention(
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, heads, d]
     if fits_variable_length_kernel(query) and not dropout:
         return variable_length(query, key, value, scaling, segments).unsqueeze(0), None
+    # On a CPU torch's kernel is up to three times faster in fp32 than in bf16, backward pass included.
+    dtype = query.dtype if query.is_cuda else torch.float32
     outputs = []
     for rows, real in segments.buckets:
-        q, k, v = (x[rows].transpose(1, 2) for x in (query, key, value))  # [texts, heads, longest, d]
+        q, k, v = (x[rows].transpose(1, 2).to(dtype) for x in (query, key, value))  # [n, heads, longest, d]
         out = F.scaled_dot_product_attention(
             q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
         )
-        outputs.append(out.transpose(1, 2).flatten(0, 1)[real])
+        outputs.append(out.transpose(1, 2).flatten(0, 1)[real].to(query.dtype))
     return torch.cat(outputs)[segments.back].unsqueeze(0), None
 
 

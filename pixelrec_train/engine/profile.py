@@ -1,0 +1,62 @@
+"""Where the time of a step goes: a trace for the browser, and the dearest operations in the log."""
+
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from torch.profiler import ProfilerActivity, profile, record_function, schedule
+
+from pixelrec_train import distributed
+
+WARM_UP = 3  # micro-batches that allocate, compile and load
+ROWS = 15
+TRACE = "trace.json"
+
+
+@contextmanager
+def profiling(engine, config, log):
+    """Profile --profile micro-batches on rank 0 while the block trains; without the flag nothing happens.
+
+    Writes <output_dir>/trace.json (for https://ui.perfetto.dev) and a table of the top costs into the log.
+    """
+    if not config.profile or distributed.rank() != 0:
+        yield
+        return
+    gpu, reported = distributed.uses_gpu(), []
+
+    def report(profiler):
+        reported.append(profiler)
+        trace = Path(config.output_dir) / TRACE
+        profiler.export_chrome_trace(str(trace))
+        by = "self_device_time_total" if gpu else "self_cpu_time_total"
+        table = profiler.key_averages().table(sort_by=by, row_limit=ROWS, max_name_column_width=45)
+        log.block(f"top costs of {config.profile} micro-batches after the third; trace: {trace}\n{table}")
+
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * gpu
+    plan = schedule(wait=1, warmup=WARM_UP - 1, active=config.profile, repeat=1)
+    with ExitStack() as stack:
+        profiler = stack.enter_context(profile(activities=activities, schedule=plan, on_trace_ready=report))
+        model = engine.module.model
+        for name in ("item_llm", "user_llm"):
+            if getattr(model, name) is not None:
+                name_in_trace(getattr(model, name), name, stack)
+        # A micro-batch begins where the task is called; evaluation calls the model, not the task.
+        hook = engine.module.register_forward_pre_hook(lambda *_: profiler.step())
+        stack.callback(hook.remove)
+        yield
+    if not reported:
+        log.note(f"--profile: nothing to report, the run had not {WARM_UP + 1} micro-batches")
+
+
+def name_in_trace(module, name, stack):
+    """Until the stack closes, the module's forward passes stand in the trace under this name."""
+    running = []
+
+    def enter(*_):
+        running.append(record_function(name))
+        running[-1].__enter__()
+
+    def leave(*_):
+        running.pop().__exit__(None, None, None)
+
+    stack.callback(module.register_forward_pre_hook(enter).remove)
+    stack.callback(module.register_forward_hook(leave).remove)
