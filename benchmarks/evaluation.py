@@ -88,7 +88,7 @@ def with_twins(items, width):
     """
     rng = np.random.default_rng(0)
     half = rng.normal(size=(items // 2, width)).astype(np.float32)
-    cosine = np.sqrt(1 - (items / 20) ** (-2 / width))  # a share of 20 / items of all directions is nearer
+    cosine = np.sqrt(1 - (items / 20) ** (-2 / width))  # about 20 / items of all directions are nearer
     noise = rng.normal(size=half.shape).astype(np.float32) * np.sqrt(1 / cosine**2 - 1)
     return np.concatenate([half, half + noise.astype(np.float32)])
 
