@@ -60,7 +60,9 @@ def test_equal_items_are_ordered_by_number_in_both_ways():
         assert lists.tolist() == [[0, 1, 3, 4, 5, 6, -1]]
 
 
-def test_equal_items_at_the_cut_are_the_same_ones_in_both_ways():
+@pytest.mark.parametrize("items_per_block", [64, 16384])
+def test_equal_items_at_the_cut_are_the_same_ones_in_both_ways(items_per_block, monkeypatch):
+    monkeypatch.setattr("pixelrec_train.evaluation.index.ITEMS_PER_BLOCK", items_per_block)
     rng = np.random.default_rng(0)
     items = rng.normal(size=(3000, 8)).astype(np.float32)
     items[rng.choice(3000, 900, replace=False)] = items[0]  # many items without text share one embedding

@@ -51,12 +51,31 @@ class ExactIndex:
         numbers = torch.empty(len(queries), 0, dtype=torch.long, device=device)
         for first in range(0, len(self.vectors), ITEMS_PER_BLOCK):
             block = self.vectors[first : first + ITEMS_PER_BLOCK]
-            here = torch.arange(first, first + len(block), device=device).expand(len(queries), -1)
-            scores, numbers = torch.cat([scores, queries @ block.T], 1), torch.cat([numbers, here], 1)
-            # Stable: equal scores stay in the order of their numbers.
-            scores, best = scores.sort(dim=1, descending=True, stable=True)
-            scores, numbers = scores[:, :k], numbers.gather(1, best[:, :k])
+            here = queries @ block.T
+            best = best_first(here, k)
+            # The best so far stand in front, so that equal scores stay in the order of their numbers.
+            scores = torch.cat([scores, here.gather(1, best)], 1)
+            numbers = torch.cat([numbers, best + first], 1)
+            best = best_first(scores, k)
+            scores, numbers = scores.gather(1, best), numbers.gather(1, best)
         return scores.cpu().numpy(), numbers.cpu().numpy()
+
+
+def best_first(scores, k):
+    """[b, n] scores -> [b, min(k, n)] columns of the largest, best first, equal scores by column.
+
+    A stable sort says the same, but sorts all n; topk leaves open which of equals it takes, and their order.
+    """
+    if scores.shape[1] <= k:
+        return scores.sort(dim=1, descending=True, stable=True).indices
+    values, columns = scores.topk(k + 1, dim=1)
+    columns = columns[:, :k].sort(dim=1).values
+    order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True).indices
+    best = columns.gather(1, order)
+    cut = values[:, k - 1] == values[:, k]  # equals on both sides: these rows, rarely any, are sorted
+    if cut.any():
+        best[cut] = scores[cut].sort(dim=1, descending=True, stable=True).indices[:, :k]
+    return best
 
 
 def build_index(embeddings, retrieval):

@@ -1,0 +1,101 @@
+"""Ranking a large catalogue for many users, after encoding, on all cores; every run in its own process."""
+
+import numpy as np
+import torch
+
+from benchmarks import peers
+from benchmarks.measure import Meter, cores, in_a_process, must_agree
+from benchmarks.registry import Goal, Result, benchmark
+from pixelrec_train.config import RankingConfig
+from pixelrec_train.data.interactions import HeldOut
+from pixelrec_train.evaluation.retrieval import rank_by_vectors
+
+TINY = {"users": 60, "items": 3000, "width": 32}
+MINUTES = Goal("value", at_most=300)
+
+
+@benchmark(unit="wall s", goal=MINUTES, tiny=TINY)
+def evaluation(inputs, users=10_000, items=400_000, width=64):
+    """The default, FAISS."""
+    return against_full_scores(inputs, users, items, width, "faiss")
+
+
+@benchmark(unit="wall s", goal=MINUTES, tiny=TINY)
+def evaluation_exact(inputs, users=10_000, items=400_000, width=64):
+    return against_full_scores(inputs, users, items, width, "exact")
+
+
+@benchmark(unit="wall s", goal=MINUTES, tiny=None)
+def evaluation_wide(inputs, users=10_000, items=400_000, width=256):
+    return against_full_scores(inputs, users, items, width, "faiss")
+
+
+@benchmark(unit="GB", goal=Goal("ratio", at_least=20), tiny=None)
+def evaluation_memory(inputs, users=10_000, items=400_000, width=64):
+    """Peak memory above the catalogue, both ways of searching, against the full score matrix.
+
+    Raises:
+        AssertionError: it grows with users x items.
+    """
+    full = 4 * users * items / 1e9
+    most, found = 0.0, []
+    for retrieval in ("faiss", "exact"):
+        few, many = (run(inputs, n, items, width, retrieval)[0]["growth_gb"] for n in (users // 10, users))
+        if many - few > 0.02 * full:
+            raise AssertionError(f"{retrieval}: {few:.2f} GB for {users // 10} users, {many:.2f} for {users}")
+        most = max(most, many)
+        found.append(f"{retrieval} {many:.2f}, with a tenth of the users {few:.2f}")
+    return Result(most, full, full / most, note="; ".join(found))
+
+
+def against_full_scores(inputs, users, items, width, retrieval):
+    """Seconds, beside a peer that writes out every score of a batch of users."""
+    ours, theirs = run(inputs, users, items, width, retrieval, "full scores")
+    # Where neighbours' scores differ by rounding only, their order is anyone's.
+    must_agree("share of places", (ours["places"] == theirs["places"]).mean(), 1.0, 0.002)
+    note = f"{items:,} items x {users:,} users, D {width}, {cores()} threads; {ours['cpu']:.0f} CPU s"
+    return Result(ours["wall"], theirs["wall"], theirs["wall"] / ours["wall"], note=note)
+
+
+def run(inputs, users, items, width, *ways):
+    return in_a_process(rank, inputs.histories(users, items), items, width, ways, threads=cores())
+
+
+def rank(histories, items, width, ways):
+    """[{"wall", "cpu", "growth_gb", "places"} of ranking in each way]; a user is the newest item's vector."""
+    catalogue = with_twins(items, width)
+    held_out, table = twin_is_next(histories, items), torch.from_numpy(catalogue)
+
+    def encode(histories):
+        return table[[int(history[-1]) for history in histories]]
+
+    found = []
+    for way in ways:
+        config = RankingConfig(retrieval="exact" if way == "exact" else "faiss")
+        with Meter() as meter:
+            if way == "full scores":
+                places = peers.places(encode, catalogue, held_out, max(config.topk), config.eval_batch_size)
+            else:
+                places, _ = rank_by_vectors(encode, catalogue, held_out, config)
+        found.append(vars(meter) | {"places": places})
+    return found
+
+
+def with_twins(items, width):
+    """[items, width]; the second half are noisy copies of the first, as near as the 20 nearest strangers.
+
+    So a search for an item finds its twin at the first place, at a late one, or not at all.
+    """
+    rng = np.random.default_rng(0)
+    half = rng.normal(size=(items // 2, width)).astype(np.float32)
+    cosine = np.sqrt(1 - (items / 20) ** (-2 / width))  # about 20 / items of all directions are nearer
+    noise = rng.normal(size=half.shape).astype(np.float32) * np.sqrt(1 / cosine**2 - 1)
+    return np.concatenate([half, half + noise.astype(np.float32)])
+
+
+def twin_is_next(histories, items):
+    """HeldOut in which every user's target is the twin of the newest item."""
+    target = np.array([(history[-1] + items // 2) % items for history in histories])
+    ends = np.cumsum([len(history) for history in histories])
+    starts = np.concatenate([[0], ends[:-1]])
+    return HeldOut(np.arange(len(ends)), starts, ends, target, np.concatenate(histories))

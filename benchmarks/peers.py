@@ -1,0 +1,89 @@
+"""The peers' ways of doing things, written from their description (no code of theirs), without their bugs.
+
+They compute what we compute; where a peer's own code has a bug that makes it faster or slower, the bug is not
+here. "Pixelrec" is zhangrz22/HLLM, "HLLM" is bytedance/HLLM.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+
+
+def dense_row(model, item_token, texts):
+    """Pixelrec: all items in one row under a dense T x T mask, LM-head logits computed and thrown away.
+
+    Args:
+        model: a causal LM with its head, sdpa attention.
+        item_token: [D] embedding that every text ends in.
+        texts: PackedTexts.
+
+    Returns:
+        [I, D]
+    """
+    item = torch.repeat_interleave(torch.arange(len(texts.lengths)), texts.lengths)
+    last = texts.lengths.cumsum(0) - 1
+    position = torch.arange(len(item)) - (last - texts.lengths + 1)[item]
+    mask = (item[:, None] == item[None]).tril()  # [T, T]
+    embeds = model.get_input_embeddings()(texts.token_ids).index_copy(
+        0, last, item_token.expand(len(last), -1)
+    )
+    out = model(
+        inputs_embeds=embeds[None], position_ids=position[None], attention_mask=mask[None, None],
+        output_hidden_states=True, use_cache=False,
+    )  # fmt: skip
+    return out.hidden_states[-1][0, last]
+
+
+def padded(model, item_token, texts, longest):
+    """Every item a row of `longest` tokens, padding masked; with logits if the model has a head."""
+    lengths = texts.lengths
+    real = torch.arange(longest) < lengths[:, None]  # [I, longest]
+    ids = torch.zeros(real.shape, dtype=torch.long)
+    ids[real] = texts.token_ids
+    rows = torch.arange(len(lengths))
+    embeds = model.get_input_embeddings()(ids)
+    embeds = embeds.index_put((rows, lengths - 1), item_token.expand(len(rows), -1))
+    has_head = model.get_output_embeddings() is not None
+    out = model(
+        inputs_embeds=embeds, attention_mask=real.long(), output_hidden_states=has_head, use_cache=False
+    )
+    hidden = out.hidden_states[-1] if has_head else out.last_hidden_state
+    return hidden[rows, lengths - 1]
+
+
+@torch.no_grad()
+def encode_catalogue(model, item_token, item_text, batch_size):
+    """The catalogue in its own order, each batch padded to its longest text -> [num_items, D]."""
+    numbers = np.arange(len(item_text.lengths))
+    batches = (item_text.pack(numbers[i : i + batch_size]) for i in range(0, len(numbers), batch_size))
+    return torch.cat([padded(model, item_token, texts, int(texts.lengths.max())) for texts in batches])
+
+
+def tokenise(tokenizer, texts, longest):
+    """HLLM: one call per item, on every access; its placeholder for [ITEM] behind."""
+    return [tokenizer.encode(text)[:longest] + [0] for text in texts]
+
+
+def read_interactions(path):
+    """pandas: a Series of item lists by user, oldest first; ids numbered in the order of their first row."""
+    table = pd.read_csv(path)
+    table["item"] = pd.factorize(table["item_id"])[0]
+    table["user"] = pd.factorize(table["user_id"])[0]
+    return table.sort_values("timestamp", kind="stable").groupby("user")["item"].apply(list)
+
+
+@torch.no_grad()
+def places(encode, catalogue, held_out, k, batch_size):
+    """HLLM: all scores of a batch of users, seen items at -inf, topk; [E] places of targets, k if absent."""
+    items = torch.nn.functional.normalize(torch.from_numpy(catalogue), dim=1)
+    found = []
+    for first in range(0, len(held_out), batch_size):
+        users = range(first, min(first + batch_size, len(held_out)))
+        histories = [held_out.history(e) for e in users]
+        scores = torch.nn.functional.normalize(encode(histories), dim=1) @ items.T  # [b, num_items]
+        row = np.repeat(np.arange(len(histories)), [len(h) for h in histories])
+        scores[torch.from_numpy(row), torch.from_numpy(np.concatenate(histories))] = -torch.inf
+        best = scores.topk(k).indices.numpy()
+        hit = best == held_out.target[users][:, None]
+        found.append(np.where(hit.any(1), hit.argmax(1), k))
+    return np.concatenate(found)

@@ -1,0 +1,70 @@
+"""benchmarks/run.py: ours and the peers' ways agree, and its numbers come as promised. No time is judged."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT))
+from benchmarks import inputs, run  # noqa: E402
+from benchmarks.measure import Meter, in_a_process, must_agree  # noqa: E402
+from benchmarks.registry import BENCHMARKS, Goal, Result  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory):
+    """Every benchmark that has a tiny size; each asserts itself that both ways agree."""
+    file = tmp_path_factory.mktemp("benchmarks") / "figures.json"
+    assert run.main(["--tiny", "--json", str(file)]) == 0
+    return json.loads(file.read_text())
+
+
+def test_all_benchmarks_run_and_their_json_has_the_promised_keys(tiny_run):
+    assert list(tiny_run) == [name for name, found in BENCHMARKS.items() if found.tiny]
+    for name, row in tiny_run.items():
+        assert {"value", "baseline", "ratio", "unit", "passed"} <= set(row), name
+        assert ("at_least" in row) != ("at_most" in row), name
+        assert row["value"] > 0 and isinstance(row["passed"], bool), name
+
+
+@pytest.mark.parametrize("names", [["catalog"], ["--tiny", "first_step"]])
+def test_an_unknown_name_is_one_sentence_and_exit_code_2(names, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run.main(names)
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: there is no ") and printed.err.count("\n") == 1
+    assert "catalogue" in printed.err and not printed.out
+
+
+def test_ways_that_differ_are_not_timed():
+    must_agree("rows", [1.0, 2.0], [1.0, 2.0 + 1e-6], 1e-5)
+    for other in ([1.0, 2.1], [1.0], [1.0, np.nan]):
+        with pytest.raises(AssertionError, match="rows: ours and the peer's differ"):
+            must_agree("rows", [1.0, 2.0], other, 1e-5)
+
+
+def test_a_goal_is_met_on_the_good_side_of_its_limit():
+    assert Goal("ratio", at_least=5).is_met(Result(1, 6, ratio=6))
+    assert not Goal("ratio", at_least=5).is_met(Result(1, 4, ratio=4))
+    assert Goal("value", at_most=5).is_met(Result(5)) and not Goal("value", at_most=5).is_met(Result(6))
+
+
+def test_memory_is_the_peak_of_the_block_alone():
+    for size in (200_000_000, 1000, 200_000_000):  # a later block starts afresh
+        with Meter() as meter:
+            np.ones(size, np.uint8)
+        assert size / 1e9 <= meter.growth_gb + 0.01 and meter.growth_gb < size / 1e9 + 0.05
+    assert in_a_process(np.arange, 3).tolist() == [0, 1, 2]
+
+
+def test_drawn_inputs_are_as_long_as_the_real_ones():
+    given = inputs.shipped()
+    lengths = given.item_text(4344).lengths
+    assert lengths.mean() == pytest.approx(148.4, abs=0.5) and lengths.max() == 257
+    histories = given.histories(2000, 4344)
+    assert np.mean([len(history) for history in histories]) == pytest.approx(7.0, abs=0.2)
+    assert all(len(set(history.tolist())) == len(history) for history in histories)
+    words = [len(text.split()) for text in given.texts(500)]
+    assert np.mean(words) == pytest.approx(np.mean(given.item_words), rel=0.02)
