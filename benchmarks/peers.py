@@ -7,6 +7,7 @@ here. "Pixelrec" is zhangrz22/HLLM, "HLLM" is bytedance/HLLM.
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import normalize
 
 
 def dense_row(model, item_token, texts):
@@ -37,8 +38,8 @@ def dense_row(model, item_token, texts):
 def padded(model, item_token, texts, longest):
     """Every item a row of `longest` tokens, padding masked; with logits if the model has a head."""
     lengths = texts.lengths
-    real = torch.arange(longest) < lengths[:, None]  # [I, longest]
-    ids = torch.zeros(real.shape, dtype=torch.long)
+    real = (torch.arange(longest) < lengths[:, None]).to(texts.token_ids.device)  # [I, longest]
+    ids = torch.zeros(real.shape, dtype=torch.long, device=real.device)
     ids[real] = texts.token_ids
     rows = torch.arange(len(lengths))
     embeds = model.get_input_embeddings()(ids)
@@ -87,3 +88,33 @@ def places(encode, catalogue, held_out, k, batch_size):
         hit = best == held_out.target[users][:, None]
         found.append(np.where(hit.any(1), hit.argmax(1), k))
     return np.concatenate(found)
+
+
+def hllm_loss(task, items, valid, one_by_one=False):
+    """HLLM's training loss on one rank: every place of every window and every negative is encoded.
+
+    Positives and negatives are two forward passes of packed rows, the accuracy metrics come from topk.
+
+    Args:
+        task: TwoTowerTask, whose towers and temperature are used.
+        items: Items of the [W, S + 1] places of all windows, then of all negatives.
+        valid: [W, S] bool.
+        one_by_one: each text in a forward pass of its own; the slow twin for exactness.
+    """
+    model, places = task.model, valid.shape[0] * (valid.shape[1] + 1)
+    texts, parts = items.texts, [(0, places), (places, len(items.numbers))]
+    if one_by_one:
+        parts = [(i, i + 1) for i in range(len(items.numbers))]
+    encoded = torch.cat([model.item_llm(texts.part(*part)) for part in parts])
+    positive, negatives = encoded[:places].unflatten(0, (len(valid), -1)), encoded[places:]
+    user = normalize(model.user_llm(positive[:, :-1])[valid], dim=-1)
+    target, pool = normalize(positive[:, 1:][valid], dim=-1), normalize(negatives, dim=-1)
+    scale = model.logit_scale.exp()
+    wrong = user @ pool.T
+    wrong = wrong.masked_fill(target @ pool.T > task.same_item_cosine, torch.finfo(wrong.dtype).min)
+    logits = torch.cat([(user * target).sum(-1, keepdim=True), wrong], dim=1) * scale
+    with torch.no_grad():
+        for k in (1, 5, 10, 50, 100):
+            if k < logits.shape[1]:
+                (logits.topk(k).indices == 0).any(-1).float().mean().item()
+    return -logits.log_softmax(-1)[:, 0].mean()

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT))
-from benchmarks import inputs, run  # noqa: E402
+from benchmarks import gpu, inputs, run  # noqa: E402
 from benchmarks.measure import Meter, in_a_process, must_agree  # noqa: E402
 from benchmarks.registry import BENCHMARKS, Goal, Result  # noqa: E402
 
@@ -68,3 +68,10 @@ def test_drawn_inputs_are_as_long_as_the_real_ones():
     assert all(len(set(history.tolist())) == len(history) for history in histories)
     words = [len(text.split()) for text in given.texts(500)]
     assert np.mean(words) == pytest.approx(np.mean(given.item_words), rel=0.02)
+
+
+def test_the_gpu_script_runs_in_shape_on_a_cpu_and_its_ways_agree(capsys):
+    gpu.main(["--shape", "tiny", "--windows", "2", "--sweep", "2", "--steps", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:6]] == ["ours", "HLLM:", "distinct", "distinct"]
+    assert [line.split()[2] for line in lines[7:]] == ["nothing", "layers", "chunks"]
