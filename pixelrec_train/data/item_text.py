@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from pixelrec_train.batch import Items, PackedTexts
 from pixelrec_train.data.cache import cached, fingerprint
-from pixelrec_train.data.tables import read_columns
+from pixelrec_train.data.tables import read_rows
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.tokenizer_files import tokenizer_files
 
@@ -110,10 +110,9 @@ def read_fields(path, item_ids, text_keys):
     hint = (
         "Rename them in its first line, or name the text columns with --text_keys (TEXT_KEYS of the script)"
     )
-    table = read_columns(path, ("item_id", *text_keys), hint)
     number = {item_id: i for i, item_id in enumerate(item_ids)}
     fields, unknown = [None] * len(item_ids), 0
-    for item_id, *values in zip(table["item_id"], *(table[key] for key in text_keys), strict=True):
+    for item_id, *values in read_rows(path, ("item_id", *text_keys), hint):
         i = number.get(item_id)
         if i is None or fields[i] is not None:  # of an item that is there twice, the first row counts
             unknown += 1
