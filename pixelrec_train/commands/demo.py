@@ -46,4 +46,5 @@ def main(argv=None):
 def all_text(path):
     """Every text field of an item CSV, for the tokenizer; ids are no text."""
     columns = [c for c in read_header(Path(path)) if c != "item_id"]
-    return [f"{c}: {v}" for row in read_rows(path, columns) for c, v in zip(columns, row, strict=True) if v]
+    rows = list(read_rows(path, columns))
+    return [f"{c}: {row[i]}" for i, c in enumerate(columns) for row in rows if row[i]]
