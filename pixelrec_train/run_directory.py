@@ -18,7 +18,7 @@ RUN_FILES = (
     "run.json", "ds_config.json", "train.log", "metrics.jsonl", "table.md", "table.json", "curves.png",
     "trace.json", "best_model", "checkpoint-epoch-*", "*.partial",
 )  # fmt: skip
-PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "pandas", "faiss-cpu", "faiss-gpu")
+PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "pyarrow", "faiss-cpu", "faiss-gpu")
 
 
 def check_free(directory, overwrite):

@@ -17,7 +17,7 @@ ONE_ADDRESS = {
     "deepspeed": ("engine/", "distributed.py"),
     "faiss": ("evaluation/index.py",),
     "matplotlib": ("evaluation/report.py",),
-    "pandas": ("data/",),
+    "pyarrow": ("data/",),
     "scipy": ("evaluation/baselines.py",),
     "sklearn": ("evaluation/baselines.py",),
     "tensorboard": ("runlog.py",),

@@ -1,11 +1,16 @@
 """From CSV rows to histories, windows and splits."""
 
+import csv
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelrec_train.data import interactions
+from pixelrec_train.data import interactions, tables
+from pixelrec_train.data.interaction_csv import number_rows
 from pixelrec_train.data.interactions import Interactions, cut_windows, leave_last_two_out
 from pixelrec_train.errors import InputError
 
@@ -82,7 +87,8 @@ def test_rows_that_cannot_be_used_are_counted_and_reported(tmp_path):
         ("item_id,user_id,timestamp\n", "no usable row"),
         ("item_id,user_id,timestamp\na,u,1,x\nb,u,2\n", "first row has more than 3 fields.*double quotes"),
         ("item_id,user_id,timestamp\nb,u,2\na,u,1,x\n", "Expected 3 fields in line 3, saw 4.*double quotes"),
-        ('item_id,user_id,timestamp\na,u,"1\n', "well-formed"),
+        ('item_id,user_id,timestamp\na,u,"1\n', "well-formed.*line 2"),
+        ('item_id,user_id,timestamp\na"b,u,1\nc,"u,2\n', "well-formed.*line 3"),  # an even number of quotes
     ],
 )
 def test_a_bad_file_is_one_clear_sentence(tmp_path, text, words):
@@ -98,6 +104,116 @@ def test_another_encoding_is_named(tmp_path):
 def test_a_changed_file_is_read_again(tmp_path):
     read_text(tmp_path, "item_id,user_id,timestamp\na,u,1\n")
     assert history(read_text(tmp_path, "item_id,user_id,timestamp\nb,u,1\n"), "u") == ["b"]
+
+
+IDS = st.sampled_from(["a", "b", "c", "007", "NA", "", " ", "\u3000", "c,d", "e\r\nf", 'q"q', "拉", "a" * 30])
+TIMES = st.sampled_from(
+    [
+        "1600000000",
+        "1600000001",
+        "1600000000000",
+        "1600000001000001",
+        "1600000000000000001",
+        "2.5",
+        "1e3",
+        "-4",
+    ]
+)
+NO_TIMES = st.sampled_from(
+    ["", " 7 ", "+3", "soon", "nan", "inf", "NA", "1_0", "0x10", "1e400", "１", "1,0", "--1"]
+)
+ROWS = st.lists(
+    st.tuples(IDS, st.just("more"), TIMES | NO_TIMES, IDS).flatmap(
+        lambda row: st.sampled_from([row, row, row, row[:3]])  # the last field may be missing
+    ),
+    max_size=40,
+)
+
+
+@given(
+    ROWS, st.sampled_from(["\n", "\r\n"]), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.booleans()
+)
+@settings(max_examples=150, deadline=None)
+def test_a_file_is_numbered_and_sorted_as_the_slow_way_does_it(rows, end_of_line, quoting, in_small_blocks):
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        if in_small_blocks:  # so that it changes from pyarrow to the csv module in the middle of the file
+            patch.setattr(tables, "BLOCK", 128)
+        path = Path(folder, "data.csv")
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator=end_of_line, quoting=quoting)
+            writer.writerows([("item_id", "x", "timestamp", "user_id"), *rows])
+        slow = slow_way(path)
+        if not slow["items"]:
+            with pytest.raises(InputError, match="no usable row"):
+                number_rows(path)
+            return
+        arrays, facts = number_rows(path)
+        assert {"items": arrays["items"].tolist(), "offsets": arrays["offsets"].tolist(), **facts} == slow
+        ends = arrays["user_id_ends"].tolist()
+        text = arrays["user_id_bytes"].tobytes()
+        names = [text[a:b].decode() for a, b in zip([0, *ends], ends, strict=False)]
+        assert names == list(dict.fromkeys(user for _, user, _ in usable_rows(path)))
+
+
+def slow_way(path):
+    items, users, unusable = {}, {}, {}
+    for item, user, _ in usable_rows(path, unusable):
+        items.setdefault(item, len(items))
+        users.setdefault(user, [])
+    for item, user, _ in sorted(usable_rows(path), key=lambda row: row[2]):
+        users[user].append(items[item])
+    offsets = [sum(map(len, list(users.values())[:n])) for n in range(len(users) + 1)]
+    return {
+        "items": sum(users.values(), []), "offsets": offsets, "item_ids": list(items), "unusable": unusable,
+    }  # fmt: skip
+
+
+def usable_rows(path, unusable=None):
+    """[(item_id, user_id, seconds)] in the file's order; why the others are none is counted in `unusable`."""
+    unusable, rows = {} if unusable is None else unusable, []
+    with open(path, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file, restval=""):
+            try:
+                seconds = float(row["timestamp"].replace("_", "x").replace("１", "x"))
+            except ValueError:
+                seconds = float("nan")
+            for unit in (1e9, 1e6, 1e3):
+                if abs(seconds) > unit * 1e8:
+                    seconds /= unit
+                    break
+            why = (
+                "without item_id" if not row["item_id"].strip()
+                else "without user_id" if not row["user_id"].strip()
+                else "with an unreadable timestamp" if not abs(seconds) < float("inf")
+                else None
+            )  # fmt: skip
+            if why:
+                unusable[why] = unusable.get(why, 0) + 1
+            else:
+                rows.append((row["item_id"], row["user_id"], seconds))
+    return rows
+
+
+def test_a_well_formed_file_does_not_go_the_slow_way(tmp_path, monkeypatch):
+    monkeypatch.delattr(tables, "careful_blocks")
+    rows = "".join(f'"i{n}, ""x""\n",u{n % 7},{n}\r\n' for n in range(2000))
+    monkeypatch.setattr(tables, "BLOCK", 1 << 12)
+    assert len(read_text(tmp_path, "\ufeffitem_id,user_id,timestamp\r\n" + rows).items) == 2000
+
+
+def test_a_quoted_line_break_survives_at_the_edge_of_a_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "BLOCK", 64)
+    for shift in range(16):
+        rows = "".join(f'"{n:02d}\r\nb",u,{n}\n' for n in range(10, 40))
+        data = read_text(tmp_path, f"item_id,user_id,timestamp\n{'a' * shift},u,1\n{rows}")
+        assert history(data, "u")[-30:] == [f"{n}\r\nb" for n in range(10, 40)]
+
+
+def test_rows_may_be_short_or_all_end_in_a_comma(tmp_path):
+    data = read_text(tmp_path, "item_id,user_id,timestamp,x\na,u,1\n \n\nb,u,2,y\n")
+    assert history(data, "u") == ["a", "b"]
+    data = read_text(tmp_path, "item_id,user_id,timestamp\na,u,1,\nb,u,2,\n")
+    assert history(data, "u") == ["a", "b"]
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=20), st.integers(2, 7))

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from pixelrec_train.data import interactions, item_text
 from pixelrec_train.data.item_text import load_tokenizer, read_texts, tokenise
@@ -39,14 +40,65 @@ def test_a_text_file_of_another_dataset_is_refused(items_csv):
         read_texts(items_csv, ["i1", "i2"], ("title",), "")
 
 
+TEXTS = [
+    "",
+    "ramen",
+    "拉面 and noodles " * 9,
+    "x",
+    "  two  spaces\n",
+    "<|endoftext|>ramen<|endoftext|>",
+    "é🍜\ufeff",
+]
+
+
+def rows_of(tokens, offsets):
+    return [tokens[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+
+
+def one_by_one(tokenizer, texts):
+    return [tokenizer(text)["input_ids"] for text in texts]
+
+
 def test_token_ids_are_those_of_one_text_at_a_time(demo_config):
     tokenizer = load_tokenizer(demo_config.item_model_dir)
-    texts = ["", "ramen", "拉面 and noodles " * 9, "x"]
-    rows = tokenise(tokenizer, texts, 7, 1, block=2)
-    assert [r.tolist() for r in rows] == [tokenizer.encode(t)[:7] + [0] for t in texts]
-    means = tokenise(tokenizer, texts, 7, 0)
-    assert means[0].tolist() == [tokenizer.eos_token_id]  # a mean needs at least one token
-    assert [r.tolist() for r in means[1:]] == [tokenizer.encode(t)[:7] for t in texts[1:]]
+    slow = one_by_one(tokenizer, TEXTS)
+    rows = rows_of(*tokenise(tokenizer, TEXTS, 7, 1, block=2))
+    assert rows == [ids[:7] + [0] for ids in slow]
+    means = rows_of(*tokenise(tokenizer, TEXTS, 7, 0))
+    assert means[0] == [tokenizer.eos_token_id]  # a mean needs at least one token
+    assert means[1:] == [ids[:7] for ids in slow[1:]]
+
+
+def test_special_tokens_are_added_and_what_tokenizer_json_cuts_or_pads_is_not(demo_config):
+    tokenizer = load_tokenizer(demo_config.item_model_dir)
+    backend, eos = tokenizer.backend_tokenizer, tokenizer.eos_token
+    backend.post_processor = TemplateProcessing(
+        single=f"{eos} $A {eos}", special_tokens=[(eos, tokenizer.eos_token_id)]
+    )
+    slow = one_by_one(tokenizer, TEXTS)
+    backend.enable_truncation(3)
+    backend.enable_padding(length=50)
+    backend.encode_special_tokens = True
+    rows = rows_of(*tokenise(tokenizer, TEXTS, 500, 1))
+    assert rows == [ids + [0] for ids in slow]
+    assert rows[0] == [tokenizer.eos_token_id] * 2 + [0]
+
+
+def test_a_tokenizer_with_its_own_way_to_encode_keeps_it(demo_config):
+    tokenizer = load_tokenizer(demo_config.item_model_dir)
+
+    class Shouting(type(tokenizer)):
+        def _encode_plus(self, text, **settings):
+            return super()._encode_plus([t.upper() for t in text], **settings)
+
+    slow = one_by_one(tokenizer, [text.upper() for text in TEXTS])
+    tokenizer.__class__ = Shouting
+    assert rows_of(*tokenise(tokenizer, TEXTS, 500, 1)) == [ids + [0] for ids in slow]
+
+
+def test_no_progress_bar_where_there_is_no_terminal(demo_config, capfd):
+    tokenise(load_tokenizer(demo_config.item_model_dir), TEXTS, 7, 1, block=1)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_pack_gives_each_items_tokens_in_the_order_asked(demo_config):

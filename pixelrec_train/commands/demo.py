@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelrec_train.data.synthetic import write_demo
-from pixelrec_train.data.tables import read_columns, read_header
+from pixelrec_train.data.tables import read_header, read_rows
 from pixelrec_train.errors import speak_plainly
 from pixelrec_train.flags import existing_file, flag, parse_args
 from pixelrec_train.model.tiny import write_towers
@@ -46,5 +46,5 @@ def main(argv=None):
 def all_text(path):
     """Every text field of an item CSV, for the tokenizer; ids are no text."""
     columns = [c for c in read_header(Path(path)) if c != "item_id"]
-    table = read_columns(path, columns)
-    return [f"{c}: {v}" for c in columns for v in table[c] if v]
+    rows = list(read_rows(path, columns))
+    return [f"{c}: {row[i]}" for i, c in enumerate(columns) for row in rows if row[i]]

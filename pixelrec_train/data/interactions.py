@@ -8,14 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from pixelrec_train.data.cache import cached, fingerprint
-from pixelrec_train.data.tables import read_columns
+from pixelrec_train.data.interaction_csv import number_rows
 from pixelrec_train.errors import InputError
-
-COLUMNS = ("item_id", "user_id", "timestamp")
-UNITS = {1e17: 1e9, 1e14: 1e6, 1e11: 1e3}  # above this a timestamp is in ns, us, ms; per second
 
 
 @dataclass(frozen=True)
@@ -64,53 +60,8 @@ def read(path, cache_dir):
         InputError: a column is missing, or no row is usable.
     """
     mark = fingerprint("interactions 2", Path(path))
-    arrays, facts = cached(cache_dir, "interactions", mark, lambda: build(path))
+    arrays, facts = cached(cache_dir, "interactions", mark, lambda: number_rows(path))
     return Interactions(**arrays, **facts, fingerprint=mark)
-
-
-def build(path):
-    table = read_columns(path, COLUMNS)
-    with np.errstate(all="ignore"):
-        seconds = pd.to_numeric(table["timestamp"], errors="coerce").to_numpy(np.float64)
-    reasons = {
-        "without item_id": (table["item_id"].str.strip() == "").to_numpy(),
-        "without user_id": (table["user_id"].str.strip() == "").to_numpy(),
-        "with an unreadable timestamp": ~np.isfinite(seconds),
-    }
-    unusable, usable = {}, np.ones(len(table), bool)
-    for why, rows in reasons.items():
-        unusable[why] = int((rows & usable).sum())
-        usable &= ~rows
-    if not usable.any():
-        why = ", ".join(f"{n:,} {reason}" for reason, n in unusable.items() if n) or "no row at all"
-        raise InputError(
-            f"{path} has no usable row ({why}). Each needs {', '.join(COLUMNS)}; a timestamp is a number "
-            f"of seconds or finer, found {table['timestamp'].head(1).tolist()}."
-        )
-
-    seconds = seconds[usable]
-    magnitude = np.abs(seconds)
-    for above, per_second in UNITS.items():
-        unit = magnitude > above
-        seconds[unit] /= per_second
-        magnitude[unit] = 0
-    items, item_ids = pd.factorize(table["item_id"][usable])
-    users, user_ids = pd.factorize(table["user_id"][usable])
-    by_time = np.argsort(seconds, kind="stable")
-    order = by_time[np.argsort(users[by_time], kind="stable")]
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(users))])
-    encoded = [user_id.encode() for user_id in user_ids]
-    arrays = {
-        "items": items[order].astype(np.int32),
-        "offsets": offsets.astype(np.int64),
-        "user_id_bytes": np.frombuffer(b"".join(encoded), np.uint8),
-        "user_id_ends": np.cumsum([len(user_id) for user_id in encoded]),
-    }
-    facts = {
-        "item_ids": list(item_ids),
-        "unusable": {why: n for why, n in unusable.items() if n},
-    }
-    return arrays, facts
 
 
 @dataclass(frozen=True)

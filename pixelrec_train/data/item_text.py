@@ -2,15 +2,18 @@
 
 import os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer
+from tqdm import tqdm
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from pixelrec_train import distributed
 from pixelrec_train.batch import Items, PackedTexts
 from pixelrec_train.data.cache import cached, fingerprint
-from pixelrec_train.data.tables import read_columns
+from pixelrec_train.data.tables import read_rows
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.tokenizer_files import tokenizer_files
 
@@ -87,9 +90,8 @@ def build(item_ids, config):
             f"{config.max_text_length}: every item would read the same. Raise --max_text_length or shorten "
             f"the prompt (--item_prompt '')."
         )
-    rows = tokenise(tokenizer, texts, config.max_text_length, config.item_emb_token_n)
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    return {"tokens": np.concatenate(rows).astype(np.int32), "offsets": offsets.astype(np.int64)}, facts
+    tokens, offsets = tokenise(tokenizer, texts, config.max_text_length, config.item_emb_token_n)
+    return {"tokens": tokens, "offsets": offsets}, facts
 
 
 def read_texts(path, item_ids, text_keys, prompt):
@@ -114,10 +116,9 @@ def read_fields(path, item_ids, text_keys):
     hint = (
         "Rename them in its first line, or name the text columns with --text_keys (TEXT_KEYS of the script)"
     )
-    table = read_columns(path, ("item_id", *text_keys), hint)
     number = {item_id: i for i, item_id in enumerate(item_ids)}
     fields, unknown = [None] * len(item_ids), 0
-    for item_id, *values in zip(table["item_id"], *(table[key] for key in text_keys), strict=True):
+    for item_id, *values in read_rows(path, ("item_id", *text_keys), hint):
         i = number.get(item_id)
         if i is None or fields[i] is not None:  # of an item that is there twice, the first row counts
             unknown += 1
@@ -129,19 +130,41 @@ def read_fields(path, item_ids, text_keys):
     return fields, facts
 
 
-def tokenise(tokenizer, texts, max_text_length, item_emb_token_n, block=1024):
-    """Texts -> a list of id arrays: the first max_text_length ids, then one placeholder 0 for [ITEM].
+def tokenise(tokenizer, texts, max_text_length, item_emb_token_n, block=256):
+    """Texts -> tokens and offsets of ItemText: of each text its first max_text_length ids, then one
+    placeholder 0 for [ITEM].
 
     With item_emb_token_n = 0 there is no placeholder, and a text without any token becomes one
     end-of-text token, so that its mean exists.
     """
-    rows = []
-    for first in range(0, len(texts), block):
-        rows += tokenizer(texts[first : first + block], add_special_tokens=True, verbose=False)["input_ids"]
-    if item_emb_token_n:
-        return [np.array(ids[:max_text_length] + [0]) for ids in rows]
-    empty = [tokenizer.eos_token_id or tokenizer.pad_token_id or 0]
-    return [np.array(ids[:max_text_length] or empty) for ids in rows]
+    encode = encoder(tokenizer)
+    placeholder = [0] if item_emb_token_n else []
+    empty = [] if item_emb_token_n else [tokenizer.eos_token_id or tokenizer.pad_token_id or 0]
+    tokens, lengths = [np.zeros(0, np.int32)], [0]
+    # A bar on rank 0's terminal, after two seconds; nothing in a log file (disable=None asks for a terminal).
+    hidden = None if distributed.rank() == 0 else True
+    with tqdm(total=len(texts), desc="tokenise", unit=" texts", disable=hidden, delay=2, leave=False) as bar:
+        for first in range(0, len(texts), block):
+            part = encode(texts[first : first + block])
+            rows = [(ids[:max_text_length] or empty) + placeholder for ids in part]
+            tokens.append(np.fromiter(chain.from_iterable(rows), np.int32))
+            lengths += map(len, rows)
+            bar.update(len(rows))
+    return np.concatenate(tokens), np.cumsum(lengths, dtype=np.int64)
+
+
+def encoder(tokenizer):
+    """texts -> lists of their ids, as tokenizer(texts) gives them.
+
+    Where nothing but the tokenizers library stands behind it, that is asked directly: it uses all cores (as
+    tokenizer(texts) does), and encode_batch_fast leaves out offsets and masks that nobody reads here.
+    """
+    plain = getattr(type(tokenizer), "_encode_plus", None) is PreTrainedTokenizerFast._encode_plus
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not plain or not hasattr(backend, "encode_batch_fast"):
+        return lambda texts: tokenizer(texts, add_special_tokens=True, verbose=False)["input_ids"]
+    tokenizer("")  # switches off truncation and padding that tokenizer.json may hold, as every call does
+    return lambda texts: [e.ids for e in backend.encode_batch_fast(texts, add_special_tokens=True)]
 
 
 def load_tokenizer(directory):
