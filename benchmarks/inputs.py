@@ -8,6 +8,7 @@ with dataset/ and information/amazon_scientific.csv (Amazon Reviews 2018, Indust
 
 import json
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np  # noqa: E402
 
 from pixelrec_train.batch import PackedTexts  # noqa: E402
 from pixelrec_train.data.item_text import ItemText, read_texts, tokenise  # noqa: E402
-from pixelrec_train.data.tables import read_columns  # noqa: E402
+from pixelrec_train.data.tables import read_rows  # noqa: E402
 
 FILE = Path(__file__).with_name("amazon_scientific.json")
 SHARES = np.linspace(0, 1, 201)
@@ -95,15 +96,16 @@ def measured(directory):
     from pixelrec_train.model.tiny import train_tokenizer
 
     information = Path(directory) / "information/amazon_scientific.csv"
-    interactions = read_columns(Path(directory) / "dataset/amazon_scientific.csv", ("item_id", "user_id"))
-    item_ids = list(read_columns(information, ("item_id",))["item_id"])
+    interactions = read_rows(Path(directory) / "dataset/amazon_scientific.csv", ("item_id", "user_id"))
+    popularity, lengths = (Counter(column) for column in zip(*interactions, strict=True))
+    item_ids = [item_id for (item_id,) in read_rows(information, ("item_id",))]
     texts, _ = read_texts(information, item_ids, ("title", "tag", "description"), prompt="")
     tokenizer = train_tokenizer(all_text(information), VOCAB_SIZE)
     values = Inputs(
-        item_tokens=[len(ids) for ids in tokenise(tokenizer, texts, sys.maxsize, item_emb_token_n=0)],
+        item_tokens=np.diff(tokenise(tokenizer, texts, sys.maxsize, item_emb_token_n=0)[1]),
         item_words=[len(text.split()) for text in texts],
-        item_interactions=interactions["item_id"].value_counts(),
-        user_items=interactions["user_id"].value_counts(),
+        item_interactions=list(popularity.values()),
+        user_items=list(lengths.values()),
     )
     return Inputs(**{k: np.quantile(v, SHARES).round(1).tolist() for k, v in asdict(values).items()})
 
