@@ -6,8 +6,10 @@ python benchmarks/run.py --json figures.json      # and as numbers
 python benchmarks/run.py --data DIR               # lengths and popularity from the data in DIR
 python benchmarks/run.py --tiny                   # seconds: do ours and the peers' ways still agree?
 
-Before anything is timed, ours and the peer's way must have computed the same. Ratios are of medians of CPU
-time, runs of both interleaved. Exits with 1 when a goal is missed, with 2 when a name is unknown.
+Before a ratio is printed, ours and the peer's way must have computed the same. In CPU s a ratio is of medians
+of interleaved runs; what takes minutes (read_10m…, evaluation…, token_cache) and first_step run once, ours
+first, so those in wall s mean little on a busy machine. Exits with 1 when a goal is missed, with 2 when a
+name is unknown.
 """
 
 import argparse
