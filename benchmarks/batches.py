@@ -47,22 +47,26 @@ def windows_of(inputs):
     return [flat[a:b] for a, b in bounds[order]]
 
 
-def collator_and_samples(inputs, windows, share_items=True):
+def collator_and_samples(inputs, windows):
     """Our collator, and the (slot, window) pairs of one micro-batch of all ranks."""
     found = windows_of(inputs)
     counts = np.bincount(np.concatenate(found), minlength=ITEMS)
     sampler = NegativeSampler(counts, LENGTH, LENGTH, seed=0)
-    collator = TwoTowerCollator(inputs.item_text(ITEMS), sampler, LENGTH, share_items)
+    collator = TwoTowerCollator(inputs.item_text(ITEMS), sampler, LENGTH)
     return collator, [(Slot(0, n, n), window) for n, window in enumerate(found[:windows])]
 
 
 def batches(inputs, windows, ranks, share_items=True):
-    """One micro-batch as each of `ranks` ranks gets it, `windows` windows each."""
+    """One micro-batch as each of `ranks` ranks gets it, `windows` windows each.
+
+    share_items: False = every rank encodes whatever it looks at.
+    """
     found = []
     for rank in range(ranks):
         with patch.multiple(distributed, world_size=lambda: ranks, rank=lambda rank=rank: rank):
-            collator, samples = collator_and_samples(inputs, windows * ranks, share_items)
-            found.append(collator(samples))
+            collator, samples = collator_and_samples(inputs, windows * ranks)
+            with patch.object(type(collator.item_text), "is_read", share_items):
+                found.append(collator(samples))
     return found
 
 

@@ -82,8 +82,9 @@ def ways(shape, given, windows, device):
             task, batch = towers(shape, device), collator(samples).to(device)
             peer = peer_class.from_config(copy.deepcopy(qwen3(shape)), attn_implementation="sdpa")
             peer = peer.to(device, torch.bfloat16)
-            peer.base_model.load_state_dict(task.model.item_llm.backbone.state_dict())
             encode = task.model.item_llm
+            peer.base_model.load_state_dict(encode.backbone.state_dict())
+            encode.backbone, encode.peer = peer.base_model, peer  # trained in the place of ours
             encode.read = lambda texts, token: peers.padded(peer, token, texts, LONGEST_TEXT + 1)
             return task, batch, lambda: task(batch)[0]
 

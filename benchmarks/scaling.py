@@ -3,12 +3,13 @@
 python benchmarks/scaling.py            # the table of docs/scaling.md
 python benchmarks/scaling.py --mfu 0.4 --tflops 312 --network_gb_s 25
 
-Compute is 6 x weights x item tokens, and a third more to recompute activations, at the given MFU. ZeRO-2
-sends 2 bytes x weights twice per step (reduce-scatter, all-gather); the item table goes out in fp32, and
-its gradient comes back. Inside a machine of 8 GPUs traffic runs at --nvlink_gb_s, between machines at
---network_gb_s per GPU; nothing overlaps, which is the worst case. Activations of the item tower: "layers"
-with --gradient_checkpointing, one input per layer and one layer whole; "chunks" with --item_chunk_tokens
-8192, one chunk and the item table.
+Compute is 6 x weights x item tokens at the given MFU, in which recomputing activations does not count as
+work. ZeRO-2 sends 2 bytes x weights twice per step (reduce-scatter, all-gather); the item table goes out in
+fp32, and its gradient comes back. Inside a machine of 8 GPUs traffic runs at --nvlink_gb_s, between
+machines at --network_gb_s per GPU; nothing overlaps, which is the worst case. Activations of the item
+tower: "layers" with --gradient_checkpointing, one input per layer and one layer whole; "chunks" with
+--item_chunk_tokens 8192, one chunk and the item table. "scores" are three copies of positions x pool and
+four of the pool's vectors, in fp32.
 """
 
 import argparse
@@ -51,9 +52,9 @@ DATA = (
 def main():
     options = parse()
     print(f"{'':<22} {'GPUs':>4} {'windows':>8} {'items':>7} {'tokens':>8} {'compute':>8} {'weights':>8} "
-          f"{'items':>7} {'epoch':>8} {'state':>6} {'layers':>7} {'chunks':>7}")  # fmt: skip
+          f"{'items':>7} {'epoch':>8} {'state':>6} {'layers':>7} {'chunks':>7} {'scores':>7}")  # fmt: skip
     print(f"{'':<22} {'':>4} {'/GPU':>8} {'/step':>7} {'/GPU':>8} {'ms':>8} {'sent ms':>8} "
-          f"{'sent ms':>7} {'hours':>8} {'GB':>6} {'GB':>7} {'GB':>7}")  # fmt: skip
+          f"{'sent ms':>7} {'hours':>8} {'GB':>6} {'GB':>7} {'GB':>7} {'GB':>7}")  # fmt: skip
     for data in DATA:
         distinct = distinct_items(data)
         for gpus in GPUS:
@@ -64,8 +65,10 @@ def line(data, distinct, gpus, options):
     tokens = distinct * TOKENS / gpus
     positions = data.batch / gpus * (data.length - 1)
     layers = tokens * (LAYERS * WIDTH * 2 + LAYER_BYTES) / 1e9
+    pool = data.batch * data.negatives
+    scores = 4 * pool * (3 * positions + 4 * WIDTH) / 1e9
     chunks = (min(tokens, CHUNK) * LAYERS * LAYER_BYTES + distinct * WIDTH * 8) / 1e9
-    flops = 6 * WEIGHTS * (tokens + positions) * 4 / 3
+    flops = 6 * WEIGHTS * (tokens + positions)
     compute = flops / (options.mfu * options.tflops * 1e12)
     wire = (options.nvlink_gb_s if gpus <= 8 else options.network_gb_s) * 1e9
     weights = 2 * 2 * 2 * WEIGHTS / wire  # two towers, 2 bytes, twice
@@ -75,7 +78,7 @@ def line(data, distinct, gpus, options):
     state = state_bytes(2 * WEIGHTS, 2, 2, gpus) / 1e9
     return (f"{data.name:<22} {gpus:>4} {data.batch / gpus:>8.0f} {distinct:>7,.0f} {tokens:>8,.0f} "
             f"{1e3 * compute:>8,.0f} {1e3 * weights:>8,.0f} {1e3 * table:>7,.1f} {hours:>8,.1f} "
-            f"{state:>6.1f} {layers:>7.1f} {chunks:>7.1f}")  # fmt: skip
+            f"{state:>6.1f} {layers:>7.1f} {chunks:>7.1f} {scores:>7.1f}")  # fmt: skip
 
 
 def distinct_items(data):

@@ -52,8 +52,12 @@ class LoopConfig(RankingConfig):
     output_dir: str = flag("run directory: checkpoints, metrics.jsonl, table", "results/pixelrec")
     logging_dir: str = flag("TensorBoard events; the log file is <logging_dir>_train.log", "logs/pixelrec")
     logging_steps: int = flag("optimizer steps between two log lines", 20)
-    save_total_limit: int = flag("newest checkpoint-epoch-N kept; best_model is kept besides", 5)
+    save_steps: int | None = flag("save every so many optimizer steps too; None = after each epoch", None)
+    save_total_limit: int = flag("newest checkpoints kept; best_model is kept besides", 5)
     overwrite: bool = flag("replace a finished run in output_dir", False)
+    profile: int | None = flag(
+        "micro-batches to profile after the third: top costs in the log, trace.json in output_dir", None
+    )
     local_rank: int = flag("set by the launcher", -1)
 
     def __post_init__(self):
@@ -65,6 +69,9 @@ class LoopConfig(RankingConfig):
         require(0 <= self.warmup_ratio < 1, "--warmup_ratio must be in [0, 1)", self.warmup_ratio)
         require(self.weight_decay >= 0, "--weight_decay must not be negative", self.weight_decay)
         require(self.max_grad_norm >= 0, "--max_grad_norm must not be negative", self.max_grad_norm)
+        for name in ("save_steps", "profile"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"--{name} must be None or at least 1", value)
         require(self.dataloader_num_workers >= 0, "--dataloader_num_workers must not be negative",
                 self.dataloader_num_workers)  # fmt: skip
         require(self.seed >= 0, "--seed must not be negative", self.seed)
@@ -127,11 +134,12 @@ class TrainConfig(LoopConfig):
     loss_weighting: str = flag(
         "position = every position weighs the same; rank = every rank (original HLLM)", "position"
     )
+    resume: str | None = flag(
+        "go on where a run stopped: auto = from the newest checkpoint in output_dir, if any; or one of them",
+        None,
+    )
     compile: bool = flag(
         "torch.compile the towers: faster steps after minutes of compiling; needs a C++ compiler", False
-    )
-    profile: int | None = flag(
-        "micro-batches to profile after the third: top costs in the log, trace.json in output_dir", None
     )
 
     # instead of training
@@ -150,9 +158,15 @@ class TrainConfig(LoopConfig):
         require(self.text_keys, "--text_keys needs at least one column", self.text_keys)
         require(0 <= self.history_dropout < 1, "--history_dropout must be in [0, 1)", self.history_dropout)
         self.check_towers()
-        for name in ("item_chunk_tokens", "nce_chunk", "profile"):
+        for name in ("item_chunk_tokens", "nce_chunk"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name} must be None or at least 1", value)
+        require(self.reads_texts or not self.item_chunk_tokens,
+                "--item_chunk_tokens is for an item LLM that trains (not --freeze_item_llm, --id_only)",
+                self.item_chunk_tokens)  # fmt: skip
+        require(not (self.compile and self.gradient_checkpointing),
+                "--compile needs --gradient_checkpointing False: recomputed layers would not be compiled",
+                self.gradient_checkpointing)  # fmt: skip
         require(self.gradient_checkpointing or not self.item_chunk_tokens,
                 "--item_chunk_tokens saves memory by recomputing, so it needs --gradient_checkpointing True",
                 self.gradient_checkpointing)  # fmt: skip
@@ -210,22 +224,3 @@ class TrainConfig(LoopConfig):
         if self.num_negatives is None:
             return self.max_seq_length
         return -(-self.num_negatives // (world_size * self.per_device_train_batch_size))
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(RankingConfig):
-    """Rank the whole catalogue for every held-out user with a trained checkpoint."""
-
-    checkpoint: str = flag("a checkpoint-epoch-N or best_model directory")
-    split: str = flag("valid = second-last item of every user; test = last item", "test")
-    interaction_data: str | None = flag("CSV; None = the one the checkpoint was trained on", None)
-    text_data: str | None = flag("CSV; None = the one the checkpoint was trained on", None)
-    output_dir: str | None = flag(
-        "where metrics.json and the index go; None = <checkpoint>/eval-<split>", None
-    )
-    collective_timeout_minutes: float = flag("a rank that waits this long for the others gives up", 30.0)
-    local_rank: int = flag("set by the launcher", -1)
-
-    def __post_init__(self):
-        super().__post_init__()
-        require(self.split in ("valid", "test"), "--split must be valid or test", self.split)

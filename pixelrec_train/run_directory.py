@@ -16,7 +16,7 @@ from pixelrec_train.errors import InputError
 # Everything a run writes. --overwrite removes these and nothing else.
 RUN_FILES = (
     "run.json", "ds_config.json", "train.log", "metrics.jsonl", "table.md", "table.json", "curves.png",
-    "trace.json", "best_model", "checkpoint-epoch-*", "*.partial",
+    "trace.json", "best_model", "checkpoint-epoch-*", "checkpoint-step-*", "*.partial",
 )  # fmt: skip
 PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "pyarrow", "faiss-cpu", "faiss-gpu")
 
@@ -65,6 +65,15 @@ def clear(directory):
     for pattern in RUN_FILES:
         for path in Path(directory).glob(pattern):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def forget_after(metrics_file, step):
+    """Drop the lines of metrics.jsonl beyond a step: a resumed run is going to write them again."""
+    lines = Path(metrics_file).read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    partial = Path(f"{metrics_file}.partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    os.replace(partial, metrics_file)
 
 
 def record_start(directory, config, ds_config, facts):

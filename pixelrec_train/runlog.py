@@ -25,7 +25,7 @@ SPEED_LINE = {
 class RunLog:
     """Opens its files on rank 0 and appends; a reader can `tail -f` the log at any time."""
 
-    def __init__(self, log_files, metrics_file, tensorboard_dir):
+    def __init__(self, log_files, metrics_file, tensorboard_dir, resumed_at=None):
         self.speaks = distributed.rank() == 0
         if not self.speaks:
             return
@@ -35,7 +35,8 @@ class RunLog:
             Path(file).parent.mkdir(parents=True, exist_ok=True)
         self.log_files = [open(file, "a", encoding="utf-8", buffering=1) for file in log_files]
         self.metrics_file = open(metrics_file, "a", encoding="utf-8", buffering=1)
-        self.tensorboard = SummaryWriter(str(tensorboard_dir))
+        purge = None if resumed_at is None else resumed_at + 1  # what was drawn beyond is drawn again
+        self.tensorboard = SummaryWriter(str(tensorboard_dir), purge_step=purge)
 
     def note(self, text):
         """A line that is no measurement."""

@@ -3,12 +3,14 @@
 import math
 from collections import Counter
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from transformers import set_seed
 
+from pixelrec_train import distributed
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.data.collate import TwoTowerCollator
 from pixelrec_train.data.interactions import HeldOut, training_counts
@@ -139,6 +141,17 @@ def test_sasrecs_loss_is_the_cross_entropy_of_one_position_at_a_time(sasrec):
                 scores = [float(hidden @ vector) for vector in task.model.items]
                 losses.append(math.log(sum(map(math.exp, scores))) - scores[window[s + 1]])
         assert task(batch)[0].item() == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_sasrecs_loss_on_two_ranks_is_that_on_one(sasrec):
+    """Each rank divides by the mean number of steps, so that the mean over ranks is the mean over steps."""
+    task, batch, windows = sasrec
+    losses = []
+    for rank in range(2):
+        with patch.multiple(distributed, world_size=lambda: 2, rank=lambda rank=rank: rank):
+            collator = TwoTowerCollator(ItemText.unread(len(task.model.items)), None, 6)
+            losses.append(task(collator.collate(windows, np.zeros(0, int)))[0].item())
+    assert np.mean(losses) == pytest.approx(task(batch)[0].item(), rel=1e-6) and losses[0] != losses[1]
 
 
 def test_sasrec_learns_a_batch_by_heart_and_ranks_by_it(sasrec, demo_config):

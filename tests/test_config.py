@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from pixelrec_train.config import EvaluateConfig, TrainConfig
+from pixelrec_train.commands.evaluate import EvaluateConfig
+from pixelrec_train.config import TrainConfig
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import existing_file, parse_args
 

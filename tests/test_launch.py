@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import ROOT, as_flags, deepspeed, events, run_command
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_tensors
 from transformers import AutoConfig, AutoModel
 
 from pixelrec_train.model.backbone import write_backbone
@@ -75,6 +76,14 @@ def test_reading_and_scoring_in_chunks_changes_nothing(findings):
 def test_encoding_each_item_once_over_all_ranks_changes_nothing(findings):
     for found in findings.values():
         assert close(found["unshared"], found["zero2"][:8], 1e-5)
+
+
+def test_a_resumed_run_goes_on_to_the_bit_and_on_another_stage_to_rounding(findings):
+    for found in findings.values():
+        for number in (2, 3):
+            reports = found[f"resumed{number}"]
+            assert len(reports["again"]) >= 1 and reports["again"] == reports["whole"]
+            assert close(reports["other_stage"], reports["whole"], 1e-5)
 
 
 def test_the_same_seed_gives_the_same_numbers_to_the_bit(findings):
@@ -177,6 +186,33 @@ def test_a_run_leaves_what_the_readme_promises(trained):
     assert (run / "train.log").read_text() == log
     assert "successfully" not in screen  # no operator was compiled
     assert list((folder / "logs/tensorboard/run").glob("*/events.out.tfevents.*"))
+
+
+def figures(run, kind):
+    """What a run logged, but for times and rates."""
+    times = {"users_per_s", "items_per_s", "tokens_per_s", "step_ms", "data_wait_pct", "memory_gb", "eta_s"}
+    return [{k: v for k, v in event.items() if k not in times} for event in events(run, kind)]
+
+
+def test_a_run_that_was_cut_short_ends_alike_with_resume_auto(trained, tmp_path):
+    """Other figures and weights than before would not be a resumed run."""
+    folder, flags, _ = trained
+    run, again = folder / "run", tmp_path / "run"
+    shutil.copytree(run, again)
+    shutil.rmtree(again / "checkpoint-epoch-3")
+    (again / "table.json").unlink()
+    more = ("--output_dir", again, "--logging_dir", tmp_path / "logs/run", "--resume", "auto")
+    result = deepspeed(2, ROOT / "scripts/train_pixelrec.py", *flags, *more)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"resumed from {again / 'checkpoint-epoch-2'}" in result.stdout
+    assert all(figures(again, kind) == figures(run, kind) for kind in ("step", "eval"))
+    files = [f for f in (run / "checkpoint-epoch-3").rglob("*.safetensors") if f.parent.name != "optimizer"]
+    for file in files:  # ZeRO fills up its buffers with anything, so those may differ where nothing lies
+        ours = load_tensors(again / file.relative_to(run))
+        assert all(torch.equal(ours[k], v) for k, v in load_tensors(file).items()), file
+    assert json.loads((again / "table.json").read_text()) == json.loads((run / "table.json").read_text())
+    result = deepspeed(2, ROOT / "scripts/train_pixelrec.py", *flags, *more)
+    assert result.returncode == 0 and "is finished; nothing to do" in result.stdout
 
 
 def test_evaluation_reproduces_the_runs_own_test_figures_exactly(trained, tmp_path):

@@ -50,11 +50,17 @@ def texts(lengths=(5, 1, 12, 3, 12, 7, 2), seed=1):
     return PackedTexts(torch.randint(1, 50, (sum(lengths),), generator=generator), torch.tensor(lengths))
 
 
-def one_by_one(model, packed):
-    """The slow, obvious way: each text alone through the untouched transformer."""
-    plain = copy.deepcopy(model.backbone)
+def untouched(model):
+    """A copy of the transformer without our attention and without hooks."""
+    plain = type(model.backbone)(copy.deepcopy(model.backbone.config))
+    plain.load_state_dict(model.backbone.state_dict())
     plain.set_attn_implementation("eager")
-    rows = []
+    return plain.train(model.training)
+
+
+def one_by_one(model, packed, plain=None):
+    """The slow, obvious way: each text alone through the untouched transformer."""
+    plain, rows = plain or untouched(model), []
     for i in range(len(packed.lengths)):
         embeds = plain.get_input_embeddings()(packed.part(i, i + 1).token_ids)
         if model.item_token is not None:
@@ -136,8 +142,10 @@ def test_an_item_does_not_see_its_neighbour(name, mode, checkpointing, use_cache
 def test_gradients_are_those_of_each_text_alone(name, checkpointing, chunks):
     model, packed = encoder(name).train(), texts()
     weight = torch.randn(7, 32, generator=torch.Generator().manual_seed(3))
-    (one_by_one_loss := (one_by_one_with_grad(model, packed) * weight).sum()).backward()
-    expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    plain = untouched(model)
+    (one_by_one_loss := (one_by_one(model, packed, plain) * weight).sum()).backward()
+    expected = {f"backbone.{n}": p.grad for n, p in plain.named_parameters() if p.grad is not None}
+    expected["item_token"] = model.item_token.grad.clone()
     model.zero_grad()
     if checkpointing:
         model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
@@ -149,9 +157,21 @@ def test_gradients_are_those_of_each_text_alone(name, checkpointing, chunks):
             assert torch.allclose(p.grad, expected[n], atol=1e-4, rtol=1e-4), n
 
 
-def one_by_one_with_grad(model, packed):
-    """As one_by_one, on the live weights: the encoder itself with one text per call."""
-    return torch.cat([model(packed.part(i, i + 1)) for i in range(len(packed.lengths))])
+def test_a_compiled_tower_gives_the_same_embeddings_and_gradients():
+    """Traced as torch.compile traces it, without the minutes its code generator takes."""
+    results = []
+    for compiled in (False, True):
+        model = encoder("qwen3").train()
+        if compiled:
+            model.backbone.compile(dynamic=True, backend="aot_eager")
+        for lengths in ((5, 1, 12, 3, 12, 7, 2), (4, 9, 2, 6, 8)):
+            out = model(texts(lengths))
+            (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+        results.append((out.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+    (plain, expected), (ours, gradients) = results
+    assert torch.allclose(ours, plain, atol=1e-5) and gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, expected[name], atol=1e-4, rtol=1e-4), name
 
 
 @pytest.mark.parametrize("chunks", [1, 2, 5, 40])

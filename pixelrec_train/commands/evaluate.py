@@ -1,6 +1,7 @@
 """Judge a checkpoint on the validation or test split, and leave its embeddings and index for serving."""
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,17 +11,36 @@ import torch
 from pixelrec_train import distributed, run_directory
 from pixelrec_train.commands.inputs import Inputs, read_inputs
 from pixelrec_train.commands.start import trained_config
-from pixelrec_train.config import EvaluateConfig
+from pixelrec_train.config import RankingConfig
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.errors import speak_plainly
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import FaissIndex, import_faiss, unit
 from pixelrec_train.evaluation.report import beside_popularity, candidates, table_text
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
-from pixelrec_train.flags import parse_args
+from pixelrec_train.flags import flag, parse_args, require
 from pixelrec_train.model.backbone import check_vocabulary, save_tensors
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.runlog import say
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(RankingConfig):
+    """Rank the whole catalogue for every held-out user with a trained checkpoint."""
+
+    checkpoint: str = flag("a checkpoint-epoch-N or best_model directory")
+    split: str = flag("valid = second-last item of every user; test = last item", "test")
+    interaction_data: str | None = flag("CSV; None = the one the checkpoint was trained on", None)
+    text_data: str | None = flag("CSV; None = the one the checkpoint was trained on", None)
+    output_dir: str | None = flag(
+        "where metrics.json and the index go; None = <checkpoint>/eval-<split>", None
+    )
+    collective_timeout_minutes: float = flag("a rank that waits this long for the others gives up", 30.0)
+    local_rank: int = flag("set by the launcher", -1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.split in ("valid", "test"), "--split must be valid or test", self.split)
 
 
 @speak_plainly

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shlex
 import shutil
 from pathlib import Path
 
@@ -16,10 +17,15 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.runlog import RunLog, log_path, show_under_tensorboard
 
 
-def open_log(config, resolved, facts):
-    """Write down what runs, then open the log."""
+def open_log(config, resolved, facts, resumed_at=None):
+    """Write down what runs, then open the log.
+
+    resumed_at: the step a resumed run goes on from: what it wrote up to there stays.
+    """
     run = Path(config.output_dir)
-    if distributed.rank() == 0:
+    if distributed.rank() == 0 and resumed_at is not None:
+        run_directory.forget_after(run / "metrics.jsonl", resumed_at)
+    elif distributed.rank() == 0:
         run_directory.clear(run)
         run_directory.record_start(run, config, resolved, {"ranks": distributed.world_size()} | facts)
         for events in tensorboard_dir(config).glob("events.out.tfevents.*"):
@@ -27,7 +33,7 @@ def open_log(config, resolved, facts):
         show_under_tensorboard(config.logging_dir)
     distributed.barrier()
     log_files = (log_path(config.logging_dir), run / "train.log")
-    log = RunLog(log_files, run / "metrics.jsonl", tensorboard_dir(config))
+    log = RunLog(log_files, run / "metrics.jsonl", tensorboard_dir(config), resumed_at)
     log.note(
         f"start: {distributed.world_size()} ranks on {distributed.device().type}, "
         f"{torch.get_num_threads()} threads each; process {os.getpid()}; run directory {run}"
@@ -43,13 +49,16 @@ def tensorboard_dir(config):
 
 
 @contextlib.contextmanager
-def claimed_directory(config):
-    """Rank 0 holds the run directory; if it cannot, or a rank does not see it, all stop with the reason."""
+def claimed_directory(config, going_on=False):
+    """Rank 0 holds the run directory; if it cannot, or a rank does not see it, all stop with the reason.
+
+    going_on: an unfinished run may lie there, to be continued (or begun anew before its first checkpoint).
+    """
     with contextlib.ExitStack() as stack:
         problem, holder = None, None
         if distributed.rank() == 0:
             try:
-                run_directory.check_free(config.output_dir, config.overwrite)
+                run_directory.check_free(config.output_dir, config.overwrite or going_on)
                 holder = stack.enter_context(run_directory.lock(config.output_dir))
             except InputError as error:
                 problem = str(error)
@@ -66,11 +75,15 @@ def claimed_directory(config):
 
 
 def check_compiler():
-    """Raises InputError where torch.compile would find no C++ compiler, before it does in the first step."""
-    compiler = os.environ.get("CXX", "g++")
+    """Raises InputError where torch.compile would find no compiler, before it does in the first step.
+
+    On a CPU it writes C++, on a GPU Triton compiles a piece of C.
+    """
+    variable, usual = ("CC", "gcc") if distributed.uses_gpu() else ("CXX", "g++")
+    compiler = shlex.split(os.environ.get(variable) or usual)[0]
     if shutil.which(compiler) is None:
         raise InputError(
-            f"--compile needs a C++ compiler, and {compiler} is not there. Install it or set CXX."
+            f"--compile needs a compiler, and {compiler} is not there. Install it or set {variable}."
         )
 
 

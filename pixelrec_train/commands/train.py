@@ -12,6 +12,7 @@ import torch
 from pixelrec_train import distributed, run_directory
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.commands.plan import describe_plan
+from pixelrec_train.commands.resume import check_same_run, checkpoint_to_resume
 from pixelrec_train.commands.start import (
     check_compiler,
     check_init_from,
@@ -28,7 +29,7 @@ from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.negatives import NegativeSampler
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.build import build_engine
-from pixelrec_train.engine.profile import profiling
+from pixelrec_train.engine.checkpoint import load_checkpoint
 from pixelrec_train.engine.state import TrainState, steps_per_epoch
 from pixelrec_train.engine.weights import load_weights, whole
 from pixelrec_train.errors import TrainingStopped, speak_plainly
@@ -40,20 +41,24 @@ from pixelrec_train.evaluation.validation_loss import ValidationLoss
 from pixelrec_train.flags import parse_args
 from pixelrec_train.model.backbone import check_vocabulary
 from pixelrec_train.model.hllm_model import HLLMModel
+from pixelrec_train.runlog import say
 from pixelrec_train.tasks.two_tower import TwoTowerTask
 
 
 @speak_plainly
 def main(argv=None):
     config = parse_args(TrainConfig, argv)
+    if config.resume and (Path(config.output_dir) / "table.json").is_file():
+        say(f"--resume: the run in {config.output_dir} is finished; nothing to do")
+        return
     if config.dry_run:
-        run_directory.check_free(config.output_dir, config.overwrite)
+        run_directory.check_free(config.output_dir, config.overwrite or config.resume)
         inputs, model, resolved = prepare(config, config.dry_run)
         print("\n".join(describe_plan(config, inputs, model, resolved, config.dry_run)))
         return
     signal.signal(signal.SIGTERM, stop)
     distributed.initialise(config.collective_timeout_minutes)
-    with claimed_directory(config):
+    with claimed_directory(config, going_on=bool(config.resume)):
         run(config)
     distributed.finish()  # not after an error: it would wait for ranks that wait for this one
 
@@ -68,20 +73,33 @@ def run(config):
     loader = build_loader(config, inputs)
     state = TrainState(total_steps=steps_per_epoch(len(loader), config) * config.num_train_epochs)
     plan = describe_plan(config, inputs, model, resolved, distributed.world_size())
-    if config.gradient_checkpointing:
-        model.enable_checkpointing(item_llm=not config.item_chunk_tokens)
-    if config.compile:
-        model.compile_towers()
+    save_memory_or_time(model, config, resolved)
     engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
-    log = open_log(config, resolved, inputs.facts())  # replaces an earlier run, now that the engine stands
+    if resumed := distributed.from_first_rank(checkpoint_to_resume(config)):
+        check_same_run(config, resumed, inputs.facts(), distributed.world_size())
+        load_checkpoint(engine, state, resumed)
+    # Replaces an earlier run, now that the engine stands.
+    log = open_log(config, resolved, inputs.facts(), state.step if resumed else None)
     with telling(log, state):
+        if resumed:
+            log.note(f"resumed from {resumed}: epoch {state.epoch + 1}, step {state.step}")
         for line in plan:
             log.note(line)
         if config.freeze_item_llm:
             store_texts(engine, inputs, config, log)
-        with profiling(engine, config, log):
-            loop.train(engine, loader, [lambda: validate(engine.module, inputs, config)], state, config, log)
+        loop.train(engine, loader, [lambda: validate(engine.module, inputs, config)], state, config, log)
         finish(engine, inputs, state, config, log)
+
+
+def save_memory_or_time(model, config, resolved):
+    """Activation checkpointing and compilation, as the flags say."""
+    if config.gradient_checkpointing:
+        # Chunks recompute by themselves. Under ZeRO-3 their layers do so too: what a recomputed chunk keeps
+        # for its backward pass holds on to the gathered weights of all layers at once.
+        by_layer = not config.item_chunk_tokens or resolved["zero_optimization"]["stage"] == 3
+        model.enable_checkpointing(item_llm=by_layer)
+    if config.compile:
+        model.compile_towers()
 
 
 def store_texts(engine, inputs, config, log):
@@ -116,14 +134,11 @@ def build_loader(config, inputs):
     texts = ItemText.unread(inputs.interactions.num_items) if config.freeze_item_llm else inputs.item_text
     return Loader(
         HistoryDataset(inputs.interactions, inputs.split),
-        TwoTowerCollator(
-            texts, sampler, config.max_seq_length, share_items=config.reads_texts,
-            chunk_tokens=config.item_chunk_tokens,
-        ),
+        TwoTowerCollator(texts, sampler, config.max_seq_length, config.item_chunk_tokens),
         config.per_device_train_batch_size,
         config.seed,
         config.dataloader_num_workers,
-    )  # fmt: skip
+    )
 
 
 def validate(task, inputs, config):
@@ -134,7 +149,7 @@ def validate(task, inputs, config):
     with whole([model.logit_scale]):
         logit_scale = model.logit_scale.detach().clone()
     loss = ValidationLoss(
-        catalogue, logit_scale, split.train_counts, pool_size, config.nce_thres, config.seed
+        catalogue, logit_scale, split.train_counts, pool_size, config.nce_thres, config.seed, config.nce_chunk
     )
     ranks, mean_loss = rank_held_out(
         model, catalogue, split.valid, config, config.seq_length_in_evaluation, loss

@@ -11,14 +11,14 @@ from pixelrec_train.data.shares import Shares
 class TwoTowerCollator:
     """Makes this rank's batch from the windows and negatives of all ranks.
 
-    Each distinct item of them all is encoded by one rank. With share_items=False a rank brings every item
-    it looks at itself: where no item LLM reads, looking up is cheaper than exchanging.
+    Each distinct item of them all is encoded by one rank. Where no item LLM reads (texts are unread), a rank
+    brings every item it looks at itself: looking up is cheaper than exchanging.
     """
 
-    def __init__(self, item_text, sampler, max_seq_length, share_items=True, chunk_tokens=None):
+    def __init__(self, item_text, sampler, max_seq_length, chunk_tokens=None):
         """chunk_tokens: tokens of one chunk of texts; None = all in one."""
         self.item_text, self.sampler, self.max_seq_length = item_text, sampler, max_seq_length
-        self.share_items, self.chunk_tokens = share_items, chunk_tokens
+        self.chunk_tokens = chunk_tokens
         self.rank, self.ranks = distributed.rank(), distributed.world_size()
 
     def __call__(self, samples):
@@ -29,7 +29,7 @@ class TwoTowerCollator:
     def collate(self, windows, negatives):
         """Item numbers of all ranks' windows, dealt to them in turn, and of the pool -> TwoTowerBatch."""
         mine = windows[self.rank :: self.ranks]
-        distinct = np.unique(np.concatenate([*(windows if self.share_items else mine), negatives]))
+        distinct = np.unique(np.concatenate([*(windows if self.item_text.is_read else mine), negatives]))
         if not len(distinct):
             distinct = np.zeros(1, np.int64)  # padding has to point somewhere
         shares = self.shares(distinct)
@@ -52,6 +52,6 @@ class TwoTowerCollator:
 
     def shares(self, distinct):
         tokens = self.item_text.lengths_of(distinct)
-        if self.share_items:
+        if self.item_text.is_read:
             return Shares.plan(distinct, tokens, self.rank, self.ranks)
         return Shares(distinct, np.arange(len(distinct)), 0, tokens.sum(keepdims=True))

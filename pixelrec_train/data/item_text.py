@@ -17,6 +17,8 @@ from pixelrec_train.data.tables import read_rows
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.tokenizer_files import tokenizer_files
 
+UNREAD = "unread"
+
 
 @dataclass(frozen=True)
 class ItemText:
@@ -32,6 +34,11 @@ class ItemText:
     def lengths(self):
         return np.diff(self.offsets)  # [num_items]
 
+    @property
+    def is_read(self):
+        """Whether an item LLM is to read these texts."""
+        return self.fingerprint != UNREAD
+
     def lengths_of(self, numbers):
         """[I] item numbers -> [I] tokens of their texts."""
         return self.offsets[numbers + 1] - self.offsets[numbers]
@@ -39,7 +46,7 @@ class ItemText:
     @staticmethod
     def unread(num_items):
         """Stands in where no item LLM reads: every text has no token."""
-        return ItemText(np.zeros(0, np.int32), np.zeros(num_items + 1, np.int64), 0, 0, "unread")
+        return ItemText(np.zeros(0, np.int32), np.zeros(num_items + 1, np.int64), 0, 0, UNREAD)
 
     def items(self, numbers):
         """[I] item numbers -> Items, in that order."""

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from pixelrec_train import distributed
@@ -55,6 +56,7 @@ class Loader:
             collate_fn=collate,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            generator=torch.Generator(),  # or each epoch would draw a number from the one dropout uses
             pin_memory=distributed.device().type == "cuda",
         )
 

@@ -119,7 +119,7 @@ def careful_rows(path, width):
             for row in itertools.islice(reader, 1, None):
                 if row == end:
                     return
-                if not row or len(row) == 1 and row[0].isspace():
+                if not row or width > 1 and len(row) == 1 and row[0].isspace():
                     continue
                 first_row = widest is None
                 if first_row:

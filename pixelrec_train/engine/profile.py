@@ -14,37 +14,40 @@ TRACE = "trace.json"
 
 @contextmanager
 def profiling(engine, config, log):
-    """Profile --profile micro-batches on rank 0 while the block trains; without the flag nothing happens.
+    """Profile --profile micro-batches on rank 0 while the block trains one epoch; nothing without the flag.
 
     Writes <output_dir>/trace.json (for https://ui.perfetto.dev) and a table of the top costs into the log.
     """
     if not config.profile or distributed.rank() != 0:
         yield
         return
-    gpu, reported = distributed.uses_gpu(), []
+    gpu, begun, reported = distributed.uses_gpu(), [], []
 
     def report(profiler):
-        reported.append(profiler)
+        reported.append(min(config.profile, len(begun) - WARM_UP))
         trace = Path(config.output_dir) / TRACE
         profiler.export_chrome_trace(str(trace))
         by = "self_device_time_total" if gpu else "self_cpu_time_total"
         table = profiler.key_averages().table(sort_by=by, row_limit=ROWS, max_name_column_width=45)
-        log.block(f"top costs of {config.profile} micro-batches after the third; trace: {trace}\n{table}")
+        log.block(f"top costs of {reported[0]} micro-batches after the third; trace: {trace}\n{table}")
 
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * gpu
-    plan = schedule(wait=1, warmup=WARM_UP - 1, active=config.profile, repeat=1)
+    # A micro-batch begins with a step of the profiler, so the first of its steps is none.
+    plan = schedule(wait=2, warmup=WARM_UP - 1, active=config.profile, repeat=1)
     with ExitStack() as stack:
         profiler = stack.enter_context(profile(activities=activities, schedule=plan, on_trace_ready=report))
-        model = engine.module.model
         for name in ("item_llm", "user_llm"):
-            if getattr(model, name) is not None:
-                name_in_trace(getattr(model, name), name, stack)
-        # A micro-batch begins where the task is called; evaluation calls the model, not the task.
-        hook = engine.module.register_forward_pre_hook(lambda *_: profiler.step())
-        stack.callback(hook.remove)
+            if (tower := getattr(engine.module.model, name, None)) is not None:
+                name_in_trace(tower, name, stack)
+
+        def begin(*_):
+            begun.append(True)
+            profiler.step()
+
+        stack.callback(engine.module.register_forward_pre_hook(begin).remove)
         yield
     if not reported:
-        log.note(f"--profile: nothing to report, the run had not {WARM_UP + 1} micro-batches")
+        log.note(f"--profile: nothing to report, the epoch had not {WARM_UP + 1} micro-batches left")
 
 
 def name_in_trace(module, name, stack):

@@ -3,6 +3,8 @@
 import dataclasses
 from dataclasses import dataclass, field
 
+from pixelrec_train.engine.window import Window
+
 
 def steps_per_epoch(micro_batches, config):
     """Optimizer steps in that many micro-batches of a rank; the last step may have fewer than the others."""
@@ -18,6 +20,7 @@ class TrainState:
     best_score: float | None = None  # validation ndcg@10
     best_epoch: int | None = None
     checkpoints: list[str] = field(default_factory=list)  # names this run wrote and still keeps, oldest first
+    window: Window | None = None  # what has been summed up since the last log line, on this rank
 
     def finish_epoch(self, score):
         """Count the epoch; returns whether its score is the best so far (a tie keeps the earlier one)."""
@@ -28,4 +31,5 @@ class TrainState:
         return is_best
 
     def as_dict(self):
-        return dataclasses.asdict(self)
+        """What all ranks know alike."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "window"}

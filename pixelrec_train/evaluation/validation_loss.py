@@ -13,11 +13,11 @@ class ValidationLoss:
     The pool is drawn once (seed) from the training items, so epochs and runs of one seed are comparable.
     """
 
-    def __init__(self, catalogue, logit_scale, train_counts, pool_size, same_item_cosine, seed):
+    def __init__(self, catalogue, logit_scale, train_counts, pool_size, same_item_cosine, seed, chunk=None):
         self.catalogue = torch.from_numpy(catalogue)
         pool = np.random.default_rng([seed, 2]).choice(np.flatnonzero(train_counts), pool_size)
         self.pool = self.catalogue[pool].to(distributed.device())  # [M, D]
-        self.logit_scale, self.same_item_cosine = logit_scale, same_item_cosine
+        self.logit_scale, self.same_item_cosine, self.chunk = logit_scale, same_item_cosine, chunk
 
     @torch.no_grad()
     def __call__(self, user, target):
@@ -26,6 +26,7 @@ class ValidationLoss:
         valid = torch.ones(len(user), 1, dtype=torch.bool, device=user.device)
         loss, _ = nce_loss(
             user.unsqueeze(1), positive.unsqueeze(1), self.pool, valid, self.logit_scale,
-            same_item_cosine=self.same_item_cosine, count=torch.ones((), device=user.device),
+            same_item_cosine=self.same_item_cosine, chunk=self.chunk,
+            count=torch.ones((), device=user.device),
         )  # fmt: skip
         return loss

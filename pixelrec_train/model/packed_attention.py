@@ -76,7 +76,8 @@ def packed_attention(
     if fits_variable_length_kernel(query) and not dropout:
         return variable_length(query, key, value, scaling, segments).unsqueeze(0), None
     # On a CPU torch's kernel is up to three times faster in fp32 than in bf16, backward pass included.
-    dtype = query.dtype if query.is_cuda else torch.float32
+    slow = query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
+    dtype = torch.float32 if slow else query.dtype
     outputs = []
     for rows, real in segments.buckets:
         q, k, v = (x[rows].transpose(1, 2).to(dtype) for x in (query, key, value))  # [n, heads, longest, d]

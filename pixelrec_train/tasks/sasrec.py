@@ -3,8 +3,6 @@
 import torch.nn.functional as F
 from torch import nn
 
-from pixelrec_train import distributed
-
 
 class SASRecTask(nn.Module):
     """model + loss, as the loop wants them; reads the windows of a TwoTowerBatch, whose texts are unread.
@@ -23,7 +21,7 @@ class SASRecTask(nn.Module):
         # Padding is left out before the catalogue's scores are made: most windows are short.
         scores = self.model.scores(self.model(numbers[batch.history])[valid])  # [V, num_items]
         target = numbers[batch.target][valid]  # [V]
-        count = distributed.mean_tensor(valid.sum().float()).clamp(min=1e-6)
+        count = batch.mean_steps.clamp(min=1e-6)
         loss = F.cross_entropy(scores.float(), target, reduction="sum") / count
         return loss, {"top1_acc": (scores.argmax(-1) == target).sum() / count}
 

@@ -41,7 +41,7 @@ train ids --id_only --num_train_epochs $((2 * NUM_TRAIN_EPOCHS))
 # Does pretraining help? Both towers trained, from the pretrained item LLM and from the same one with random weights.
 # Fewer tokens, negatives and epochs: here the item LLM reads at every step.
 together=(--item_model_dir "$ITEM_MODEL_DIR" --text_keys title --max_text_length 24 --num_negatives 128
-    --learning_rate 3e-4 --num_train_epochs 2 --bf16 True)
+    --learning_rate 3e-4 --num_train_epochs 1 --bf16 True)
 train joint_pretrained "${together[@]}"
 train joint_random "${together[@]}" --random_init item
 

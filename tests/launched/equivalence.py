@@ -16,11 +16,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from transformers import AutoModel  # noqa: E402
 
 from pixelrec_train import distributed  # noqa: E402
-from pixelrec_train.commands.train import build_loader, prepare, store_texts, validate  # noqa: E402
+from pixelrec_train.commands.train import (  # noqa: E402
+    build_loader,
+    prepare,
+    save_memory_or_time,
+    store_texts,
+    validate,
+)
 from pixelrec_train.config import TrainConfig  # noqa: E402
+from pixelrec_train.data.item_text import ItemText  # noqa: E402
 from pixelrec_train.engine import loop  # noqa: E402
 from pixelrec_train.engine.build import build_engine  # noqa: E402
-from pixelrec_train.engine.checkpoint import save_checkpoint  # noqa: E402
+from pixelrec_train.engine.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from pixelrec_train.engine.state import TrainState, steps_per_epoch  # noqa: E402
 from pixelrec_train.engine.weights import cpu_state_dict, load_weights  # noqa: E402
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out  # noqa: E402
@@ -47,11 +54,13 @@ class Recorder:
         pass
 
 
-def train(config, steps=20):
-    """Losses and gradient norms of the first steps, and the engine they leave."""
+def train(config, steps=20, resume=None):
+    """Losses and gradient norms of the first steps, and the engine they leave.
+
+    resume: a checkpoint to go on from.
+    """
     inputs, model, resolved = prepare(config, distributed.world_size())
-    if config.gradient_checkpointing:
-        model.enable_checkpointing()
+    save_memory_or_time(model, config, resolved)
     loader = build_loader(config, inputs)
     per_epoch = steps_per_epoch(len(loader), config)
     epochs = -(-steps // per_epoch)
@@ -59,7 +68,9 @@ def train(config, steps=20):
     engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
     if config.freeze_item_llm:
         store_texts(engine, inputs, config, log)
-    for _ in range(epochs):
+    if resume:
+        load_checkpoint(engine, state, resume)
+    while state.epoch < epochs:
         loop.train_epoch(engine, loader, state, config, log)
         state.finish_epoch(0.0)
     names = ("loss", "grad_norm", "nce_samples", "nce_top10_acc", "logit_scale", "item_cosine", "lr")
@@ -92,6 +103,36 @@ def largest_gradient_error_of_the_gather():
     return (mine.grad - expected.grad[rank]).abs().max().item()
 
 
+def what_follows_a_resume(config, stage_number):
+    """Reports after step 6 of a run, of the run that goes on from there, and of one on the other stage.
+
+    Log windows of 4 steps are open at step 6, and dropout draws from the random numbers that were saved.
+    """
+    folder = f"{config.output_dir}-resumed{stage_number}"
+    settings = dict(save_steps=3, logging_steps=4, save_total_limit=99, output_dir=folder)
+    settings["per_device_train_batch_size"] = 3 * config.per_device_train_batch_size  # few steps
+    same = stage(config, stage_number, history_dropout=0.2, **settings)
+    claim(same)
+    whole = train(same, steps=8)[0]
+    again = train(same, steps=8, resume=checkpoint(same, 6))[0]
+    other = stage(config, 5 - stage_number, history_dropout=0.2, **settings)
+    elsewhere = train(other, steps=8, resume=checkpoint(same, 6))[0]
+    late = len(again)
+    return {"whole": whole[-late:], "again": again, "other_stage": elsewhere}
+
+
+def claim(config):
+    """A run directory with the run.json that a checkpoint copies."""
+    Path(config.output_dir).mkdir(parents=True, exist_ok=True)
+    if distributed.rank() == 0:
+        Path(config.output_dir, "run.json").write_text(json.dumps({"config": dataclasses.asdict(config)}))
+    distributed.barrier()
+
+
+def checkpoint(config, step):
+    return Path(config.output_dir) / f"checkpoint-step-{step}"
+
+
 def uneven_rows_come_together():
     counts = [3 + 2 * r for r in range(distributed.world_size())]
     counts[-1] = 0
@@ -103,22 +144,20 @@ def uneven_rows_come_together():
 def export_is_what_the_engine_holds(engine, config, state):
     """Every tensor plain transformers loads equals the engine's, and a loaded twin can be put back."""
     state.epoch = 1
-    Path(config.output_dir).mkdir(parents=True, exist_ok=True)
-    if distributed.rank() == 0:
-        Path(config.output_dir, "run.json").write_text(json.dumps({"config": dataclasses.asdict(config)}))
-    save_checkpoint(engine, state, config, is_best=True, log=Recorder())
+    claim(config)
+    save_checkpoint(engine, state, config, Recorder(), is_best=True)
     held = cpu_state_dict(engine.module.model)
-    checkpoint, same = Path(config.output_dir) / "best_model", []
+    best, same = Path(config.output_dir) / "best_model", []
     if distributed.rank() == 0:
         for tower in ("item_llm", "user_llm"):
-            loaded, report = AutoModel.from_pretrained(checkpoint / tower, output_loading_info=True)
+            loaded, report = AutoModel.from_pretrained(best / tower, output_loading_info=True)
             same.append(
                 not any(report.get(k) for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
             )
             mine = {k: v for k, v in held.items() if k.startswith(f"{tower}.backbone.")}
             same.append(len(mine) == len(loaded.state_dict()))
             same += [torch.equal(mine[f"{tower}.backbone.{k}"], v) for k, v in loaded.state_dict().items()]
-    twin = HLLMModel.load(checkpoint, config.max_text_length)
+    twin = HLLMModel.load(best, config.max_text_length)
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.add_(1)
@@ -157,12 +196,13 @@ def main(out, config):
         findings[f"export{number}"] = export_is_what_the_engine_holds(
             engine, stage(config, number, output_dir=f"{config.output_dir}-{number}"), state
         )
+        findings[f"resumed{number}"] = what_follows_a_resume(config, number)
         findings[f"ids{number}"] = train(stage(config, number, item_id_embedding=True), steps=4)[0][:4]
         findings[f"frozen{number}"] = train(
             stage(config, number, item_emb_token_n=0, freeze_item_llm=True, item_id_embedding=True), steps=4
         )[0][:4]
     # Every rank encodes whatever it looks at, and nothing is exchanged: the slow twin of the shared plan.
-    with patch.object(TrainConfig, "reads_texts", False):
+    with patch.object(ItemText, "is_read", False):
         findings["unshared"] = train(stage(config, 2), steps=8)[0][:8]
     bf16, *_ = train(stage(config, 2, bf16=True), steps=3)
     findings["bf16"] = [r["loss"] for r in bf16[:3]]

@@ -1,0 +1,65 @@
+"""--resume: which checkpoint a run goes on from, and whether it is a checkpoint of the same run."""
+
+import json
+from pathlib import Path
+
+from pixelrec_train.commands.start import trained_config
+from pixelrec_train.engine.checkpoint import MANIFEST
+from pixelrec_train.errors import InputError
+from pixelrec_train.flags import as_text
+
+# What may change on the way: how fast, how often and where it is said, not what is computed.
+MAY_DIFFER = {
+    "cache_dir", "collective_timeout_minutes", "compile", "dataloader_num_workers", "deepspeed",
+    "dry_run", "eval_batch_size", "eval_tokens", "gradient_checkpointing", "item_chunk_tokens", "local_rank",
+    "logging_dir", "nce_chunk", "output_dir", "overwrite", "per_device_train_batch_size", "profile", "resume",
+    "retrieval", "save_steps", "save_total_limit",
+}  # fmt: skip
+
+
+def checkpoint_to_resume(config):
+    """The checkpoint --resume means; None = there is none yet, or nobody asked.
+
+    Raises:
+        InputError: the named one is no complete checkpoint of output_dir.
+    """
+    run = Path(config.output_dir)
+    if config.resume is None:
+        return None
+    if config.resume == "auto":
+        complete = [manifest.parent for manifest in run.glob(f"checkpoint-*/{MANIFEST}")]
+        return max(complete, key=step_of, default=None)
+    checkpoint = Path(config.resume)
+    if not (checkpoint / MANIFEST).is_file() or checkpoint.resolve().parent != run.resolve():
+        raise InputError(
+            f"--resume {checkpoint} is no complete checkpoint in --output_dir {run}. Use --resume auto for "
+            f"the newest one, or a checkpoint-… directory there; to start another run from its weights, "
+            f"--init_from."
+        )
+    return checkpoint
+
+
+def step_of(checkpoint):
+    return json.loads((checkpoint / "train_state.json").read_text(encoding="utf-8"))["step"]
+
+
+def check_same_run(config, checkpoint, facts, world_size):
+    """Raises InputError when flags, data or the global batch are not those the checkpoint was made with."""
+    then = trained_config(checkpoint, "--resume")
+    record = json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))
+    changes = [
+        f"--{name} was {as_text(getattr(then, name))}, is {as_text(getattr(config, name))}"
+        for name in vars(config)
+        if name not in MAY_DIFFER and getattr(then, name) != getattr(config, name)
+    ]
+    before = then.per_device_train_batch_size * record["ranks"]
+    if before != (now := config.per_device_train_batch_size * world_size):
+        changes.append(f"ranks x --per_device_train_batch_size was {before}, is {now}")
+    for name in ("interactions", "item_text"):
+        if record["data"][name] != facts["data"][name]:
+            changes.append(f"the {name.replace('_', ' ')} of the data files changed")
+    if changes:
+        raise InputError(
+            f"--resume {checkpoint}: that was another run ({'; '.join(changes)}). Put it back, or start anew "
+            f"in another --output_dir (--init_from takes the weights)."
+        )

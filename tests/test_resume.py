@@ -1,0 +1,96 @@
+"""A run that stopped goes on as if nothing had happened, from what is complete and belongs to it."""
+
+import dataclasses
+import json
+
+import pytest
+
+from pixelrec_train import run_directory
+from pixelrec_train.commands.resume import check_same_run, checkpoint_to_resume
+from pixelrec_train.engine.checkpoint import MANIFEST, described, verify
+from pixelrec_train.errors import InputError
+
+FACTS = {"data": {"interactions": "aa", "item_text": "bb"}}
+
+
+def make_checkpoint(run, name, step, config):
+    directory = run / name
+    directory.mkdir(parents=True)
+    (directory / "weights.safetensors").write_bytes(bytes(range(100)))
+    (directory / "train_state.json").write_text(json.dumps({"step": step}))
+    (directory / "run.json").write_text(
+        json.dumps({"config": dataclasses.asdict(config), "ranks": 2} | FACTS)
+    )
+    files = {p.name: described(p) for p in directory.iterdir()}
+    (directory / MANIFEST).write_text(json.dumps(files))
+    return directory
+
+
+@pytest.fixture
+def run(config_with, tmp_path):
+    """A run directory with checkpoints at steps 20 and 100, and the config that resumes there."""
+    config = config_with(output_dir=str(tmp_path), per_device_train_batch_size=8)
+    for name, step in (("checkpoint-epoch-1", 20), ("checkpoint-step-100", 100)):
+        make_checkpoint(tmp_path, name, step, config)
+    return dataclasses.replace(config, resume="auto"), tmp_path
+
+
+def test_auto_takes_the_newest_complete_checkpoint(run):
+    config, folder = run
+    (folder / "checkpoint-step-120.partial").mkdir()
+    (folder / "checkpoint-step-140").mkdir()  # without a manifest
+    assert checkpoint_to_resume(config) == folder / "checkpoint-step-100"
+    assert checkpoint_to_resume(dataclasses.replace(config, resume=None)) is None
+    assert checkpoint_to_resume(dataclasses.replace(config, output_dir=str(folder / "new"))) is None
+
+
+def test_a_checkpoint_can_be_named_if_it_is_one_of_this_run(run):
+    config, folder = run
+    older = dataclasses.replace(config, resume=str(folder / "checkpoint-epoch-1"))
+    assert checkpoint_to_resume(older) == folder / "checkpoint-epoch-1"
+    for wrong in (folder / "checkpoint-epoch-9", folder):
+        with pytest.raises(InputError, match="no complete checkpoint in --output_dir.*--resume auto"):
+            checkpoint_to_resume(dataclasses.replace(config, resume=str(wrong)))
+    elsewhere = dataclasses.replace(older, output_dir=str(folder / "other"))
+    with pytest.raises(InputError, match="no complete checkpoint in --output_dir"):
+        checkpoint_to_resume(elsewhere)
+
+
+def test_another_runs_checkpoint_is_refused_and_says_what_differs(run):
+    config, folder = run
+    checkpoint = checkpoint_to_resume(config)
+    check_same_run(config, checkpoint, FACTS, 2)
+    # Four ranks of four windows are the same batch; how often is logged or saved does not matter.
+    harmless = {"per_device_train_batch_size": 4, "save_steps": 5, "dataloader_num_workers": 3}
+    check_same_run(dataclasses.replace(config, **harmless), checkpoint, FACTS, 4)
+    other_data = {"data": FACTS["data"] | {"item_text": "cc"}}
+    for changed, facts, ranks, words in (
+        ({"learning_rate": 0.5}, FACTS, 2, "--learning_rate was 0.0001, is 0.5"),
+        ({"num_train_epochs": 9}, FACTS, 2, "--num_train_epochs was 5, is 9"),
+        ({}, FACTS, 4, "ranks x --per_device_train_batch_size was 16, is 32"),
+        ({}, other_data, 2, "the item text of the data files changed"),
+    ):
+        with pytest.raises(InputError, match=words):
+            check_same_run(dataclasses.replace(config, **changed), checkpoint, facts, ranks)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "short", "missing"])
+def test_a_damaged_file_is_named_before_anything_is_loaded(run, damage):
+    _, folder = run
+    checkpoint = folder / "checkpoint-step-100"
+    verify(checkpoint)
+    file = checkpoint / "weights.safetensors"
+    data = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(data[:-1] if damage == "short" else data[:50] + b"\xff" + data[51:])
+    with pytest.raises(InputError, match="is damaged: weights.safetensors missing, cut short or changed"):
+        verify(checkpoint)
+
+
+def test_what_was_measured_beyond_the_checkpoint_is_forgotten(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 5}\n{"step": 10}\n{"step": 15}\n{"step": 2')
+    run_directory.forget_after(file, 10)
+    assert file.read_text() == '{"step": 5}\n{"step": 10}\n'
