@@ -64,7 +64,7 @@ def test_item_ids_and_frozen_texts_train_the_same_on_any_stage_and_ranks(finding
 
 def test_activation_checkpointing_changes_nothing(findings):
     for found in findings.values():
-        assert close(found["checkpointing"], found["zero3"], 1e-5)
+        assert close(found["checkpointing"], found["zero3"][:8], 1e-5)
 
 
 def test_reading_and_scoring_in_chunks_changes_nothing(findings):
@@ -87,7 +87,7 @@ def test_a_resumed_run_goes_on_to_the_bit_and_on_another_stage_to_rounding(findi
 
 
 def test_the_same_seed_gives_the_same_numbers_to_the_bit(findings):
-    assert all(found["again"] == found["zero3"] for found in findings.values())
+    assert all(found["again"] == found["zero3"][:8] for found in findings.values())
 
 
 def test_gradients_of_gathered_negatives_are_the_sum_over_ranks(findings):
@@ -211,7 +211,7 @@ def test_a_run_that_was_cut_short_ends_alike_with_resume_auto(trained, tmp_path)
         ours = load_tensors(again / file.relative_to(run))
         assert all(torch.equal(ours[k], v) for k, v in load_tensors(file).items()), file
     assert json.loads((again / "table.json").read_text()) == json.loads((run / "table.json").read_text())
-    result = deepspeed(2, ROOT / "scripts/train_pixelrec.py", *flags, *more)
+    result = run_command([sys.executable, ROOT / "scripts/train_pixelrec.py", *flags, *more])
     assert result.returncode == 0 and "is finished; nothing to do" in result.stdout
 
 
