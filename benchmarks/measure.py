@@ -17,6 +17,9 @@ from statistics import median
 import numpy as np
 import torch
 
+from pixelrec_train.distributed import cores
+from pixelrec_train.run_directory import commit
+
 ROOT = Path(__file__).resolve().parents[1]
 GEMM_SIZE = 1024
 CHILD = "from benchmarks.measure import answer; answer()"
@@ -136,16 +139,3 @@ def machine():
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     model = names[0].split(": ")[1] if names else "unknown processor"
     return f"{model}, {cores()} cores, torch {torch.__version__}, commit {commit()}"
-
-
-def cores():
-    return len(os.sched_getaffinity(0))
-
-
-def commit():
-    def git(*words):
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
-        return done.stdout.strip() or "unknown"
-
-    changed = git("status", "--porcelain", "--untracked-files=no") != "unknown"
-    return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")

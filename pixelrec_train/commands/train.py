@@ -29,7 +29,6 @@ from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.negatives import NegativeSampler
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.build import build_engine
-from pixelrec_train.engine.checkpoint import load_checkpoint
 from pixelrec_train.engine.state import TrainState, steps_per_epoch
 from pixelrec_train.engine.weights import load_weights, whole
 from pixelrec_train.errors import TrainingStopped, speak_plainly
@@ -74,10 +73,11 @@ def run(config):
     state = TrainState(total_steps=steps_per_epoch(len(loader), config) * config.num_train_epochs)
     plan = describe_plan(config, inputs, model, resolved, distributed.world_size())
     save_memory_or_time(model, config, resolved)
-    engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
     if resumed := distributed.from_first_rank(checkpoint_to_resume(config)):
         check_same_run(config, resumed, inputs.facts(), distributed.world_size())
-        load_checkpoint(engine, state, resumed)
+    engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
+    if resumed:
+        checkpoint.load_checkpoint(engine, state, resumed)
     # Replaces an earlier run, now that the engine stands.
     log = open_log(config, resolved, inputs.facts(), state.step if resumed else None)
     with telling(log, state):

@@ -43,7 +43,7 @@ def save_checkpoint(engine, state, config, log, is_best=False):
         partial.mkdir(parents=True)
     distributed.barrier()
     sums = json.dumps(state.window.as_dict() if state.window else None)
-    optimizer_state.save(engine, partial / "optimizer", random_states(), {"window": sums})
+    optimizer_state.save(engine, partial, random_states(), {"window": sums})
     tensors = cpu_state_dict(engine.module)
     kept = [old for old in state.checkpoints if old != name] + [name]
     state.checkpoints, dropped = kept[-config.save_total_limit :], kept[: -config.save_total_limit]
@@ -77,7 +77,7 @@ def load_checkpoint(engine, state, directory):
     """
     directory = Path(directory)
     verify(directory)
-    tensors, facts = optimizer_state.load(engine, directory / "optimizer")
+    tensors, facts = optimizer_state.load(engine, directory)
     sums = [json.loads(fact["window"]) for fact in facts]
     for name, value in json.loads((directory / "train_state.json").read_text(encoding="utf-8")).items():
         setattr(state, name, value)

@@ -9,7 +9,6 @@ DeepSpeed's own files are pickles, and can be read by as many ranks as wrote the
 """
 
 import json
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pixelrec_train import distributed
-from pixelrec_train.engine.weights import whole
+from pixelrec_train.engine.weights import overwrite
 from pixelrec_train.errors import InputError
 
 KINDS = ("master", "exp_avg", "exp_avg_sq")
@@ -58,10 +57,11 @@ def file_name(rank):
     return f"optimizer/rank-{rank}.safetensors"
 
 
-def save(engine, directory, tensors, facts):
+def save(engine, checkpoint, tensors, facts):
     """Write this rank's file; every rank calls it, and none waits for another.
 
     Args:
+        checkpoint: the directory in which optimizer/ is made.
         tensors, facts: of this rank, {name: tensor} and {name: str}, to be kept beside.
     """
     buffers, pieces = layout(engine)
@@ -72,11 +72,12 @@ def save(engine, directory, tensors, facts):
         for kind, tensor in zip(KINDS, (buffer, moments["exp_avg"], moments["exp_avg_sq"]), strict=True):
             tensors[f"{kind}.{number}"] = tensor.detach().cpu().contiguous()
     metadata = facts | {"pieces": json.dumps(pieces), "step": str(max(steps))}
-    directory.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, directory.parent / file_name(distributed.rank()), metadata)
+    file = checkpoint / file_name(distributed.rank())
+    file.parent.mkdir(exist_ok=True)
+    save_file(tensors, file, metadata)
 
 
-def load(engine, directory):
+def load(engine, checkpoint):
     """Put weights, moments and step back; the number of ranks and the stage may be others than at save.
 
     Returns:
@@ -86,7 +87,7 @@ def load(engine, directory):
     Raises:
         InputError: a file is missing or holds other parameters than this model has.
     """
-    stored = Stored(directory)
+    stored = Stored(checkpoint)
     buffers, pieces = layout(engine)
     stored.check(engine.module)
     for buffer in buffers:
@@ -100,23 +101,24 @@ def load(engine, directory):
         for kind, target in zip(KINDS, (buffer, moments["exp_avg"], moments["exp_avg_sq"]), strict=True):
             values = stored.read(kind, piece.name, piece.first, piece.count)
             target.data.narrow(0, piece.offset, piece.count).copy_(values)
-    with torch.no_grad():
-        for name, parameter in engine.module.named_parameters():
-            if parameter.requires_grad:
-                numel = getattr(parameter, "ds_numel", parameter.numel())
-                with whole([parameter], writer_rank=0):
-                    if not hasattr(parameter, "ds_id") or distributed.rank() == 0:
-                        parameter.copy_(stored.read("master", name, 0, numel).view(parameter.shape))
+    sizes = trained_sizes(engine.module)
+    trained = ((n, p) for n, p in engine.module.named_parameters() if n in sizes)
+    overwrite(trained, lambda name: stored.read("master", name, 0, sizes[name]))
     return stored.beside()
+
+
+def trained_sizes(module):
+    """{name: entries} of what the optimizer updates; ZeRO-3 hides the size of what it has partitioned."""
+    return {n: getattr(p, "ds_numel", p.numel()) for n, p in module.named_parameters() if p.requires_grad}
 
 
 class Stored:
     """The files of all ranks that wrote, read a stretch at a time."""
 
-    def __init__(self, directory):
-        self.directory = Path(directory)
-        ranks = range(len(list(self.directory.glob("rank-*.safetensors"))))
-        self.files = [safe_open(self.directory.parent / file_name(rank), "pt") for rank in ranks]
+    def __init__(self, checkpoint):
+        self.checkpoint = checkpoint
+        ranks = range(len(list(checkpoint.glob(file_name("*")))))
+        self.files = [safe_open(checkpoint / file_name(rank), "pt") for rank in ranks]
         self.pieces, self.step = {}, 0
         for file in self.files:
             self.step = int(file.metadata()["step"])
@@ -126,14 +128,12 @@ class Stored:
 
     def check(self, module):
         """Raises InputError where parameters or their sizes differ from the module's."""
-        wanted = {
-            n: getattr(p, "ds_numel", p.numel()) for n, p in module.named_parameters() if p.requires_grad
-        }
+        wanted = trained_sizes(module)
         found = {name: sum(piece.count for _, piece in parts) for name, parts in self.pieces.items()}
         if wanted != found:
             other = sorted(n for n in wanted | found if wanted.get(n) != found.get(n))
             raise InputError(
-                f"{self.directory} holds another optimizer state than this model needs ({len(other)} "
+                f"{self.checkpoint} holds another optimizer state than this model needs ({len(other)} "
                 f"parameters differ, the first is {other[0]}): files are missing, or the model is another."
             )
 

@@ -31,8 +31,13 @@ def cpu_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
 def load_weights(module: nn.Module, source: nn.Module):
     """Copy the weights of an unpartitioned twin into a module that may be partitioned. All ranks call it."""
     twins = dict(source.named_parameters())
+    overwrite(module.named_parameters(), twins.get)
+
+
+def overwrite(named_parameters, value_of):
+    """Set parameters that may be partitioned to value_of(name), tensors of their size. All ranks call it."""
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
+        for name, parameter in named_parameters:
             with whole([parameter], writer_rank=0):
                 if not hasattr(parameter, "ds_id") or distributed.rank() == 0:
-                    parameter.copy_(twins[name])
+                    parameter.copy_(value_of(name).view(parameter.shape))
