@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from transformers import get_cosine_schedule_with_warmup  # noqa: E402
 
-from pixelrec_train import distributed  # noqa: E402
+from pixelrec_train import distributed, rendezvous  # noqa: E402
 from pixelrec_train.commands.inputs import read_inputs  # noqa: E402
 from pixelrec_train.config import TrainConfig  # noqa: E402
 from pixelrec_train.data.collate import TwoTowerCollator  # noqa: E402
@@ -207,7 +207,7 @@ def check_two_ranks(case):
 def one_of_two_ranks(rank, directory, folder, port):
     names = dict(RANK=rank, WORLD_SIZE=2, LOCAL_RANK=rank, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     os.environ.update({k: str(v) for k, v in names.items()} | {"OMP_NUM_THREADS": "1"})
-    distributed.initialise(2)
+    rendezvous.initialise(2)
     case = Case(directory, Path(folder) / f"cache{rank}")
     expected, task = case.numbers("expected_train_world2"), case.task()
     loss, _ = task(case.batch("train_batch"))
@@ -221,7 +221,7 @@ def one_of_two_ranks(rank, directory, folder, port):
         checks += check_gradients("two ranks: ", task.model, expected)
         Path(folder, "checks.json").write_text(json.dumps(checks))
     distributed.barrier()
-    distributed.finish()
+    rendezvous.finish()
 
 
 def check_trajectory(case):

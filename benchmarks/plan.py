@@ -14,7 +14,7 @@ from benchmarks.inputs import LONGEST_TEXT
 from benchmarks.item_tower import qwen3
 from benchmarks.measure import must_agree
 from benchmarks.registry import Goal, Result, benchmark
-from pixelrec_train import distributed
+from pixelrec_train import distributed, rendezvous
 
 
 @benchmark(unit="share", goal=Goal("value", at_least=0.99), tiny=SMALL)
@@ -66,7 +66,7 @@ def exactness(inputs, hidden=64, layers=2, windows=4):
 def one_of_two_ranks(rank, inputs, hidden, layers, windows, port, folder):
     names = dict(RANK=rank, WORLD_SIZE=2, LOCAL_RANK=rank, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     os.environ.update({k: str(v) for k, v in names.items()} | {"OMP_NUM_THREADS": "1"})
-    distributed.initialise(5)
+    rendezvous.initialise(5)
     collator, samples = collator_and_samples(inputs, windows * 2)
     task = two_tower(qwen3(hidden, layers))
     loss, _ = task(collator(samples))
@@ -85,4 +85,4 @@ def one_of_two_ranks(rank, inputs, hidden, layers, windows, port, folder):
                 errors.append(float((ours[name] - theirs).abs().max()) / largest)
         Path(folder, "error.json").write_text(json.dumps(max(errors)))
     distributed.barrier()
-    distributed.finish()
+    rendezvous.finish()

@@ -6,50 +6,10 @@ can be used from a notebook or a test.
 
 import os
 import socket
-import warnings
 from contextlib import contextmanager
-from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-
-
-def initialise(timeout_minutes):
-    """Join the other ranks; works under deepspeed, torchrun, Open MPI's mpirun and plain python.
-
-    Raises:
-        RuntimeError: the ranks did not meet within the timeout.
-    """
-    if "RANK" not in os.environ:
-        os.environ.update(ranks_of_mpirun() or ONE_RANK | {"MASTER_PORT": free_port()})
-    on_gpu = uses_gpu()
-    if on_gpu:
-        torch.cuda.set_device(local_rank())
-    else:
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    share_cores()
-    # DeepSpeed and ours use the name that works on every torch; the notice would come from each rank.
-    warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.*|.*reduce_scatter_tensor.*")
-    import deepspeed
-
-    if not on_gpu:
-        skip_shared_memory_kernel(deepspeed)
-    deepspeed.init_distributed(
-        dist_backend="nccl" if on_gpu else "gloo", timeout=timedelta(minutes=timeout_minutes), verbose=False
-    )
-
-
-ONE_RANK = dict(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
-
-
-def ranks_of_mpirun():
-    """Open MPI's names for what torch calls RANK and so on; {} when it was not the launcher."""
-    names = dict(RANK="RANK", WORLD_SIZE="SIZE", LOCAL_RANK="LOCAL_RANK", LOCAL_WORLD_SIZE="LOCAL_SIZE")
-    found = {ours: os.environ.get(f"OMPI_COMM_WORLD_{theirs}") for ours, theirs in names.items()}
-    if None in found.values():
-        return {}
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}  # of several machines: set them yourself
-    return found | {name: os.environ.get(name, value) for name, value in address.items()}
 
 
 def uses_gpu():
@@ -60,29 +20,6 @@ def uses_gpu():
 def cores():
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def share_cores():
-    """Ranks x threads = cores, unless OMP_NUM_THREADS says otherwise: too many threads spin."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        here = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or os.environ["WORLD_SIZE"]
-        torch.set_num_threads(max(1, cores() // int(here)))
-
-
-def skip_shared_memory_kernel(deepspeed):
-    """Keep DeepSpeed from compiling a C++ operator at the first start on a CPU.
-
-    It costs minutes of silence and fails without a compiler; gloo does the same work. The table is
-    private to DeepSpeed: tests/test_launch.py starts without a compiler and would notice a change.
-    PIXELREC_SHM=1 in the environment leaves DeepSpeed alone.
-    """
-    if os.environ.get("PIXELREC_SHM") != "1":
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-
-def finish():
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def free_port():
@@ -110,6 +47,25 @@ def device():
 def barrier():
     if dist.is_initialized():
         dist.barrier()
+
+
+class Agreement:
+    """agree(number) -> the largest number of any rank at the call before, 0 at the first one.
+
+    On CPUs and one call late, so that neither a GPU nor another rank is waited for. All ranks call it alike.
+    """
+
+    def __init__(self):
+        self.group = dist.new_group(backend="gloo") if world_size() > 1 else None
+        self.largest, self.work = torch.zeros(1, dtype=torch.int64), None
+
+    def __call__(self, number):
+        if self.work:
+            self.work.wait()
+        agreed, self.largest[0] = int(self.largest), number
+        if self.group is not None:
+            self.work = dist.all_reduce(self.largest, dist.ReduceOp.MAX, group=self.group, async_op=True)
+        return agreed
 
 
 @contextmanager

@@ -1,8 +1,6 @@
-"""Errors that are sentences for a person: they are printed as they are, without a traceback."""
+"""Errors that are sentences for a person: they are printed as they are, without a traceback (ending.py)."""
 
-import functools
-import os
-import sys
+import signal
 
 
 class InputError(Exception):
@@ -13,26 +11,14 @@ class TrainingStopped(Exception):
     """The run cannot go on: what happened, and what to change."""
 
 
+class StopRequested(Exception):
+    """Somebody asked the run to end, and it has saved where it stands."""
+
+    def __init__(self, number, checkpoint):
+        self.number = number
+        super().__init__(f"{signal.Signals(number).name} received, saved {checkpoint}")
+
+
 def first_line(error):
     """What an exception of a library says, cut to a line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def speak_plainly(main):
-    """Wrap a command's main: one sentence on stderr and exit status 2 (bad input) or 3 (training stopped).
-
-    All ranks read the same files and meet the same error; each machine says it once.
-    """
-
-    @functools.wraps(main)
-    def wrapped(*args, **kwargs):
-        try:
-            return main(*args, **kwargs)
-        except (InputError, TrainingStopped) as error:
-            if os.environ.get("LOCAL_RANK", "0") == "0":
-                print(f"error: {error}", file=sys.stderr, flush=True)
-            sys.exit(2 if isinstance(error, InputError) else 3)
-        except KeyboardInterrupt:
-            sys.exit(130)
-
-    return wrapped

@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -67,13 +68,24 @@ def clear(directory):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def forget_after(metrics_file, step):
-    """Drop the lines of metrics.jsonl beyond a step: a resumed run is going to write them again."""
-    lines = Path(metrics_file).read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    partial = Path(f"{metrics_file}.partial")
+def forget_after(directory, step):
+    """Drop what a resumed run is going to write again: half directories, and measurements beyond a step."""
+    for half in Path(directory).glob("*.partial"):
+        shutil.rmtree(half) if half.is_dir() else half.unlink()
+    metrics = Path(directory) / "metrics.jsonl"
+    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True) if metrics.is_file() else []
+    kept = [line for line in lines if step_of(line) <= step]
+    partial = Path(f"{metrics}.partial")
     partial.write_text("".join(kept), encoding="utf-8")
-    os.replace(partial, metrics_file)
+    os.replace(partial, metrics)
+
+
+def step_of(line):
+    """The step of a line of metrics.jsonl; infinite where the line was cut."""
+    try:
+        return json.loads(line)["step"] if line.endswith("\n") else math.inf
+    except ValueError:
+        return math.inf
 
 
 def record_start(directory, config, ds_config, facts):

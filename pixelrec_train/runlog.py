@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from pixelrec_train import distributed
@@ -23,20 +24,39 @@ SPEED_LINE = {
 
 
 class RunLog:
-    """Opens its files on rank 0 and appends; a reader can `tail -f` the log at any time."""
+    """Opens its files on rank 0 and appends; a reader can `tail -f` the log at any time.
+
+    What cannot be written (a read-only directory, a full disk) is said once, and the run goes on. A file that
+    can be written again later goes on too; TensorBoard's does not.
+    """
 
     def __init__(self, log_files, metrics_file, tensorboard_dir, resumed_at=None):
         self.speaks = distributed.rank() == 0
         if not self.speaks:
             return
-        from torch.utils.tensorboard import SummaryWriter
+        self.unwritable, self.log_files, self.metrics_file, self.tensorboard = set(), {}, None, None
+        for path in log_files:
+            with self.tolerating(path):
+                self.log_files[path] = opened(path)
+        with self.tolerating(metrics_file):
+            self.metrics_file = opened(metrics_file)
+        with self.tolerating(tensorboard_dir):
+            from torch.utils.tensorboard import SummaryWriter
 
-        for file in log_files:
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
-        self.log_files = [open(file, "a", encoding="utf-8", buffering=1) for file in log_files]
-        self.metrics_file = open(metrics_file, "a", encoding="utf-8", buffering=1)
-        purge = None if resumed_at is None else resumed_at + 1  # what was drawn beyond is drawn again
-        self.tensorboard = SummaryWriter(str(tensorboard_dir), purge_step=purge)
+            purge = None if resumed_at is None else resumed_at + 1  # what was drawn beyond is drawn again
+            self.tensorboard = SummaryWriter(str(tensorboard_dir), purge_step=purge)
+
+    @contextmanager
+    def tolerating(self, path):
+        """Logging must not cost a run: an OSError inside is a warning, once for each path."""
+        try:
+            yield
+        except OSError as error:
+            if path not in self.unwritable:
+                self.unwritable.add(path)
+                text = f"{path} cannot be written ({error.strerror or error}); the run goes on without it"
+                print(f"warning: {text}", file=sys.stderr, flush=True)
+                self._to_files(f"{time.strftime('%H:%M:%S')} note | warning: {text}")
 
     def note(self, text):
         """A line that is no measurement."""
@@ -66,11 +86,23 @@ class RunLog:
         size = sum(f.stat().st_size for f in Path(path).rglob("*") if f.is_file()) if self.speaks else 0
         self._line(f"save {state.step:05d}", f"{path}", f"{size / 1e9:.2f}G", f"{seconds:.0f}s")
 
+    def failed_save(self, state, path, problem):
+        """A checkpoint that is not there; as loud as a line can be."""
+        text = f"{path} NOT SAVED: {problem}; earlier checkpoints are intact, the run goes on"
+        self._line(f"save {state.step:05d}", text)
+        if self.speaks:
+            print(f"error: {text}", file=sys.stderr, flush=True)
+
     def block(self, text):
         """Several lines as they are: a table."""
         if self.speaks:
-            print(text, flush=True)
-            for file in self.log_files:
+            with self.tolerating("standard output"):
+                print(text, flush=True)
+            self._to_files(text)
+
+    def _to_files(self, text):
+        for path, file in self.log_files.items():
+            with self.tolerating(path):
                 file.write(text + "\n")
 
     def _line(self, kind, *fields):
@@ -80,8 +112,16 @@ class RunLog:
         """One JSON object per event, and one TensorBoard tag per scalar: train/loss, eval/recall@10."""
         if not self.speaks:
             return
-        self.metrics_file.write(json.dumps({"kind": kind, "step": step} | values) + "\n")
-        prefix = "train" if kind == "step" else kind
+        if self.metrics_file:
+            with self.tolerating(self.metrics_file.name):
+                self.metrics_file.write(json.dumps({"kind": kind, "step": step} | values) + "\n")
+        if self.tensorboard:
+            with self.tolerating(self.tensorboard.log_dir):
+                self._draw("train" if kind == "step" else kind, step, values)
+            if self.tensorboard.log_dir in self.unwritable:
+                self.tensorboard = None  # its writing thread has ended
+
+    def _draw(self, prefix, step, values):
         for name, value in values.items():
             if isinstance(value, (int, float)):
                 self.tensorboard.add_scalar(f"{prefix}/{name}", value, step)
@@ -89,10 +129,14 @@ class RunLog:
 
     def close(self):
         if self.speaks:
-            self.tensorboard.close()
-            self.metrics_file.close()
-            for file in self.log_files:
-                file.close()
+            for file in filter(None, (self.tensorboard, self.metrics_file, *self.log_files.values())):
+                with self.tolerating(getattr(file, "name", "TensorBoard")):
+                    file.close()
+
+
+def opened(path):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return open(path, "a", encoding="utf-8", buffering=1)
 
 
 def log_path(logging_dir):

@@ -98,14 +98,18 @@ launch=("${launcher[@]}" scripts/train_pixelrec.py "${flags[@]}")
 
 if [ "${BACKGROUND:-0}" = 1 ] || [ "${FOREGROUND:-1}" = 0 ]; then
     mkdir -p "$(dirname "$LOGGING_DIR")"
-    setsid nohup "${launch[@]}" >"${LOGGING_DIR}_launch.log" 2>&1 </dev/null &
-    echo "== training in the background, process $!   (stop it: kill -TERM -- -$!)"
+    (
+        trap '' HUP
+        run_ranks "${launch[@]}"
+    ) >"${LOGGING_DIR}_launch.log" 2>&1 </dev/null &
+    echo "== training in the background, process $!   (stop it: kill $!   it saves first)"
     echo "tail -f ${LOGGING_DIR}_train.log        # errors at the start: ${LOGGING_DIR}_launch.log"
     exit 0
 fi
 
 echo "== training: $NUM_GPUS ranks x $OMP_NUM_THREADS threads; from elsewhere: tail -f ${LOGGING_DIR}_train.log"
-"${launch[@]}"
+run_ranks "${launch[@]}"
+if [ -n "$stopped_by" ]; then exit 0; fi # it has said how to go on
 cat <<EOF
 
 Next:

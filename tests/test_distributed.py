@@ -3,19 +3,19 @@
 import pytest
 import torch
 
-from pixelrec_train import distributed
+from pixelrec_train import distributed, rendezvous
 
 
 def test_open_mpis_names_become_torchs(monkeypatch):
     for name, value in dict(RANK="3", SIZE="4", LOCAL_RANK="1", LOCAL_SIZE="2").items():
         monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
     monkeypatch.setenv("MASTER_ADDR", "node0")
-    assert distributed.ranks_of_mpirun() == {
+    assert rendezvous.ranks_of_mpirun() == {
         "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "node0", "MASTER_PORT": "29500",
     }  # fmt: skip
     monkeypatch.delenv("OMPI_COMM_WORLD_SIZE")
-    assert distributed.ranks_of_mpirun() == {}
+    assert rendezvous.ranks_of_mpirun() == {}
 
 
 @pytest.mark.parametrize("variable", ["LOCAL_WORLD_SIZE", "LOCAL_SIZE", "WORLD_SIZE"])
@@ -26,9 +26,9 @@ def test_ranks_share_the_cores_unless_told_otherwise(monkeypatch, variable):
     for name in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "WORLD_SIZE", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, "4")
-    distributed.share_cores()
+    rendezvous.share_cores()
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    distributed.share_cores()
+    rendezvous.share_cores()
     assert set_to == [4]
 
 

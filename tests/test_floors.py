@@ -6,7 +6,8 @@ from pathlib import Path
 from conftest import ROOT
 
 FLOORS = {
-    "errors": 0, "flags": 0, "config": 0, "distributed": 0, "runlog": 0, "run_directory": 0,
+    "errors": 0, "ending": 0, "watchdog": 0, "stopping": 0, "flags": 0, "config": 0, "distributed": 0,
+    "rendezvous": 0, "runlog": 0, "run_directory": 0,
     "tokenizer_files": 0,
     "batch": 1, "losses": 1,
     "data": 2, "model": 2, "engine": 2,
@@ -14,7 +15,7 @@ FLOORS = {
     "commands": 4,
 }  # fmt: skip
 ONE_ADDRESS = {
-    "deepspeed": ("engine/", "distributed.py"),
+    "deepspeed": ("engine/", "rendezvous.py"),
     "faiss": ("evaluation/index.py",),
     "matplotlib": ("evaluation/report.py",),
     "pyarrow": ("data/",),

@@ -1,8 +1,12 @@
 """Real DeepSpeed, real launchers, one and two ranks. A launch costs seconds, so each one checks much."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -213,6 +217,56 @@ def test_a_run_that_was_cut_short_ends_alike_with_resume_auto(trained, tmp_path)
     assert json.loads((again / "table.json").read_text()) == json.loads((run / "table.json").read_text())
     result = run_command([sys.executable, ROOT / "scripts/train_pixelrec.py", *flags, *more])
     assert result.returncode == 0 and "is finished; nothing to do" in result.stdout
+
+
+@pytest.fixture(scope="module")
+def stopped(demo_config, tmp_path_factory):
+    """(flags, run, screen) of a run on one rank, ZeRO-2, that was sent SIGUSR1 in its first epoch."""
+    folder = tmp_path_factory.mktemp("stopped")
+    flags = as_flags(
+        demo_config, num_train_epochs=2, learning_rate=3e-3, logging_steps=1, per_device_train_batch_size=8,
+        dataloader_num_workers=1, output_dir=folder / "run", logging_dir=folder / "logs/run", dry_run="None",
+    )  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "scripts/train_pixelrec.py", *map(str, flags)], stderr=subprocess.STDOUT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if " step 00003/" in line:
+            process.send_signal(signal.SIGUSR1)
+            started = time.monotonic()
+    process.wait()
+    assert time.monotonic() - started < 30
+    return flags, folder / "run", process.returncode, "".join(said)
+
+
+def test_sigusr1_saves_and_ends_with_0(stopped):
+    _, run, status, said = stopped
+    saved = [p.name for p in run.glob("checkpoint-*")]
+    assert status == 0 and len(saved) == 1 and saved[0].startswith("checkpoint-step-"), said
+    assert f"stopped after step {saved[0].split('-')[-1]}: SIGUSR1 received" in said
+    assert "--resume auto" in said and "Traceback" not in said
+
+
+def test_what_was_stopped_goes_on_with_more_ranks_as_one_rank_would_have(stopped, tmp_path):
+    """The same global batch on two ranks and under ZeRO-3: the same order of windows, losses to rounding."""
+    flags, run, *_ = stopped
+    elsewhere = tmp_path / "run"
+    shutil.copytree(run, elsewhere)
+    result = run_command([sys.executable, ROOT / "scripts/train_pixelrec.py", *flags, "--resume", "auto"])
+    assert result.returncode == 0, result.stdout + result.stderr
+    two = ("--output_dir", elsewhere, "--logging_dir", tmp_path / "logs/run", "--resume", "auto")
+    two += ("--per_device_train_batch_size", 4, "--deepspeed", ROOT / "configs/ds_config_zero3.json")
+    result = deepspeed(2, ROOT / "scripts/train_pixelrec.py", *flags, *two)
+    assert result.returncode == 0, result.stdout + result.stderr
+    for kind, names in (("step", ("loss", "grad_norm", "lr")), ("eval", ("valid_loss", "ndcg@10"))):
+        pairs = list(zip(events(run, kind), events(elsewhere, kind), strict=True))
+        assert len(pairs) == (2 if kind == "eval" else events(run, "step")[-1]["step"])
+        for one, other in pairs:
+            assert one["step"] == other["step"]
+            assert [one[n] for n in names] == pytest.approx([other[n] for n in names], rel=1e-5)
 
 
 def test_evaluation_reproduces_the_runs_own_test_figures_exactly(trained, tmp_path):

@@ -1,6 +1,7 @@
 """The loop's bookkeeping with a small stand-in for the engine, and the optimizer's groups and schedule."""
 
 import math
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from pixelrec_train.engine import loop
 from pixelrec_train.engine.optim import build_optimizer, decay_groups
 from pixelrec_train.engine.state import TrainState
-from pixelrec_train.errors import TrainingStopped
+from pixelrec_train.errors import StopRequested, TrainingStopped
 from pixelrec_train.tasks.two_tower import COLLAPSED_LOG_STEPS, TwoTowerTask
 
 
@@ -64,6 +65,17 @@ class Engine:
         return 0.5
 
 
+class Signals:
+    """Stands where StopSignals stands; a signal comes at the call `at`."""
+
+    def __init__(self, at=math.inf):
+        self.at, self.calls = at, 0
+
+    def asked(self):
+        self.calls += 1
+        return signal.SIGTERM if self.calls >= self.at else None
+
+
 class Log:
     def __init__(self):
         self.steps = []
@@ -71,12 +83,15 @@ class Log:
     def step(self, state, report, epochs):
         self.steps.append((state.step, report))
 
+    def evaluation(self, *arguments):
+        pass
+
 
 def run_epoch(config_with, batches, engine=None, **changes):
     config, engine, log = config_with(**changes), engine or Engine(), Log()
     steps = -(-batches // config.gradient_accumulation_steps)
     state = TrainState(total_steps=steps)
-    loop.train_epoch(engine, Loader(batches), state, config, log)
+    loop.train_epoch(engine, Loader(batches), state, config, log, Signals())
     return engine, state, log
 
 
@@ -145,3 +160,53 @@ def test_the_best_epoch_is_the_first_with_the_highest_score():
     state = TrainState(total_steps=9)
     assert [state.finish_epoch(score) for score in (0.1, 0.3, 0.3, 0.2)] == [True, True, False, False]
     assert (state.best_epoch, state.best_score, state.epoch) == (2, 0.3, 4)
+
+
+def run_all(config_with, signals, saves, scores, epochs=3, **changes):
+    """loop.train with given scores and given answers of save_checkpoint; names of what was saved."""
+    config, log = config_with(num_train_epochs=epochs, logging_steps=1, **changes), Log()
+    state, saved, answers = TrainState(total_steps=4 * epochs), [], iter(saves)
+
+    def save(engine, state, config, log, is_best=False):
+        saved.append((state.epoch, state.batch, is_best))
+        return next(answers)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", save)
+        scores = iter(scores)
+        evaluators = [lambda: {"ndcg@10": next(scores)}]
+        try:
+            loop.train(Engine(), Loader(4), evaluators, state, config, log, signals)
+        finally:
+            run_all.state, run_all.saved = state, saved
+    return state, saved
+
+
+def test_a_signal_saves_after_the_step_and_stops(config_with):
+    with pytest.raises(StopRequested, match="SIGTERM received, saved here"):
+        run_all(config_with, Signals(at=3), ["here"], [])
+    assert run_all.saved == [(0, 3, False)]
+
+
+def test_a_signal_in_the_last_step_of_an_epoch_saves_before_the_evaluation(config_with):
+    with pytest.raises(StopRequested):
+        run_all(config_with, Signals(at=4), ["here"], [])
+    assert run_all.saved == [(0, 4, False)]
+
+
+def test_a_signal_during_evaluation_stops_after_its_checkpoint(config_with):
+    with pytest.raises(StopRequested, match="saved epoch"):
+        run_all(config_with, Signals(at=6), ["epoch"], [0.5])
+    assert run_all.saved == [(1, 0, True)]
+
+
+def test_where_a_checkpoint_is_not_written_training_goes_on_and_the_best_is_one_that_exists(config_with):
+    state, saved = run_all(config_with, Signals(), ["a", None, "c"], [0.1, 0.9, 0.3])
+    assert [is_best for *_, is_best in saved] == [True, True, True]
+    assert (state.best_score, state.best_epoch) == (0.3, 3)
+
+
+def test_a_run_whose_last_checkpoint_is_not_written_does_not_end_as_if_all_were_well(config_with):
+    for signals, saves in ((Signals(), ["a", "b", None]), (Signals(at=3), [None])):
+        with pytest.raises(TrainingStopped, match="last checkpoint could not be written.*--resume auto"):
+            run_all(config_with, signals, saves, [0.1, 0.2, 0.3])

@@ -103,7 +103,7 @@ def test_a_detached_run_says_how_to_follow_it_and_a_second_start_is_refused_mean
     start = f"BACKGROUND=1 {where} bash scripts/run_train_pixelrec.sh"
     result = run(start, clone, **SHORT | {"NUM_TRAIN_EPOCHS": "500"})
     assert result.returncode == 0, result.stdout + result.stderr
-    group = re.search(r"process (\d+)", result.stdout)[1]
+    process = re.search(r"process (\d+)", result.stdout)[1]
     follow = re.search(r"tail -f (\S+)", result.stdout)[1]
     assert follow == "logs/detached_train.log"
     try:
@@ -113,7 +113,7 @@ def test_a_detached_run_says_how_to_follow_it_and_a_second_start_is_refused_mean
         assert second.returncode != 0
         assert "another run" in second.stderr and "Traceback" not in second.stderr
     finally:
-        subprocess.run(["kill", "-TERM", "--", f"-{group}"], check=True)
+        subprocess.run(["kill", process], check=True)
         stopped = f"grep -qs 'stopped after step .*SIGTERM' {follow}"
         wait = f"for i in $(seq 40); do {stopped} && exit 0; sleep 0.5; done; exit 1"
         assert run(wait, clone).returncode == 0, (clone / follow).read_text()[-500:]

@@ -63,3 +63,19 @@ def test_a_runs_words_reach_the_log_metrics_and_tensorboard(tmp_path, capsys):
 
 def test_durations_read_well():
     assert [duration(s) for s in (9.6, 95, 5400, 90061)] == ["9s", "1m35s", "1h30m", "25h01m"]
+
+
+def test_what_cannot_be_logged_is_said_once_and_the_rest_goes_on(tmp_path, capsys):
+    (tmp_path / "occupied").write_text("a file where TensorBoard wants a directory")
+    (tmp_path / "full.jsonl").symlink_to("/dev/full")
+    log = RunLog([tmp_path / "x.log"], tmp_path / "full.jsonl", tmp_path / "occupied/run")
+    state = TrainState(total_steps=9)
+    for score in (0.1, 0.2):
+        log.evaluation(state, {"recall@10": score}, 5, False)
+    log.close()
+    for said in (capsys.readouterr().err, (tmp_path / "x.log").read_text()):
+        warnings = [line for line in said.splitlines() if "warning" in line]
+        assert len(warnings) == 2
+        assert "occupied/run cannot be written" in warnings[0] and "goes on without it" in warnings[0]
+        assert "full.jsonl cannot be written (No space left on device)" in warnings[1]
+    assert (tmp_path / "x.log").read_text().count(" eval ") == 2

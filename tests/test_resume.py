@@ -7,7 +7,9 @@ import pytest
 
 from pixelrec_train import run_directory
 from pixelrec_train.commands.resume import check_same_run, checkpoint_to_resume
-from pixelrec_train.engine.checkpoint import MANIFEST, described, verify
+from pixelrec_train.engine.checkpoint import read_state
+from pixelrec_train.engine.manifest import MANIFEST, described, verify
+from pixelrec_train.engine.state import TrainState
 from pixelrec_train.errors import InputError
 
 FACTS = {"data": {"interactions": "aa", "item_text": "bb"}}
@@ -17,7 +19,7 @@ def make_checkpoint(run, name, step, config):
     directory = run / name
     directory.mkdir(parents=True)
     (directory / "weights.safetensors").write_bytes(bytes(range(100)))
-    (directory / "train_state.json").write_text(json.dumps({"step": step}))
+    (directory / "train_state.json").write_text(json.dumps(TrainState(total_steps=200, step=step).as_dict()))
     (directory / "run.json").write_text(
         json.dumps({"config": dataclasses.asdict(config), "ranks": 2} | FACTS)
     )
@@ -37,7 +39,7 @@ def run(config_with, tmp_path):
 
 def test_auto_takes_the_newest_complete_checkpoint(run):
     config, folder = run
-    (folder / "checkpoint-step-120.partial").mkdir()
+    make_checkpoint(folder, "checkpoint-step-120.partial", 120, config)  # killed before it had its name
     (folder / "checkpoint-step-140").mkdir()  # without a manifest
     assert checkpoint_to_resume(config) == folder / "checkpoint-step-100"
     assert checkpoint_to_resume(dataclasses.replace(config, resume=None)) is None
@@ -74,6 +76,34 @@ def test_another_runs_checkpoint_is_refused_and_says_what_differs(run):
             check_same_run(dataclasses.replace(config, **changed), checkpoint, facts, ranks)
 
 
+def test_names_in_a_checkpoint_are_no_way_out_of_the_run_directory(run):
+    """What is listed there is deleted when the limit of checkpoints is reached."""
+    _, folder = run
+    file = folder / "checkpoint-step-100/train_state.json"
+    for wrong in (
+        {"checkpoints": ["checkpoint-epoch-1/../../precious"]}, {"checkpoints": ["/precious"]},
+        {"checkpoints": [7]}, {"step": "100"}, {"finish_epoch": 1},
+    ):  # fmt: skip
+        file.write_text(json.dumps(TrainState(total_steps=200).as_dict() | wrong))
+        with pytest.raises(InputError, match="train_state.json is missing, or not of this version"):
+            read_state(file.parent)
+
+
+def test_a_file_that_was_not_written_with_the_checkpoint_is_named(run):
+    _, folder = run
+    checkpoint = folder / "checkpoint-step-100"
+    (checkpoint / "eval-test").mkdir()
+    (checkpoint / "eval-test/metrics.json").touch()  # what evaluate_pixelrec.py leaves is welcome
+    verify(checkpoint)
+    (checkpoint / "modeling_evil.py").touch()
+    with pytest.raises(InputError, match="holds modeling_evil.py, which was not written with it"):
+        verify(checkpoint)
+    (checkpoint / "modeling_evil.py").unlink()
+    (checkpoint / MANIFEST).write_text("[1]")
+    with pytest.raises(InputError, match="no manifest.json that can be read"):
+        verify(checkpoint)
+
+
 @pytest.mark.parametrize("damage", ["flipped", "short", "missing"])
 def test_a_damaged_file_is_named_before_anything_is_loaded(run, damage):
     _, folder = run
@@ -89,8 +119,10 @@ def test_a_damaged_file_is_named_before_anything_is_loaded(run, damage):
         verify(checkpoint)
 
 
-def test_what_was_measured_beyond_the_checkpoint_is_forgotten(tmp_path):
+def test_what_was_measured_beyond_the_checkpoint_is_forgotten_and_half_directories_are_removed(tmp_path):
     file = tmp_path / "metrics.jsonl"
-    file.write_text('{"step": 5}\n{"step": 10}\n{"step": 15}\n{"step": 2')
-    run_directory.forget_after(file, 10)
+    file.write_text('{"step": 5}\n{"step": 10}\n{"st\n{"step": 15}\n{"step": 2')
+    (tmp_path / "checkpoint-epoch-3.partial/optimizer").mkdir(parents=True)
+    run_directory.forget_after(tmp_path, 10)
     assert file.read_text() == '{"step": 5}\n{"step": 10}\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelrec_train import distributed, run_directory
+from pixelrec_train import distributed, rendezvous, run_directory
 from pixelrec_train.commands.evaluate import load
 from pixelrec_train.commands.sasrec import train_sasrec
 from pixelrec_train.commands.start import claimed_directory
 from pixelrec_train.config import LoopConfig
 from pixelrec_train.data import interactions
 from pixelrec_train.data.item_text import read_fields
-from pixelrec_train.errors import speak_plainly
+from pixelrec_train.ending import speak_plainly
 from pixelrec_train.evaluation.baselines import item_knn, tfidf
 from pixelrec_train.evaluation.index import import_faiss
 from pixelrec_train.evaluation.metrics import paired_p
@@ -70,10 +70,10 @@ class CompareConfig(LoopConfig):
 @speak_plainly
 def main(argv=None):
     config = parse_args(CompareConfig, argv)
-    distributed.initialise(config.collective_timeout_minutes)
+    rendezvous.initialise(config.collective_timeout_minutes)
     with claimed_directory(config):
         compare(config)
-    distributed.finish()
+    rendezvous.finish()
 
 
 def compare(config):

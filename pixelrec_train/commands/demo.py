@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pixelrec_train.data.synthetic import write_demo
 from pixelrec_train.data.tables import read_header, read_rows
-from pixelrec_train.errors import speak_plainly
+from pixelrec_train.ending import speak_plainly
 from pixelrec_train.flags import existing_file, flag, parse_args
 from pixelrec_train.model.tiny import write_towers
 

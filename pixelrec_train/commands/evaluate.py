@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pixelrec_train import distributed, run_directory
+from pixelrec_train import distributed, rendezvous, run_directory
 from pixelrec_train.commands.inputs import Inputs, read_inputs
 from pixelrec_train.commands.start import trained_config
 from pixelrec_train.config import RankingConfig
 from pixelrec_train.data.cache import fingerprint
-from pixelrec_train.errors import speak_plainly
+from pixelrec_train.ending import speak_plainly
+from pixelrec_train.engine.manifest import verify
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import FaissIndex, import_faiss, unit
 from pixelrec_train.evaluation.report import beside_popularity, candidates, table_text
@@ -46,9 +47,9 @@ class EvaluateConfig(RankingConfig):
 @speak_plainly
 def main(argv=None):
     config = parse_args(EvaluateConfig, argv)
-    distributed.initialise(config.collective_timeout_minutes)
+    rendezvous.initialise(config.collective_timeout_minutes)
     evaluate(config)
-    distributed.finish()
+    rendezvous.finish()
 
 
 def evaluate(config):
@@ -77,6 +78,8 @@ def load(checkpoint, config, interaction_data, text_data, read=None):
         interaction_data, text_data: None = those it was trained on.
         read: a dict of what item LLMs have read so far; several checkpoints of one frozen item LLM read once.
     """
+    trained_config(checkpoint, "--checkpoint")  # is it one at all
+    verify(checkpoint, to_resume=False)
     settings = read_run(Path(checkpoint), config, interaction_data, text_data)
     inputs = read_inputs(settings)
     for line in inputs.describe():

@@ -1,10 +1,12 @@
 """--resume: which checkpoint a run goes on from, and whether it is a checkpoint of the same run."""
 
 import json
+import re
 from pathlib import Path
 
 from pixelrec_train.commands.start import trained_config
-from pixelrec_train.engine.checkpoint import MANIFEST
+from pixelrec_train.engine.checkpoint import NAME, read_state
+from pixelrec_train.engine.manifest import MANIFEST
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import as_text
 
@@ -27,10 +29,9 @@ def checkpoint_to_resume(config):
     if config.resume is None:
         return None
     if config.resume == "auto":
-        complete = [manifest.parent for manifest in run.glob(f"checkpoint-*/{MANIFEST}")]
-        return max(complete, key=step_of, default=None)
+        return max(filter(is_complete, run.glob("checkpoint-*")), key=position, default=None)
     checkpoint = Path(config.resume)
-    if not (checkpoint / MANIFEST).is_file() or checkpoint.resolve().parent != run.resolve():
+    if not is_complete(checkpoint) or checkpoint.resolve().parent != run.resolve():
         raise InputError(
             f"--resume {checkpoint} is no complete checkpoint in --output_dir {run}. Use --resume auto for "
             f"the newest one, or a checkpoint-… directory there; to start another run from its weights, "
@@ -39,8 +40,15 @@ def checkpoint_to_resume(config):
     return checkpoint
 
 
-def step_of(checkpoint):
-    return json.loads((checkpoint / "train_state.json").read_text(encoding="utf-8"))["step"]
+def is_complete(checkpoint):
+    """A directory with a manifest may still be waiting for its final name."""
+    return bool(re.fullmatch(NAME, checkpoint.name)) and (checkpoint / MANIFEST).is_file()
+
+
+def position(checkpoint):
+    """How far it got; an epoch's last step comes before its evaluation."""
+    state = read_state(checkpoint)
+    return state["step"], state["epoch"]
 
 
 def check_same_run(config, checkpoint, facts, world_size):

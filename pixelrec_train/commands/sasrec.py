@@ -45,8 +45,9 @@ def train_sasrec(config, interactions, split):
         )
     engine = build_engine(SASRecTask(model), config, resolved, state.total_steps)
     log = open_log(config, resolved, {"data": {"interactions": interactions.fingerprint}})
-    with telling(log, state):
-        loop.train(engine, loader, [lambda: validate(model, split.valid, config)], state, config, log)
+    with telling(log, state) as signals:
+        evaluators = [lambda: validate(model, split.valid, config)]
+        loop.train(engine, loader, evaluators, state, config, log, signals)
     model.load(Path(config.output_dir) / checkpoint.BEST)
     model.eval()
     return model.score

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pixelrec_train import distributed, run_directory
+from pixelrec_train import distributed, run_directory, watchdog
 from pixelrec_train.config import TrainConfig
 from pixelrec_train.errors import InputError
 from pixelrec_train.runlog import RunLog, log_path, show_under_tensorboard
+from pixelrec_train.stopping import StopSignals
 
 
 def open_log(config, resolved, facts, resumed_at=None):
@@ -24,13 +25,14 @@ def open_log(config, resolved, facts, resumed_at=None):
     """
     run = Path(config.output_dir)
     if distributed.rank() == 0 and resumed_at is not None:
-        run_directory.forget_after(run / "metrics.jsonl", resumed_at)
+        run_directory.forget_after(run, resumed_at)
     elif distributed.rank() == 0:
         run_directory.clear(run)
         run_directory.record_start(run, config, resolved, {"ranks": distributed.world_size()} | facts)
-        for events in tensorboard_dir(config).glob("events.out.tfevents.*"):
-            events.unlink()  # curves of the run this one replaces
-        show_under_tensorboard(config.logging_dir)
+        with contextlib.suppress(OSError):  # RunLog says it when it cannot write there
+            for events in tensorboard_dir(config).glob("events.out.tfevents.*"):
+                events.unlink()  # curves of the run this one replaces
+            show_under_tensorboard(config.logging_dir)
     distributed.barrier()
     log_files = (log_path(config.logging_dir), run / "train.log")
     log = RunLog(log_files, run / "metrics.jsonl", tensorboard_dir(config), resumed_at)
@@ -38,6 +40,7 @@ def open_log(config, resolved, facts, resumed_at=None):
         f"start: {distributed.world_size()} ranks on {distributed.device().type}, "
         f"{torch.get_num_threads()} threads each; process {os.getpid()}; run directory {run}"
     )
+    watchdog.tell(log.note)
     return log
 
 
@@ -122,9 +125,10 @@ def trained_config(checkpoint, flag_name):
 
 @contextlib.contextmanager
 def telling(log, state):
-    """Who reads the log file sees why it ends where it ends."""
+    """Who reads the log file sees why it ends where it ends; gives the signals that may end it."""
     try:
-        yield
+        with StopSignals() as signals:
+            yield signals
     except BaseException as error:
         log.note(f"stopped after step {state.step}: {str(error) or type(error).__name__}")
         raise

@@ -3,13 +3,12 @@
 The only place where data, model, task, engine and evaluation meet.
 """
 
-import signal
 import time
 from pathlib import Path
 
 import torch
 
-from pixelrec_train import distributed, run_directory
+from pixelrec_train import distributed, rendezvous, run_directory, watchdog
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.commands.plan import describe_plan
 from pixelrec_train.commands.resume import check_same_run, checkpoint_to_resume
@@ -27,11 +26,13 @@ from pixelrec_train.data.dataset import HistoryDataset
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.negatives import NegativeSampler
+from pixelrec_train.ending import speak_plainly
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.build import build_engine
+from pixelrec_train.engine.manifest import verify
 from pixelrec_train.engine.state import TrainState, steps_per_epoch
 from pixelrec_train.engine.weights import load_weights, whole
-from pixelrec_train.errors import TrainingStopped, speak_plainly
+from pixelrec_train.errors import StopRequested
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import import_faiss
 from pixelrec_train.evaluation.report import beside_popularity, candidates, draw_curves, write_table
@@ -55,15 +56,15 @@ def main(argv=None):
         inputs, model, resolved = prepare(config, config.dry_run)
         print("\n".join(describe_plan(config, inputs, model, resolved, config.dry_run)))
         return
-    signal.signal(signal.SIGTERM, stop)
-    distributed.initialise(config.collective_timeout_minutes)
-    with claimed_directory(config, going_on=bool(config.resume)):
-        run(config)
-    distributed.finish()  # not after an error: it would wait for ranks that wait for this one
-
-
-def stop(number, frame):
-    raise TrainingStopped(f"{signal.Signals(number).name} received")
+    rendezvous.initialise(config.collective_timeout_minutes)
+    try:
+        with claimed_directory(config, going_on=bool(config.resume)):
+            run(config)
+    except StopRequested:
+        say("The same command with --resume auto goes on from there.")
+        rendezvous.finish()
+        raise
+    rendezvous.finish()  # not after an error: it would wait for ranks that wait for this one
 
 
 def run(config):
@@ -74,20 +75,23 @@ def run(config):
     plan = describe_plan(config, inputs, model, resolved, distributed.world_size())
     save_memory_or_time(model, config, resolved)
     if resumed := distributed.from_first_rank(checkpoint_to_resume(config)):
+        verify(resumed)
         check_same_run(config, resumed, inputs.facts(), distributed.world_size())
     engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
     if resumed:
         checkpoint.load_checkpoint(engine, state, resumed)
     # Replaces an earlier run, now that the engine stands.
     log = open_log(config, resolved, inputs.facts(), state.step if resumed else None)
-    with telling(log, state):
+    with telling(log, state) as signals:
         if resumed:
             log.note(f"resumed from {resumed}: epoch {state.epoch + 1}, step {state.step}")
         for line in plan:
             log.note(line)
         if config.freeze_item_llm:
             store_texts(engine, inputs, config, log)
-        loop.train(engine, loader, [lambda: validate(engine.module, inputs, config)], state, config, log)
+        evaluators = [lambda: validate(engine.module, inputs, config)]
+        loop.train(engine, loader, evaluators, state, config, log, signals)
+        watchdog.at("test")
         finish(engine, inputs, state, config, log)
 
 
@@ -117,6 +121,8 @@ def prepare(config, world_size):
     if config.retrieval == "faiss":
         import_faiss()
     check_init_from(config)
+    if config.init_from:
+        verify(config.init_from, to_resume=False)
     if config.compile:
         check_compiler()
     inputs = read_inputs(config)

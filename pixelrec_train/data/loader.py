@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pixelrec_train import distributed
+from pixelrec_train.stopping import ignore_signals
 
 
 class Slot(NamedTuple):
@@ -54,6 +55,7 @@ class Loader:
             dataset,
             batch_sampler=self.sampler,
             collate_fn=collate,
+            worker_init_fn=ignore_signals,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             generator=torch.Generator(),  # or each epoch would draw a number from the one dropout uses

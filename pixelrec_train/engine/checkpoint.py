@@ -9,62 +9,132 @@ checkpoint-epoch-3/, checkpoint-step-120/
     manifest.json                  size and checksum of every file above
 """
 
-import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
-from pixelrec_train import distributed
+from pixelrec_train import distributed, watchdog
 from pixelrec_train.engine import optimizer_state
+from pixelrec_train.engine.manifest import (
+    OLDER,
+    described,
+    link_tree,
+    remove,
+    to_disk,
+    write_manifest,
+)
+from pixelrec_train.engine.state import TrainState
 from pixelrec_train.engine.weights import cpu_state_dict
 from pixelrec_train.engine.window import Window
-from pixelrec_train.errors import InputError
+from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.run_directory import write_json
 
 BEST = "best_model"
-MANIFEST = "manifest.json"
+NAME = r"checkpoint-(epoch|step)-\d+"
 
 
 def save_checkpoint(engine, state, config, log, is_best=False):
     """Write where `state` stands, make it best_model if it is, drop the oldest beyond the limit.
 
-    A directory gets its final name when complete; an unfinished one ends in .partial. All ranks call it.
+    A directory gets its final name when all of it is on the disk, and loses it before anything is removed;
+    an unfinished one ends in .partial. All ranks call it.
+
+    Returns:
+        The directory, or None when it could not be written (no room, say): the log says so, the checkpoints
+        before are as they were, and training can go on.
     """
     started = time.monotonic()
-    run = Path(config.output_dir)
     name = f"checkpoint-step-{state.step}" if state.batch else f"checkpoint-epoch-{state.epoch}"
+    watchdog.at(f"saving {name}")
+    run, kept = Path(config.output_dir), state.checkpoints
     partial = run / f"{name}.partial"
-    if distributed.rank() == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    distributed.barrier()
+    state.checkpoints = [*(old for old in kept if old != name), name][-config.save_total_limit :]
+    problem = write_all(engine, state, run, partial)
+    if not problem:
+        problem = first_rank_only(lambda: put_in_place(partial, run / name, is_best))
+    if problem:
+        state.checkpoints = kept
+        first_rank_only(lambda: remove(partial))
+        log.failed_save(state, run / name, problem)
+        return None
+    first_rank_only(lambda: [remove(run / old) for old in kept if old not in state.checkpoints])
+    log.saved(state, run / name, time.monotonic() - started)
+    return run / name
+
+
+def write_all(engine, state, run, partial):
+    """Everything but the final name, by all ranks; what went wrong, or None, on all of them."""
+    sizes = distributed.gather_objects(optimizer_state.size(engine))
+    room = sum(sizes) + weights_size(engine.module)
+    if problem := first_rank_only(lambda: begin(partial, room)):
+        return problem
+    own = partial / optimizer_state.file_name(distributed.rank())
     sums = json.dumps(state.window.as_dict() if state.window else None)
-    optimizer_state.save(engine, partial, random_states(), {"window": sums})
-    tensors = cpu_state_dict(engine.module)
-    kept = [old for old in state.checkpoints if old != name] + [name]
-    state.checkpoints, dropped = kept[-config.save_total_limit :], kept[: -config.save_total_limit]
-    if distributed.rank() == 0:
+
+    def write_own():
+        optimizer_state.save(engine, partial, random_states(), {"window": sums})
+        to_disk(own)
+
+    problem = attempt(write_own)
+    tensors = cpu_state_dict(engine.module)  # the ranks together, so also where one had no room
+
+    def write_rest():
         engine.module.export(partial, tensors)
         write_json(partial / "train_state.json", state.as_dict())
         shutil.copy(run / "run.json", partial)
-    own = partial / optimizer_state.file_name(distributed.rank())
-    digests = distributed.gather_objects((str(own.relative_to(partial)), described(own)))
+
     if distributed.rank() == 0:
-        rest = [p for p in partial.rglob("*") if p.is_file() and p.parent.name != "optimizer"]
-        digests += [(str(p.relative_to(partial)), described(p)) for p in rest]
-        write_json(partial / MANIFEST, dict(digests))
-        shutil.rmtree(run / name, ignore_errors=True)  # of a run that was killed after this one
-        os.replace(partial, run / name)
+        problem = problem or attempt(write_rest)
+    own_digest = None if problem else (str(own.relative_to(partial)), described(own))
+    problems, digests = zip(*distributed.gather_objects((problem, own_digest)), strict=True)
+    if any(problems):
+        return next(filter(None, problems))
+    return first_rank_only(lambda: write_manifest(partial, dict(digests)))
+
+
+def begin(partial, room):
+    """An empty directory where `room` bytes fit, or OSError."""
+    remove(partial)
+    free = shutil.disk_usage(partial.parent).free
+    if free < 1.05 * room:
+        raise OSError(f"{room / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free in {partial.parent}")
+    partial.mkdir()
+
+
+def put_in_place(partial, final, is_best):
+    remove(final)  # of a run that was killed after this one
+    os.replace(partial, final)
+    to_disk(final.parent)
+    try:
         if is_best:
-            link_tree(run / name, run / BEST)
-        for old in dropped:  # only what this run wrote
-            shutil.rmtree(run / old, ignore_errors=True)
-    distributed.barrier()
-    log.saved(state, run / name, time.monotonic() - started)
+            link_tree(final, final.parent / BEST)
+    except OSError:
+        remove(final)
+        raise
+
+
+def attempt(work):
+    """None, or what kept the work from being done."""
+    try:
+        work()
+    except (OSError, SafetensorError) as error:
+        return first_line(error)
+
+
+def first_rank_only(work):
+    """Rank 0 attempts the work; the problem, or None, on every rank."""
+    return distributed.from_first_rank(attempt(work) if distributed.rank() == 0 else None)
+
+
+def weights_size(module):
+    """Bytes of all its weights."""
+    return sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in module.parameters())
 
 
 def load_checkpoint(engine, state, directory):
@@ -72,15 +142,12 @@ def load_checkpoint(engine, state, directory):
 
     With as many ranks as then, what follows is equal to the bit to a run that was not interrupted.
 
-    Raises:
-        InputError: a file is missing, cut short or changed.
+    directory: a checkpoint that verify() has found whole.
     """
     directory = Path(directory)
-    verify(directory)
     tensors, facts = optimizer_state.load(engine, directory)
     sums = [json.loads(fact["window"]) for fact in facts]
-    for name, value in json.loads((directory / "train_state.json").read_text(encoding="utf-8")).items():
-        setattr(state, name, value)
+    state.restore(read_state(directory))
     if sums[0]:
         same = len(sums) == distributed.world_size()
         state.window = Window.from_dict(sums[distributed.rank()] if same else mean_of(sums))
@@ -125,41 +192,20 @@ def restore_random_states(states):
         torch.cuda.set_rng_state(states["random.cuda"])
 
 
-def verify(directory):
-    """Raises InputError, on every rank, when a file is not as it was written."""
-    manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-    mine = sorted(manifest)[distributed.rank() :: distributed.world_size()]
-    wrong = [name for name in mine if described(directory / name) != manifest[name]]
-    wrong = sum(distributed.gather_objects(wrong), [])
-    if wrong:
-        raise InputError(
-            f"{directory} is damaged: {', '.join(sorted(wrong))} missing, cut short or changed since it was "
-            f"written. Resume from an older checkpoint of the run (--resume PATH), or start anew."
-        )
+def read_state(directory):
+    """train_state.json as a dict.
 
-
-def described(path):
-    """[bytes, checksum] of a file; None where there is none."""
-    if not path.is_file():
-        return None
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return [path.stat().st_size, digest.hexdigest()]
-
-
-def link_tree(source, destination):
-    """Copy a directory with hard links where the file system has them, so that best_model costs no disk."""
-    partial = destination.with_name(destination.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial, copy_function=link_or_copy)
-    shutil.rmtree(destination, ignore_errors=True)
-    os.replace(partial, destination)
-
-
-def link_or_copy(source, destination):
+    Raises:
+        InputError: it is not one of ours. A checkpoint is untrusted input: names in it are deleted later.
+    """
     try:
-        os.link(source, destination)
-    except OSError:
-        shutil.copy2(source, destination)
+        found = json.loads((directory / "train_state.json").read_text(encoding="utf-8"))
+        whole = found.keys() == TrainState(0).as_dict().keys()
+        whole = whole and all(
+            isinstance(found[name], int) for name in ("step", "epoch", "batch", "total_steps")
+        )
+        if whole and all(re.fullmatch(NAME, name) for name in found["checkpoints"]):
+            return found
+    except (OSError, ValueError, AttributeError, TypeError):
+        pass
+    raise InputError(f"{directory}/train_state.json is missing, or not of this version. {OLDER}")

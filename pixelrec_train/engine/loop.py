@@ -6,40 +6,64 @@ from contextlib import contextmanager, nullcontext
 import torch
 import torch.nn.functional as F
 
+from pixelrec_train import watchdog
 from pixelrec_train.engine.checkpoint import save_checkpoint
 from pixelrec_train.engine.profile import profiling
 from pixelrec_train.engine.window import Window
-from pixelrec_train.errors import TrainingStopped
+from pixelrec_train.errors import StopRequested, TrainingStopped
 
 BEST_BY = "ndcg@10"
 
 
-def train(engine, loader, evaluators, state, config, log):
+def train(engine, loader, evaluators, state, config, log, signals):
     """Train from wherever `state` stands to the end of the last epoch.
 
     `engine(batch)` returns (loss, metrics), so every task comes through here unchanged. Every rank runs
     every line, checkpoints included; only `log` is silent outside rank 0.
 
+    Args:
+        signals: StopSignals.
+
     Raises:
-        TrainingStopped: the loss was not finite at a logging step, or the task says it is meaningless.
+        StopRequested: a signal came, and a checkpoint is saved.
+        TrainingStopped: the loss was not finite at a logging step, or the task says it is meaningless, or the
+            last checkpoint could not be written.
     """
     watching = profiling(engine, config, log)  # the first epoch
+    saved = True
     while state.epoch < config.num_train_epochs:
         with watching:
-            train_epoch(engine, loader, state, config, log)
+            train_epoch(engine, loader, state, config, log, signals)
         watching = nullcontext()
         results = evaluate(engine, evaluators)
+        best_before = state.best_score, state.best_epoch
         is_best = state.finish_epoch(results[BEST_BY])
         log.evaluation(state, results, config.num_train_epochs, is_best)
-        save_checkpoint(engine, state, config, log, is_best)
+        if not (saved := save_checkpoint(engine, state, config, log, is_best)):
+            state.best_score, state.best_epoch = best_before  # the best of those that exist
+        signals.asked()
+        if number := signals.asked():  # twice: the second knows what came during evaluation
+            raise stopped_by(number, saved)
+    if not saved:
+        raise TrainingStopped(NOT_SAVED)
 
 
-def train_epoch(engine, loader, state, config, log):
+NOT_SAVED = (
+    "the last checkpoint could not be written, see the log above. Make room, and go on from the one before "
+    "with --resume auto."
+)
+
+
+def stopped_by(number, saved):
+    return StopRequested(number, saved) if saved else TrainingStopped(NOT_SAVED)
+
+
+def train_epoch(engine, loader, state, config, log, signals):
     engine.train()
     state.window = state.window or Window()  # a resumed one goes on
     per_step = config.gradient_accumulation_steps
     batches = iter(loader.epoch(state.epoch, skip=state.batch))
-    while (batch := state.window.wait_for(batches)) is not None:
+    while (batch := next_batch(state, batches)) is not None:
         # The last step of an epoch may hold fewer micro-batches; no gradient crosses into the next epoch.
         parts = min(per_step, len(loader) - state.batch // per_step * per_step)
         state.batch += 1
@@ -63,14 +87,25 @@ def train_epoch(engine, loader, state, config, log):
             refuse_non_finite(report, state, config)
             engine.module.watch(report)
             state.window = Window()
-        if config.save_steps and state.step % config.save_steps == 0 and state.batch < len(loader):
-            save_checkpoint(engine, state, config, log)
+        due = config.save_steps and state.step % config.save_steps == 0 and state.batch < len(loader)
+        if (number := signals.asked()) or due:
+            saved = save_checkpoint(engine, state, config, log)
+        if number:
+            raise stopped_by(number, saved)
     state.window = None
+
+
+def next_batch(state, batches):
+    watchdog.at(f"step {state.step + 1}: waiting for a batch")
+    batch = state.window.wait_for(batches)
+    watchdog.at(f"step {state.step + 1}: forward and backward")
+    return batch
 
 
 def evaluate(engine, evaluators):
     """Run every evaluator on the current weights: {"valid_loss": 3.91, "recall@10": 0.061, …}."""
     results = {}
+    watchdog.at("evaluation")
     with judging(engine):
         for evaluator in evaluators:
             results |= evaluator()

@@ -77,6 +77,11 @@ def save(engine, checkpoint, tensors, facts):
     save_file(tensors, file, metadata)
 
 
+def size(engine):
+    """Bytes of this rank's file, but for its header."""
+    return sum(3 * buffer.numel() * buffer.element_size() for buffer in layout(engine)[0])
+
+
 def load(engine, checkpoint):
     """Put weights, moments and step back; the number of ranks and the stage may be others than at save.
 

@@ -33,3 +33,8 @@ class TrainState:
     def as_dict(self):
         """What all ranks know alike."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "window"}
+
+    def restore(self, values):
+        """Take over what as_dict gave."""
+        for name, value in values.items():
+            setattr(self, name, value)

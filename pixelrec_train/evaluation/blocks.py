@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pixelrec_train import distributed
+from pixelrec_train import distributed, watchdog
 
 
 def in_blocks(count, size, work):
@@ -14,6 +14,7 @@ def in_blocks(count, size, work):
     blocks = np.array_split(np.arange(count), -(-count // size))
     ranks, mine, done = distributed.world_size(), {}, {}
     for first in range(0, len(blocks), ranks):
+        watchdog.at(f"evaluation: block {first} of {len(blocks)}")
         number = min(first + distributed.rank(), len(blocks) - 1)
         mine[number] = work(blocks[number])
     for part in distributed.gather_objects(mine):

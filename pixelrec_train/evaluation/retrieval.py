@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pixelrec_train import distributed
+from pixelrec_train import distributed, watchdog
 from pixelrec_train.batch import pad_histories
 from pixelrec_train.evaluation.blocks import in_blocks
 from pixelrec_train.evaluation.index import build_index, recommend, unit
@@ -29,6 +29,7 @@ def encode_catalogue(encode, item_text, eval_tokens):
     blocks = np.split(by_length, np.flatnonzero(np.diff(ends // eval_tokens)) + 1)
     ranks, table = distributed.world_size(), None
     for first in range(0, len(blocks), ranks):
+        watchdog.at(f"encoding the catalogue: block {first} of {len(blocks)}")
         round_ = blocks[first : first + ranks]
         mine = round_[
             min(distributed.rank(), len(round_) - 1)

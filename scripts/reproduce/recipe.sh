@@ -39,7 +39,7 @@ if [ ${#dry_run[@]} -gt 0 ]; then
 fi
 
 if [ -n "${HOSTFILE:-}" ]; then
-    launcher=("$PYTHON" -m deepspeed.launcher.runner --hostfile "$HOSTFILE")
+    exec "$PYTHON" -m deepspeed.launcher.runner --hostfile "$HOSTFILE" scripts/train_pixelrec.py "${flags[@]}" "$@"
 else
     found=$(count_gpus)
     if [ "$found" -lt "$GPUS" ]; then
@@ -48,4 +48,4 @@ else
     fi
     launcher_for "$GPUS" "$found"
 fi
-exec "${launcher[@]}" scripts/train_pixelrec.py "${flags[@]}" "$@"
+run_ranks "${launcher[@]}" scripts/train_pixelrec.py "${flags[@]}" "$@"

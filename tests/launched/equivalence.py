@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from transformers import AutoModel  # noqa: E402
 
-from pixelrec_train import distributed  # noqa: E402
+from pixelrec_train import distributed, rendezvous  # noqa: E402
 from pixelrec_train.commands.train import (  # noqa: E402
     build_loader,
     prepare,
@@ -34,6 +34,7 @@ from pixelrec_train.engine.weights import cpu_state_dict, load_weights  # noqa: 
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out  # noqa: E402
 from pixelrec_train.flags import parse_args  # noqa: E402
 from pixelrec_train.model.hllm_model import HLLMModel  # noqa: E402
+from pixelrec_train.stopping import StopSignals  # noqa: E402
 from pixelrec_train.tasks.two_tower import TwoTowerTask  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,7 +87,8 @@ def train(config, steps=20, resume=None):
         load_checkpoint(engine, state, resume)
     first = FirstBatches(loader, steps * config.gradient_accumulation_steps)
     while state.epoch < epochs:
-        loop.train_epoch(engine, first, state, config, log)
+        with StopSignals() as signals:
+            loop.train_epoch(engine, first, state, config, log, signals)
         state.finish_epoch(0.0)
     names = ("loss", "grad_norm", "nce_samples", "nce_top10_acc", "logit_scale", "item_cosine", "lr")
     return [{n: r[n] for n in names} for r in log.reports], engine, inputs, state
@@ -183,7 +185,7 @@ def export_is_what_the_engine_holds(engine, config, state):
 
 
 def main(out, config):
-    distributed.initialise(2)
+    rendezvous.initialise(2)
     findings = {"ranks": distributed.world_size()}
     findings["gather_error"] = largest_gradient_error_of_the_gather()
     findings["uneven_rows"] = uneven_rows_come_together()
@@ -236,7 +238,7 @@ def main(out, config):
         findings["ranks_agree"] = all(other[name] == findings[name] for other in everyones for name in same)
         findings["exports_hold"] = all(other["export2"] and other["export3"] for other in everyones)
         Path(out).write_text(json.dumps(findings))
-    distributed.finish()
+    rendezvous.finish()
 
 
 if __name__ == "__main__":

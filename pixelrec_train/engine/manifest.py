@@ -1,0 +1,105 @@
+"""Directories that are whole or not there: files with size and checksum, and a final name that comes last."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from pixelrec_train import distributed
+from pixelrec_train.errors import InputError
+from pixelrec_train.run_directory import write_json
+
+MANIFEST = "manifest.json"
+OLDER = "Use an older checkpoint of the run, or start anew."
+
+
+def write_manifest(directory, known):
+    """List every file, and wait until all are on the disk.
+
+    known: {name: described(file)} of those that others wrote.
+    """
+    rest = {str(p.relative_to(directory)): p for p in directory.rglob("*") if p.is_file()}
+    write_json(
+        directory / MANIFEST, known | {name: described(p) for name, p in rest.items() if name not in known}
+    )
+    for path in (directory, *directory.rglob("*")):
+        to_disk(path)
+
+
+def verify(directory, to_resume=True):
+    """Raises InputError, on every rank, when a file is not as it was written, or was put there by another.
+
+    to_resume: optimizer/ is needed as well.
+    """
+    directory = Path(directory)
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        names = sorted(name for name in dict(manifest) if to_resume or not name.startswith("optimizer/"))
+    except (OSError, ValueError, TypeError, AttributeError):
+        raise InputError(f"{directory} has no {MANIFEST} that can be read: it is damaged. {OLDER}") from None
+    there = {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file()}
+    planted = sorted(
+        n for n in there - {*manifest, MANIFEST} if not n.startswith("eval-") and "/." not in f"/{n}"
+    )
+    if planted:
+        raise InputError(
+            f"{directory} holds {', '.join(planted)}, which was not written with it. Remove it, or use "
+            f"another checkpoint."
+        )
+    mine = names[distributed.rank() :: distributed.world_size()]
+    wrong = [name for name in mine if name not in there or described(directory / name) != manifest[name]]
+    wrong = sum(distributed.gather_objects(wrong), [])
+    if wrong:
+        raise InputError(
+            f"{directory} is damaged: {', '.join(sorted(wrong))} missing, cut short or changed since it was "
+            f"written. {OLDER}"
+        )
+
+
+def described(path):
+    """[bytes, checksum] of a file; None where there is none."""
+    if not path.is_file():
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return [path.stat().st_size, digest.hexdigest()]
+
+
+def remove(directory):
+    """Take its final name from a directory, then delete it, so that no half one is ever taken for whole."""
+    going = (
+        directory if directory.suffix == ".partial" else directory.with_name(f"{directory.name}.old.partial")
+    )
+    if going.exists():
+        shutil.rmtree(going)
+    if directory.exists():
+        os.replace(directory, going)
+        shutil.rmtree(going)
+
+
+def link_tree(source, destination):
+    """Copy a directory with hard links where the file system has them, so that best_model costs no disk."""
+    partial = destination.with_name(destination.name + ".partial")
+    remove(partial)
+    shutil.copytree(source, partial, copy_function=link_or_copy)
+    remove(destination)
+    os.replace(partial, destination)
+
+
+def link_or_copy(source, destination):
+    try:
+        os.link(source, destination)
+    except OSError:
+        shutil.copy2(source, destination)
+
+
+def to_disk(path):
+    """Wait until a file, or what a directory lists, would survive a power cut."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,113 @@
+"""How ranks meet and part: process group, device and threads of each, watchdog."""
+
+import os
+import warnings
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from pixelrec_train import distributed, watchdog
+from pixelrec_train.errors import InputError, first_line
+
+
+def initialise(timeout_minutes):
+    """Join the other ranks; works under deepspeed, torchrun, Open MPI's mpirun and plain python.
+
+    Raises:
+        InputError: there are fewer GPUs than ranks, or the ranks did not meet within the timeout.
+    """
+    if "RANK" not in os.environ:
+        os.environ.update(ranks_of_mpirun() or ONE_RANK | {"MASTER_PORT": distributed.free_port()})
+    on_gpu = distributed.uses_gpu()
+    if on_gpu:
+        check_gpu_of(distributed.local_rank(), torch.cuda.device_count())
+        torch.cuda.set_device(distributed.local_rank())
+    else:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    share_cores()
+    # DeepSpeed and ours use the name that works on every torch; the notice would come from each rank.
+    warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.*|.*reduce_scatter_tensor.*")
+    import deepspeed
+
+    if not on_gpu:
+        skip_shared_memory_kernel(deepspeed)
+    # The watchdog speaks first: what a collective says after its own timeout helps nobody.
+    timeout = timedelta(minutes=timeout_minutes + 2)
+    try:
+        deepspeed.init_distributed("nccl" if on_gpu else "gloo", timeout=timeout, verbose=False)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(not_met(error)) from None
+    watch(timeout_minutes)
+
+
+def not_met(error):
+    """A sentence about why the ranks have not come together."""
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    if "EADDRINUSE" in str(error) or "address already in use" in str(error):
+        return (
+            f"port {place} is in use by another program, perhaps another run. Choose another "
+            f"one: --master_port N in front of the script (MASTER_PORT=N without a launcher)."
+        )
+    return (
+        f"the {os.environ['WORLD_SIZE']} ranks did not meet at {place}: {first_line(error)} All must be "
+        f"started at about the same time, and reach that machine."
+    )
+
+
+def check_gpu_of(local_rank, gpus):
+    if local_rank >= gpus:
+        raise InputError(
+            f"rank {local_rank} of this machine has no GPU: it has {gpus}. Start at most {gpus} (--num_gpus "
+            f"{gpus}), or set DS_ACCELERATOR=cpu to compute on the CPU."
+        )
+
+
+def watch(timeout_minutes):
+    """Let a watchdog look after each rank, through a store that rank 0 holds."""
+    if distributed.world_size() == 1:
+        return
+    settings = dict(world_size=None, timeout=timedelta(seconds=60), wait_for_workers=False)
+    host = os.environ["MASTER_ADDR"]
+    store = dist.TCPStore(host, 0, is_master=True, **settings) if distributed.rank() == 0 else None
+    port = distributed.from_first_rank(store.port if store else None)
+    store = store or dist.TCPStore(host, port, is_master=False, **settings)
+    watchdog.start(store, distributed.rank(), distributed.world_size(), 60 * timeout_minutes)
+
+
+ONE_RANK = dict(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
+
+
+def ranks_of_mpirun():
+    """Open MPI's names for what torch calls RANK and so on; {} when it was not the launcher."""
+    names = dict(RANK="RANK", WORLD_SIZE="SIZE", LOCAL_RANK="LOCAL_RANK", LOCAL_WORLD_SIZE="LOCAL_SIZE")
+    found = {ours: os.environ.get(f"OMPI_COMM_WORLD_{theirs}") for ours, theirs in names.items()}
+    if None in found.values():
+        return {}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}  # of several machines: set them yourself
+    return found | {name: os.environ.get(name, value) for name, value in address.items()}
+
+
+def share_cores():
+    """Ranks x threads = cores, unless OMP_NUM_THREADS says otherwise: too many threads spin."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        here = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or os.environ["WORLD_SIZE"]
+        torch.set_num_threads(max(1, distributed.cores() // int(here)))
+
+
+def skip_shared_memory_kernel(deepspeed):
+    """Keep DeepSpeed from compiling a C++ operator at the first start on a CPU.
+
+    It costs minutes of silence and fails without a compiler; gloo does the same work. The table is
+    private to DeepSpeed: tests/test_launch.py starts without a compiler and would notice a change.
+    PIXELREC_SHM=1 in the environment leaves DeepSpeed alone.
+    """
+    if os.environ.get("PIXELREC_SHM") != "1":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def finish():
+    watchdog.stop()
+    if dist.is_initialized():
+        distributed.barrier()  # rank 0 holds what the others' watchdogs write to
+        dist.destroy_process_group()

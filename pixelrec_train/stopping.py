@@ -1,0 +1,70 @@
+"""Being asked to stop: by a scheduler (SIGTERM, SIGUSR1), by Ctrl-C, or by a launcher that has died."""
+
+import os
+import signal
+import time
+
+import psutil
+
+from pixelrec_train import distributed
+
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)  # where ranks got several, the last of these counts
+LOOK = 1.0  # seconds between two looks at the launchers
+
+
+class StopSignals:
+    """While this lasts a signal ends nothing by itself: asked() says that one came, to all ranks alike.
+
+    A second Ctrl-C ends at once.
+    """
+
+    def __init__(self):
+        self.agree = distributed.Agreement()
+        self.launchers, self.looked = launchers(), time.monotonic()
+        self.place = 0  # 1 + that in SIGNALS; 0 = none came
+
+    def __enter__(self):
+        self.before = {number: signal.signal(number, self.note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def note(self, number, frame):
+        if number == signal.SIGINT and self.place == place_of(number):
+            raise KeyboardInterrupt
+        self.place = max(self.place, place_of(number))
+        if distributed.rank() == 0:  # not print: the signal may have come in the middle of one
+            os.write(2, f"{signal.Signals(number).name}: saving after this step, then ending\n".encode())
+
+    def asked(self):
+        """The signal that came to any rank, else None; every rank calls it equally often.
+
+        What comes between two calls is known to all ranks at the call after the next, so that none waits.
+        """
+        if self.launchers and time.monotonic() - self.looked > LOOK:
+            self.looked = time.monotonic()
+            if launchers() != self.launchers:
+                self.place = max(self.place, place_of(signal.SIGTERM))
+        place = self.agree(self.place)
+        return SIGNALS[place - 1] if place else None
+
+
+def place_of(number):
+    return 1 + SIGNALS.index(number)
+
+
+def launchers():
+    """Processes above this one that would leave the ranks behind if they were killed: their ids."""
+    parent = psutil.Process(os.getppid())
+    words = " ".join(parent.cmdline())
+    if "deepspeed.launcher.launch" in words or "deepspeed/launcher/launch" in words:
+        return [parent.pid, parent.ppid()]
+    return [parent.pid] if "torchrun" in words or "torch.distributed.run" in words else []
+
+
+def ignore_signals(worker):
+    """For a data loader's worker: whoever started it will end it, after the batches it still needs."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

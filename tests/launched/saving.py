@@ -1,0 +1,161 @@
+"""Runs in a process of its own for test_saving.py: saves that are killed, and saves that find no room.
+
+python saving.py FLAGS… OUT.json
+"""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from pixelrec_train import distributed, rendezvous  # noqa: E402
+from pixelrec_train.commands.resume import checkpoint_to_resume  # noqa: E402
+from pixelrec_train.commands.train import build_loader, prepare  # noqa: E402
+from pixelrec_train.config import TrainConfig  # noqa: E402
+from pixelrec_train.engine import checkpoint, manifest, optimizer_state  # noqa: E402
+from pixelrec_train.engine.build import build_engine  # noqa: E402
+from pixelrec_train.engine.state import TrainState  # noqa: E402
+from pixelrec_train.flags import parse_args  # noqa: E402
+from pixelrec_train.run_directory import record_start  # noqa: E402
+from pixelrec_train.tasks.two_tower import TwoTowerTask  # noqa: E402
+
+WATCHED = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "shutil.copyfile"}
+
+
+class Log:
+    """Stands where RunLog stands."""
+
+    def __init__(self):
+        self.problems = []
+
+    def saved(self, *arguments):
+        pass
+
+    def failed_save(self, state, path, problem):
+        self.problems.append(problem)
+
+
+class Killer:
+    """Ends this process by SIGKILL before a given event on the files below a directory.
+
+    The name of the file that was written last is left in the file `note`.
+    """
+
+    def __init__(self, run, at, note):
+        self.run, self.at, self.note = str(run), at, note
+        self.events, self.last = 0, ""
+
+    def see(self, event, arguments):
+        if event not in WATCHED or not any(str(a).startswith(self.run) for a in arguments[:2]):
+            return
+        writes = event != "open" or (isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"))
+        if writes:
+            self.step(arguments[0] if event == "open" else None)
+
+    def step(self, file):
+        self.events += 1
+        if self.events > self.at:
+            Path(self.note).write_text(self.last)
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.last = file or self.last
+
+
+def watch_safetensors(killer):
+    """safetensors writes in Rust, which tells no audit hook."""
+    for module in (optimizer_state, sys.modules["pixelrec_train.model.backbone"]):
+        save_file = module.save_file
+
+        def told(tensors, path, *more, save_file=save_file):
+            killer.step(str(path))
+            return save_file(tensors, path, *more)
+
+        module.save_file = told
+
+
+def killed_saves(engine, state, config):
+    """Kill a save before every event, in a fork; how many there were, and what was found wrong afterwards."""
+    run, wrong = Path(config.output_dir), []
+    safe, note = run.with_name("safe"), run.with_name("note")
+    shutil.copytree(run, safe)
+    for at in range(10_000):
+        shutil.rmtree(run)
+        shutil.copytree(safe, run)
+        child = os.fork()
+        if child == 0:
+            distributed.barrier = lambda: None  # the threads of a process group do not survive a fork
+            killer = Killer(run, at, note)
+            watch_safetensors(killer)
+            sys.addaudithook(killer.see)
+            checkpoint.save_checkpoint(engine, state, config, Log(), is_best=True)
+            os._exit(0)
+        if os.waitpid(child, 0)[1] == 0:
+            return {"deaths": at, "wrong": wrong}
+        wrong += what_is_wrong(config, f"before event {at}")
+        half = Path(note.read_text())  # as if it had been killed in the middle of this one
+        if half.is_file():
+            os.truncate(half, half.stat().st_size // 2)
+            wrong += what_is_wrong(config, f"in the middle of {half}")
+
+
+def what_is_wrong(config, when):
+    """After a kill, --resume auto finds a checkpoint, and whatever has a final name is whole."""
+    run = Path(config.output_dir)
+    found, wrong = checkpoint_to_resume(config), []
+    if found is None or found.name not in ("checkpoint-step-2", "checkpoint-step-3"):
+        wrong.append(f"{when}: --resume auto finds {found}")
+    for directory in run.iterdir():
+        if directory.is_dir() and directory.suffix != ".partial":
+            try:
+                manifest.verify(directory)
+            except Exception as error:
+                wrong.append(f"{when}: {error}")
+    return wrong
+
+
+def full_disks(engine, state, config):
+    """A save that runs out of room, and one that is told before; then one that works."""
+    run, log = Path(config.output_dir), Log()
+    before = sorted(p.name for p in run.iterdir()), list(state.checkpoints)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+    first = checkpoint.save_checkpoint(engine, state, config, log, is_best=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    usage = shutil.disk_usage
+    shutil.disk_usage = lambda path: usage(path)._replace(free=1000)
+    second = checkpoint.save_checkpoint(engine, state, config, log, is_best=True)
+    shutil.disk_usage = usage
+    after = sorted(p.name for p in run.iterdir()), list(state.checkpoints)
+    third = checkpoint.save_checkpoint(engine, state, config, log, is_best=True)
+    manifest.verify(third)
+    return {
+        "returned": [first, second, third.name], "problems": log.problems, "unchanged": before == after,
+        "kept": sorted(p.name for p in run.glob("*-step-*")),
+    }  # fmt: skip
+
+
+def main(out, config):
+    rendezvous.initialise(2)
+    inputs, model, resolved = prepare(config, 1)
+    state = TrainState(total_steps=9)
+    engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
+    loss, _ = engine(next(build_loader(config, inputs).epoch(0)))
+    engine.backward(loss)
+    engine.step()  # so that there are moments to save
+    record_start(config.output_dir, config, resolved, {"ranks": 1} | inputs.facts())
+    for step in (1, 2):
+        state.step, state.batch = step, step
+        checkpoint.save_checkpoint(engine, state, config, Log(), is_best=True)
+    state.step, state.batch = 3, 3
+    findings = killed_saves(engine, state, config)
+    findings["full"] = full_disks(engine, state, config)
+    Path(out).write_text(json.dumps(findings))
+    rendezvous.finish()
+
+
+if __name__ == "__main__":
+    *flags, out = sys.argv[1:]
+    main(out, parse_args(TrainConfig, flags))
