@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
+import psutil  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
@@ -104,15 +104,20 @@ def kill_at(step, words, run):
         if process.poll() is not None or time.monotonic() - started > PATIENCE:
             sys.exit(f"the run ended before step {step}:\n{process.communicate()[0][-3000:]}")
         time.sleep(0.01)
-    for name in os.listdir("/proc"):  # ranks are in sessions of their own
-        try:
-            words_of = Path("/proc", name, "cmdline").read_text().split("\0")
-        except (OSError, UnicodeDecodeError):
-            continue
-        if str(run) in words_of:
-            os.kill(int(name), signal.SIGKILL)
+    for one in processes_of(run):
+        one.kill()
     process.communicate()
     return last_step(run)
+
+
+def processes_of(run, name=""):
+    """Launchers, ranks and their workers, or those of them that have such a word in their command line."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if str(run) in words and (not name or name in words):
+            found.append(process)
+    return found
 
 
 def last_step(run):
