@@ -9,9 +9,16 @@ from pathlib import Path
 from pixelrec_train.errors import InputError
 
 
-def flag(help, default=dataclasses.MISSING, repeated=False):
-    """repeated: the flag may be given several times, one value each."""
-    return dataclasses.field(default=default, metadata={"help": help, "repeated": repeated})
+def flag(help, default=dataclasses.MISSING, repeated=False, positional=False):
+    """repeated: may be given several times, one value each. positional: stands without --name in front."""
+    metadata = {"help": help, "repeated": repeated, "positional": positional}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def flag_of(config_class, name):
+    """The flag of another command, with its help and its default."""
+    f = config_class.__dataclass_fields__[name]
+    return flag(f.metadata["help"], f.default, f.metadata["repeated"])
 
 
 def require(condition, expectation, found):
