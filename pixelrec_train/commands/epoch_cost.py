@@ -80,11 +80,11 @@ def seconds_to_read(model, item_text, device):
 def measure(task, loader, device):
     """(seconds of each micro-batch, its item tokens, bytes of activations at the peak).
 
-    Forward and backward pass; the first one warms up and does not count, unless it took all the patience.
+    Forward and backward pass. The first one warms up, and does not count unless it is the only one.
     """
     task.train()
     memory = Memory(device)
-    times, tokens, begun = [], [], time.monotonic()
+    times, tokens = [], []
     for batch in loader.epoch(0):
         started = time.monotonic()
         loss, _ = task(batch.to(device))
@@ -93,7 +93,7 @@ def measure(task, loader, device):
             torch.cuda.synchronize()
         times.append(time.monotonic() - started)
         tokens.append(batch.num_tokens)
-        if len(times) > MICRO_BATCHES or time.monotonic() - begun > PATIENCE:
+        if len(times) > MICRO_BATCHES or sum(times[1:]) > PATIENCE:
             break
     gradients = sum(p.grad.nbytes for p in task.parameters() if p.grad is not None)
     first = int(len(times) > 1)

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -70,8 +70,8 @@ def check_interactions(path):
     return CheckedRows(
         [
             *rows.remarks(),
-            *Examples(*lines[no_item]).remark("row", "without item_id, left out"),
-            *Examples(*lines[no_user]).remark("row", "without user_id, left out"),
+            *at(lines[no_item]).remark("row", "without item_id, left out"),
+            *at(lines[no_user]).remark("row", "without user_id, left out"),
             *unreadable.remark("row", "with an unreadable timestamp, left out"),
             *about_repeats(kept),
             *remarks,
@@ -99,10 +99,7 @@ def about_repeats(rows):
     """Rows that say again what an earlier row says."""
     order = np.argsort(rows.marks, kind="stable")
     again, first = repeats(order, np.diff(rows.marks[order]) == 0)
-    twins = Examples(
-        *(f"{rows.lines[a]} (= {rows.lines[f]})" for a, f in zip(again[:SHOWN], first, strict=False))
-    )
-    twins.count = len(again)
+    twins = at(rows.lines[again], "=", rows.lines[first])
     yield from twins.remark("exact duplicate", "of an earlier row, kept")
 
     seconds = rows.times / units_per_second(rows.times)
@@ -111,12 +108,16 @@ def about_repeats(rows):
     same = (np.diff(pair[order]) == 0) & (np.diff(seconds[order]) < 1)
     again_too, first = repeats(order, same)
     new = ~np.isin(again_too, again)
-    again, first = again_too[new], first[new]
-    twins = Examples(
-        *(f"{rows.lines[a]} (as {rows.lines[f]})" for a, f in zip(again[:SHOWN], first, strict=False))
-    )
-    twins.count = len(again)
+    twins = at(rows.lines[again_too[new]], "as", rows.lines[first[new]])
     yield from twins.remark("row", "with the user and the item of another one in the same second, kept")
+
+
+def at(lines, relation="", others=None):
+    """Examples of lines: "12", or "12 (= 4)" with the line they are in relation to."""
+    if others is None:
+        return Examples(len(lines), lines[:SHOWN])
+    pairs = zip(lines[:SHOWN], others, strict=False)
+    return Examples(len(lines), [f"{line} ({relation} {other})" for line, other in pairs])
 
 
 def repeats(order, same):
@@ -142,28 +143,25 @@ def about_times(rows):
         return [], None
     if old.mean() > 0.5:
         low, high = seconds.min(), seconds.max()
-        what = f"before 1990, most of all ({low:g} to {high:g}): no dates, read as an order"
+        what = f"before 1990 (from {low:g} to {high:g}), so they are an order and no dates"
         return [Remark(int(old.sum()), "timestamp", what, harmless=True)], None
     remarks = []
     for odd, what in ((old, "before 1990"), (future, "in the future")):
         some = [f"{rows.lines[i]} ({day(seconds[i])})" for i in np.flatnonzero(odd)[:SHOWN]]
-        remarks += [Remark(int(odd.sum()), "timestamp", what, tuple(some))] * bool(some)
+        remarks += Examples(int(odd.sum()), some).remark("timestamp", what)
     plain = ~(old | future)
     kinds, counts = np.unique(units[plain], return_counts=True)
     usual = UNIT_NAMES[kinds[counts.argmax()]] if len(kinds) else None
-    for kind, count in zip(kinds, counts, strict=True):
+    for kind in kinds:
         if UNIT_NAMES[kind] != usual:
-            where = rows.lines[plain & (units == kind)]
             what = f"in {UNIT_NAMES[kind]} while most are in {usual}, each read by its size"
-            remarks.append(Remark(int(count), "timestamp", what, tuple(map(str, where[:SHOWN]))))
+            remarks += at(rows.lines[plain & (units == kind)]).remark("timestamp", what)
     return remarks, (day(seconds[plain].min()), day(seconds[plain].max())) if plain.any() else None
 
 
 def day(seconds):
     try:
-        return (datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=float(seconds))).strftime(
-            "%Y-%m-%d"
-        )
+        return (datetime(1970, 1, 1) + timedelta(seconds=float(seconds))).strftime("%Y-%m-%d")
     except OverflowError:
         return f"{seconds:.3g} s"
 
@@ -179,13 +177,12 @@ def about_ids(noun, numbers, ids, lines):
         here, there = ids[a].as_py(), ids[f].as_py()
         found.setdefault(difference(here, there), []).append((a, f, here, there))
     for kind, pairs in found.items():
-        some = Examples()
+        some = []
         for a, f, here, there in pairs[:SHOWN]:
-            line, line_there = (int(lines[np.argmax(numbers == n)]) for n in (a, f))
-            some.add(f"{here!r} in line {line} and {there!r} in {line_there}")
-        some.count = len(pairs)
+            line, line_there = (lines[np.argmax(numbers == n)] for n in (a, f))
+            some.append(f"{here!r} in line {line} and {there!r} in {line_there}")
         what = f"that differ{'s' * (len(pairs) == 1)} from another only by {kind}"
-        yield from some.remark(f"{noun} id", what, label="")
+        yield from Examples(len(pairs), some).remark(f"{noun} id", what, label="")
 
 
 def simplified(ids):
@@ -206,7 +203,6 @@ def about_short_users(rows, user_ids):
     for length, what in SHORT_USERS.items():
         short = np.flatnonzero(counts == length)
         short = short[np.argsort(first[short])]
-        some = [
-            f"{user_ids[users[u]].as_py()!r} (line {rows.lines[first[u]]})" for u in short[:SHOWN].tolist()
-        ]
-        yield from [Remark(len(short), "user", what, tuple(some), harmless=True, label="")] * bool(some)
+        shown = [(user_ids[users[u]].as_py(), rows.lines[first[u]]) for u in short[:SHOWN].tolist()]
+        some = Examples(len(short), [f"{user_id!r} (line {line})" for user_id, line in shown])
+        yield from some.remark("user", what, harmless=True, label="")

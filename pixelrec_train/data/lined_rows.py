@@ -46,10 +46,8 @@ def counted(n, noun):
 class Examples:
     """Counts what it is given, and keeps the first few."""
 
-    def __init__(self, *given):
-        self.count, self.first = 0, []
-        for example in given:
-            self.add(example)
+    def __init__(self, count=0, first=()):
+        self.count, self.first = count, [str(example) for example in first]
 
     def add(self, example):
         self.count += 1
