@@ -5,6 +5,7 @@ python scripts/check_data.py NAME --item_model_dir … --user_model_dir …     
 python scripts/check_data.py --help                     # every flag
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -16,4 +17,5 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: {error} in {sys.executable}. Run first: source .venv/bin/activate")
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "… | head" ends it without a word
     main()

@@ -173,18 +173,20 @@ ITEMS = [
 def test_every_planted_problem_of_texts_is_found_in_its_line(tmp_path):
     path = tmp_path / "items.csv"
     path.write_text("\n".join(ITEMS))
-    item_ids = ["i1", "i2", "i3", "i4", "i5", "i6", "i7"]
-    rows, remarks = check_texts(path, item_ids, ("title", "tag"), {"i5": 12, "i7": 34}.get)
+    item_ids = ["i1", "i2", "i3", "i4", "i5", "i6", "i7", "i2 "]
+    rows, remarks = check_texts(path, item_ids, ("title", "tag"), {"i5": 12, "i7": 34, "i2 ": 5}.get)
     assert rows == 9
     assert where(remarks) == {
         "1 row with fewer fields than the header, the rest read as empty": ["11 (2 of 3)"],
         "1 row without item_id, not read": ["7"],
         "1 row of an item that has one already, not read": ["8 (first in 2)"],
-        "2 items in no row, read as empty texts": [
-            "'i5' (line 12 of the interactions)", "'i7' (line 34 of the interactions)"
+        "3 items in no row, read as empty texts": [
+            "'i5' (line 12 of the interactions)",
+            "'i7' (line 34 of the interactions)",
+            "'i2 ' (line 5 of the interactions)",
         ],
-        "1 item of these would be there but for white space, case or leading zeros": [
-            "'i5' is 'I5' in line 10"
+        "2 items of these would be there but for white space, case or leading zeros": [
+            "'i5' is 'I5' in line 10", "'i2 ' is 'i2' in line 4"
         ],
         "1 item with nothing in title,tag": ["4"],
         "1 item with the title,tag of another, which no model can tell apart": ["6 (as 5: 'same')"],
@@ -209,7 +211,7 @@ def check(config, capsys, *more, **changes):
 
 def test_a_whole_report_with_towers(demo_config, capsys):
     text = check(demo_config, capsys, "--dry_run", "2", max_text_length=8)
-    assert re.search(r"^data: 120 users, .* interactions, 2023-\d\d-\d\d to 2024-", text, re.M)
+    assert re.search(r"^data: 120 users, .* interactions; 2023-\d\d-\d\d to 2024-", text, re.M)
     assert re.search(r"^split: \d+ training windows, 120 validation and 120 test users", text, re.M)
     assert re.search(r"^cut: \d\d\.\d% of the texts are longer than --max_text_length 8; ", text, re.M)
     assert "ok     nothing odd" in text

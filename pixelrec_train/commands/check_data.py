@@ -127,7 +127,7 @@ def count_tokens(config, texts):
 
 def describe(config, inputs, checked, texts, tokens):
     data, split, text = inputs.describe()
-    yield f"{data}, {'{} to {}'.format(*checked.days)}" if checked.days else data
+    yield f"{data}; {'{} to {}'.format(*checked.days)}" if checked.days else data
     yield split
     if tokens is not None:
         yield text

@@ -22,7 +22,7 @@ def check_texts(path, item_ids, text_keys, line_of_item):
     rows, wanted = LinedRows(path), set(item_ids)
     id_place, *places = [rows.header.index(name) for name in ("item_id", *text_keys)]
     no_id, twice, unwanted, empty, same = (Examples() for _ in range(5))
-    seen, texts, strangers, count = {}, {}, {}, 0
+    seen, texts, count = {}, {}, 0
     for count, (line, row) in enumerate(rows, 1):  # noqa: B007 (used below)
         item_id, fields = row[id_place], tuple(row[place] for place in places)
         if not item_id.strip():
@@ -30,7 +30,7 @@ def check_texts(path, item_ids, text_keys, line_of_item):
         elif item_id in seen:
             twice.add(f"{line} (first in {seen[item_id]})")
         elif item_id not in wanted:
-            seen[item_id] = strangers[item_id] = line
+            seen[item_id] = line
             unwanted.add(line)
         else:
             seen[item_id] = line
@@ -43,20 +43,24 @@ def check_texts(path, item_ids, text_keys, line_of_item):
         *rows.remarks(),
         *no_id.remark("row", "without item_id, not read"),
         *twice.remark("row", "of an item that has one already, not read"),
-        *without_row([i for i in item_ids if i not in seen], strangers, line_of_item),
+        *without_row([i for i in item_ids if i not in seen], seen, line_of_item),
         *empty.remark("item", f"with nothing in {keys}"),
         *same.remark("item", f"with the {keys} of another, which no model can tell apart"),
         *unwanted.remark("row", "of an item that nobody took, not read", harmless=True),
     ]  # fmt: skip
 
 
-def without_row(missing, strangers, line_of_item):
-    """About items of the interactions that the text file lacks, or spells in another way."""
+def without_row(missing, seen, line_of_item):
+    """About items of the interactions that the text file lacks, or spells in another way.
+
+    Args:
+        seen: id -> line of the items it has.
+    """
     if not missing:
         return
     some = [f"{item_id!r} (line {line_of_item(item_id)} of the interactions)" for item_id in missing[:SHOWN]]
     yield Remark(len(missing), "item", "in no row, read as empty texts", tuple(some), label="")
-    spelled = dict(zip(plain(strangers), strangers.items(), strict=True))
+    spelled = dict(zip(plain(seen), seen.items(), strict=True))
     alike = Examples()
     for item_id, key in zip(missing, plain(missing), strict=True):
         if key in spelled:
