@@ -9,9 +9,16 @@ from pathlib import Path
 from pixelrec_train.errors import InputError
 
 
-def flag(help, default=dataclasses.MISSING, repeated=False):
-    """repeated: the flag may be given several times, one value each."""
-    return dataclasses.field(default=default, metadata={"help": help, "repeated": repeated})
+def flag(help, default=dataclasses.MISSING, repeated=False, positional=False):
+    """repeated: may be given several times, one value each. positional: stands without --name in front."""
+    metadata = {"help": help, "repeated": repeated, "positional": positional}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def flag_of(config_class, name):
+    """The flag of another command, with its help and its default."""
+    f = config_class.__dataclass_fields__[name]
+    return flag(f.metadata["help"], f.default, f.metadata["repeated"])
 
 
 def require(condition, expectation, found):
@@ -32,14 +39,18 @@ def parse_args(config_class, argv=None):
             kind = {"type": str, "action": "append", "default": list(f.default)}
         elif hints[f.name] is bool:
             kind |= {"nargs": "?", "const": True}
+        if f.metadata["positional"]:
+            kind["nargs"] = None if required else "?"
+        else:
+            kind["required"] = required
         parser.add_argument(
-            f"--{f.name}",
-            required=required,
+            f.name if f.metadata["positional"] else f"--{f.name}",
             help=f"{f.metadata['help']} ({shown})".replace("%", "%%"),
             metavar=f.name.upper(),
             **kind,
         )
-    known, unknown = parser.parse_known_args(argv)
+    # "Intermixed": what stands without --name may stand anywhere between the flags.
+    known, unknown = parser.parse_known_intermixed_args(argv)
     if unknown:
         name = unknown[0].split("=")[0].removeprefix("--")
         nearest = difflib.get_close_matches(name, [f.name for f in dataclasses.fields(config_class)], n=1)

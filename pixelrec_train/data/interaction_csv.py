@@ -59,16 +59,24 @@ def number_rows(path):
 
 def to_seconds(texts):
     """pyarrow strings -> float64 seconds; nan or infinite where the text is no number."""
+    times = to_numbers(texts)
+    return times / units_per_second(times)
+
+
+def to_numbers(texts):
+    """pyarrow strings -> float64 as they are written; nan where the text is no number."""
     try:
-        times = pc.cast(texts, pa.float64()).to_numpy().copy()
+        return pc.cast(texts, pa.float64()).to_numpy()
     except pa.ArrowInvalid:  # it refuses a whole block for one text that is no number, or has spaces around
-        times = np.array([number(text) for text in texts.to_pylist()])
-    magnitude = np.abs(times)
-    for above, per_second in UNITS.items():
-        unit = magnitude > above
-        times[unit] /= per_second
-        magnitude[unit] = 0
-    return times
+        return np.array([number(text) for text in texts.to_pylist()])
+
+
+def units_per_second(times):
+    """[R] timestamps -> [R] 1, 1e3, 1e6 or 1e9: whether they are in s, ms, us or ns, by their size."""
+    magnitude, units = np.abs(times), np.ones(len(times))
+    for above, per_second in sorted(UNITS.items()):
+        units[magnitude > above] = per_second
+    return units
 
 
 def number(text):

@@ -119,7 +119,7 @@ def careful_rows(path, width):
             for row in itertools.islice(reader, 1, None):
                 if row == end:
                     return
-                if not row or width > 1 and len(row) == 1 and row[0].isspace():
+                if is_blank(row, width):
                     continue
                 first_row = widest is None
                 if first_row:
@@ -140,6 +140,11 @@ def careful_rows(path, width):
     except csv.Error as error:
         raise malformed(path, str(error)) from None
     raise malformed(path, f"a quote is never closed, perhaps the one of line {begun}")
+
+
+def is_blank(row, width):
+    """Whether these fields are a blank line, which is no row."""
+    return not row or width > 1 and len(row) == 1 and row[0].isspace()
 
 
 def malformed(path, detail):
