@@ -4,8 +4,8 @@ python benchmarks/soak.py --minutes 30 --every 60
 
 Trains the synthetic demo on two ranks for so many epochs that it takes about that long, and kills it at
 random moments, by turns all its processes and one rank alone; it goes on with --resume auto. The same run
-undisturbed follows. Exits with 1 unless every line of metrics.jsonl (but times and rates) and every weight are
-equal, no process is left over, and memory stays within 5 %.
+undisturbed follows. Exits with 1 unless every line of metrics.jsonl (but times and rates) and every weight
+are equal, no process is left over, and memory stays within 5 %.
 """
 
 import argparse

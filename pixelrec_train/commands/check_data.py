@@ -14,7 +14,8 @@ from pixelrec_train.data.check_texts import check_texts
 from pixelrec_train.data.item_text import ItemText, load_tokenizer, read_texts, tokenise
 from pixelrec_train.data.lined_rows import LinedRows
 from pixelrec_train.data.negatives import NegativeSampler
-from pixelrec_train.errors import InputError, speak_plainly
+from pixelrec_train.ending import speak_plainly
+from pixelrec_train.errors import InputError
 from pixelrec_train.flags import existing_file, flag, parse_args
 
 MOST_TOKENISED = 20_000  # texts; of more, as many drawn at random

@@ -12,7 +12,7 @@ from pathlib import Path
 from pixelrec_train.commands.machine import hardware, launch, packages
 from pixelrec_train.commands.machine.finding import PROBLEM, WARN
 from pixelrec_train.config import TrainConfig
-from pixelrec_train.errors import speak_plainly
+from pixelrec_train.ending import speak_plainly
 from pixelrec_train.flags import flag, flag_of, parse_args
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,12 +2,12 @@
 
 import time
 
-from pixelrec_train import distributed
+from pixelrec_train import distributed, rendezvous
 
 
 def main():
     started = time.monotonic()
-    distributed.initialise(timeout_minutes=1)
+    rendezvous.initialise(timeout_minutes=1)
     met = time.monotonic()
     ranks = distributed.world_size()
     mean = distributed.mean_over_ranks({"rank": distributed.rank()})["rank"]
@@ -19,7 +19,7 @@ def main():
             f"all-reduce {time.monotonic() - met:.2f} s",
             flush=True,
         )
-    distributed.finish()
+    rendezvous.finish()
 
 
 if __name__ == "__main__":
