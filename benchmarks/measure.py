@@ -100,12 +100,12 @@ def in_a_process(function, *arguments, threads=1):
         env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         check=True,
     )
-    return pickle.loads(done.stdout)
+    return pickle.loads(done.stdout)  # noqa: S301  of our own process
 
 
 def answer():
     """The other end of in_a_process; whatever the function prints goes to stderr."""
-    module, name, arguments = pickle.load(sys.stdin.buffer)
+    module, name, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301  of our own process
     answers, sys.stdout = sys.stdout.buffer, sys.stderr
     function = getattr(__import__(module, fromlist=[name]), name)
     answers.write(pickle.dumps(function(*arguments)))

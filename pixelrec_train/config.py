@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import as_text, flag, require
 
+TOWERS = ("none", "item", "user", "item,user", "user,item")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RankingConfig:
@@ -18,12 +20,17 @@ class RankingConfig:
     eval_batch_size: int = flag("users per GPU and block in evaluation", 256)
     eval_tokens: int = flag("item tokens per GPU and block when the catalogue is encoded", 16384)
     cache_dir: str = flag("where sequences and token ids are cached", "results/cache")
+    trust_remote_code: tuple[str, ...] = flag(
+        "towers whose directory may run Python code of its own: item, user", ()
+    )
 
     def __post_init__(self):
         require(self.topk and min(self.topk) >= 1, "--topk needs cut-offs of at least 1", self.topk)
         require(self.retrieval in ("faiss", "exact"), "--retrieval must be faiss or exact", self.retrieval)
         require(self.eval_batch_size >= 1, "--eval_batch_size must be at least 1", self.eval_batch_size)
         require(self.eval_tokens >= 1, "--eval_tokens must be at least 1", self.eval_tokens)
+        towers = as_text(self.trust_remote_code)
+        require(towers in TOWERS, "--trust_remote_code takes item, user or item,user", towers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +195,7 @@ class TrainConfig(LoopConfig):
             (not (self.user_model_dir or self.init_from), "--user_model_dir is needed (or --init_from)."),
             (self.init_from and (dirs or self.random_init),
              "--init_from brings both towers: leave out --item_model_dir, --user_model_dir, --random_init."),
-            (set(self.random_init) - {"item", "user"},
+            (as_text(self.random_init) not in TOWERS,
              f"--random_init takes item, user or item,user, got {as_text(self.random_init)!r}."),
             (self.id_only and "item" in self.random_init, "--id_only has no item LLM for --random_init."),
             (freeze and self.id_only, "--id_only has no item LLM, so there is none to --freeze_item_llm."),

@@ -5,7 +5,7 @@ They name the token cache, and travel with an exported model.
 
 from pathlib import Path
 
-PATTERNS = ("tokenizer*", "vocab*", "merges*", "*_tokens*.json", "*.model", "*.tiktoken")
+PATTERNS = ("tokenizer*", "vocab*", "merges*", "*_tokens*.json", "*.model", "*.tiktoken", "tokenization*.py")
 
 
 def tokenizer_files(directory):

@@ -22,13 +22,34 @@ def test_a_directory_that_is_no_model_is_refused(tmp_path):
         load_backbone(tmp_path, "--item_model_dir")
 
 
-def test_code_in_a_model_directory_is_never_run(demo, tmp_path):
-    shutil.copytree(demo / "towers/item_llm", tmp_path / "m")
-    config = json.loads((tmp_path / "m/config.json").read_text()) | {"auto_map": {"AutoModel": "evil.Model"}}
-    (tmp_path / "m/config.json").write_text(json.dumps(config))
-    (tmp_path / "m/evil.py").write_text("open('ran', 'w')")
+def with_code(tower, directory):
+    """The same tower as a class of its own, whose file leaves a trace where it is run."""
+    shutil.copytree(tower, directory)
+    config = json.loads((directory / "config.json").read_text())
+    config |= {"auto_map": {"AutoModel": "modeling_own.OwnModel"}}
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "modeling_own.py").write_text(
+        f"open({str(directory.parent / 'ran')!r}, 'w')\n"
+        "from transformers import Qwen3Model\n\n\nclass OwnModel(Qwen3Model):\n    pass\n"
+    )
+    return directory
+
+
+def test_code_in_a_model_directory_runs_only_for_the_tower_that_is_trusted(demo, config_with, tmp_path):
+    own = with_code(demo / "towers/user_llm", tmp_path / "own")
+    config = config_with(user_model_dir=str(own), trust_remote_code=("item",))
+    with pytest.raises(InputError, match="Python code of its own.*--trust_remote_code"):
+        HLLMModel.starting(config)
+    assert not (tmp_path / "ran").exists()
+    trusted = HLLMModel.starting(replace(config, trust_remote_code=("user",)))
+    assert type(trusted.user_llm.backbone).__name__ == "OwnModel" and (tmp_path / "ran").exists()
+    # The export takes the code along, and is no more trusted than where it came from.
+    trusted.export(tmp_path / "export", trusted.state_dict(), config.item_dir)
     with pytest.raises(InputError, match="Python code of its own"):
-        load_backbone(tmp_path / "m", "--item_model_dir")
+        HLLMModel.load(tmp_path / "export", config.max_text_length)
+    again = HLLMModel.load(tmp_path / "export", config.max_text_length, trust=("user",))
+    probe = torch.randn(1, 3, 32)
+    assert torch.equal(again.user_llm(probe), trusted.eval().user_llm(probe))
 
 
 def test_a_truncated_weight_file_is_refused(demo, tmp_path):

@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
+import torch
 
 from pixelrec_train import run_directory
 from pixelrec_train.commands.resume import check_same_run, checkpoint_to_resume
 from pixelrec_train.engine.checkpoint import read_state
 from pixelrec_train.engine.manifest import MANIFEST, described, verify
+from pixelrec_train.engine.optimizer_state import Stored
 from pixelrec_train.engine.state import TrainState
 from pixelrec_train.errors import InputError
+from pixelrec_train.model.hllm_model import HLLMModel
 
 FACTS = {"data": {"interactions": "aa", "item_text": "bb"}}
 
@@ -126,3 +130,37 @@ def test_what_was_measured_beyond_the_checkpoint_is_forgotten_and_half_directori
     run_directory.forget_after(tmp_path, 10)
     assert file.read_text() == '{"step": 5}\n{"step": 10}\n'
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+class Planted:
+    """Runs a command where it is unpickled."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.trace}",)
+
+
+def test_a_pickle_in_a_checkpoint_is_never_run(run, tmp_path, config_with):
+    """Planted beside its files, and, by someone who can write a manifest too, in their place."""
+    _, folder = run
+    checkpoint, trace = folder / "checkpoint-step-100", tmp_path / "trace"
+    (checkpoint / "optimizer").mkdir()
+    torch.save(Planted(trace), checkpoint / "optimizer/zero_pp_rank_0_optim_states.pt")
+    with pytest.raises(InputError, match="zero_pp_rank_0_optim_states.pt, which was not written with it"):
+        verify(checkpoint)
+    model = HLLMModel.starting(config_with())
+    model.export(checkpoint, model.state_dict(), tmp_path)
+    for name in ("hllm_head.safetensors", "user_llm/model.safetensors", "item_llm/model.safetensors"):
+        kept = (checkpoint / name).read_bytes()
+        torch.save(Planted(trace), checkpoint / name)
+        with pytest.raises(InputError):
+            HLLMModel.load(checkpoint, 24)
+        (checkpoint / name).write_bytes(kept)
+    torch.save(Planted(trace), checkpoint / "optimizer/rank-0.safetensors")
+    with pytest.raises(InputError, match="optimizer is not of this version"):
+        Stored(checkpoint)
+    assert not trace.exists()
+    torch.load(checkpoint / "optimizer/zero_pp_rank_0_optim_states.pt", weights_only=False)
+    assert trace.exists()  # it would have been seen

@@ -84,7 +84,10 @@ def load(checkpoint, config, interaction_data, text_data, read=None):
     inputs = read_inputs(settings)
     for line in inputs.describe():
         say(line)
-    model = HLLMModel.load(settings.init_from, settings.max_text_length, inputs.interactions.item_ids)
+    model = HLLMModel.load(
+        settings.init_from, settings.max_text_length, inputs.interactions.item_ids,
+        trust=settings.trust_remote_code,
+    )  # fmt: skip
     model = model.to(distributed.device())
     if model.item_llm is not None:
         check_vocabulary(model.item_llm.backbone, inputs.item_text, settings.item_dir)
@@ -112,6 +115,7 @@ def read_run(checkpoint, config, interaction_data, text_data):
         trained, init_from=str(checkpoint), item_model_dir=None, user_model_dir=None, random_init=(),
         interaction_data=interaction_data or trained.interaction_data,
         text_data=text_data or trained.text_data, cache_dir=config.cache_dir,
+        trust_remote_code=config.trust_remote_code,  # said now, not by what lies in the checkpoint
     )  # fmt: skip
 
 

@@ -174,7 +174,10 @@ def finish(engine, inputs, state, config, log):
     run, test = Path(config.output_dir), inputs.split.test
     model = engine.module.model
     if state.best_epoch != state.epoch:
-        best = HLLMModel.load(run / checkpoint.BEST, config.max_text_length, inputs.interactions.item_ids)
+        best = HLLMModel.load(
+            run / checkpoint.BEST, config.max_text_length, inputs.interactions.item_ids,
+            trust=config.trust_remote_code,
+        )  # fmt: skip
         load_weights(model, best)
     with loop.judging(engine):
         catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)

@@ -89,7 +89,7 @@ def read(interactions, config):
 
 def build(item_ids, config):
     texts, facts = read_texts(config.text_data, item_ids, config.text_keys, config.item_prompt)
-    tokenizer = load_tokenizer(config.item_dir)
+    tokenizer = load_tokenizer(config.item_dir, trust="item" in config.trust_remote_code)
     prompt_tokens = len(tokenizer(config.item_prompt)["input_ids"])
     if prompt_tokens >= config.max_text_length:
         raise InputError(
@@ -174,11 +174,11 @@ def encoder(tokenizer):
     return lambda texts: [e.ids for e in backend.encode_batch_fast(texts, add_special_tokens=True)]
 
 
-def load_tokenizer(directory):
-    """The tokenizer of a Hugging Face directory; never from a hub, never with code from the directory."""
+def load_tokenizer(directory, trust=False):
+    """The tokenizer of a Hugging Face directory; never from a hub, with its own code if `trust`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=trust)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"no tokenizer could be loaded from {directory}: {first_line(error)} "

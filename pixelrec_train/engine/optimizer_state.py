@@ -12,12 +12,12 @@ import json
 from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pixelrec_train import distributed
 from pixelrec_train.engine.weights import overwrite
-from pixelrec_train.errors import InputError
+from pixelrec_train.errors import InputError, first_line
 
 KINDS = ("master", "exp_avg", "exp_avg_sq")
 
@@ -123,13 +123,15 @@ class Stored:
     def __init__(self, checkpoint):
         self.checkpoint = checkpoint
         ranks = range(len(list(checkpoint.glob(file_name("*")))))
-        self.files = [safe_open(checkpoint / file_name(rank), "pt") for rank in ranks]
         self.pieces, self.step = {}, 0
-        for file in self.files:
-            self.step = int(file.metadata()["step"])
-            for piece in json.loads(file.metadata()["pieces"]):
-                piece = Piece(*piece)
-                self.pieces.setdefault(piece.name, []).append((file, piece))
+        try:
+            self.files = [safe_open(checkpoint / file_name(rank), "pt") for rank in ranks]
+            for file in self.files:
+                self.step = int(file.metadata()["step"])
+                for piece in map(Piece._make, json.loads(file.metadata()["pieces"])):
+                    self.pieces.setdefault(piece.name, []).append((file, piece))
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{checkpoint}/optimizer is not of this version: {first_line(error)}") from None
 
     def check(self, module):
         """Raises InputError where parameters or their sizes differ from the module's."""

@@ -6,19 +6,20 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModel
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging as transformers_logging
 
 from pixelrec_train.errors import InputError, first_line
 
 
-def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False):
+def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False, trust=False):
     """The transformer of a Hugging Face directory without its language-model head.
 
-    Never from a hub, never with code from the directory, weights from safetensors only. With random_init
-    they stay on disk, and new ones are drawn as the architecture's authors do.
+    Never from a hub, with code from the directory only if `trust`, weights from safetensors only. With
+    random_init they stay on disk, and new ones are drawn as the architecture's authors do.
 
     Raises:
         InputError: the directory is no such thing, needs remote code, or lacks some of its weights.
@@ -30,14 +31,14 @@ def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False):
             f"(looked from {Path.cwd()})."
         )
     try:
-        if "auto_map" in json.loads((directory / "config.json").read_text(encoding="utf-8")):
+        if not trust and "auto_map" in json.loads((directory / "config.json").read_text(encoding="utf-8")):
             raise InputError(
                 f"{flag_name} {directory} wants to run Python code of its own (auto_map in config.json). "
-                f"That is refused; use a model that transformers knows."
+                f"Read that code; if you trust it, add --trust_remote_code item or user (or both, item,user)."
             )
         if random_init:
             settings = AutoConfig.from_pretrained(
-                str(directory), local_files_only=True, trust_remote_code=False
+                str(directory), local_files_only=True, trust_remote_code=trust
             )
             return plain_text_model(AutoModel.from_config(settings, dtype=dtype), directory, flag_name)
         with quiet():
@@ -45,7 +46,7 @@ def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False):
                 str(directory),
                 dtype=dtype,
                 local_files_only=True,
-                trust_remote_code=False,
+                trust_remote_code=trust,
                 use_safetensors=True,
                 output_loading_info=True,
             )
@@ -80,6 +81,9 @@ def write_backbone(backbone, directory, weights):
     config.pop("_attn_implementation", None)
     (directory / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
     save_tensors({k: v.contiguous() for k, v in weights.items()}, directory / "model.safetensors")
+    for part in (backbone, backbone.config):
+        if type(part).__module__.startswith("transformers_modules."):
+            custom_object_save(part, directory)  # a tower with code of its own takes it along
 
 
 def save_tensors(tensors, path):
@@ -88,6 +92,14 @@ def save_tensors(tensors, path):
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(path, 0o666 & ~umask)
+
+
+def load_tensors(path):
+    """{name: tensor} of a safetensors file, or an InputError."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is damaged, or no safetensors file: {first_line(error)}") from None
 
 
 def check_towers(item_llm, user_llm, config):

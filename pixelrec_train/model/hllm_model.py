@@ -6,13 +6,19 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pixelrec_train import distributed
 from pixelrec_train.batch import Items
 from pixelrec_train.errors import InputError
-from pixelrec_train.model.backbone import check_towers, load_backbone, no_cache, save_tensors, write_backbone
+from pixelrec_train.model.backbone import (
+    check_towers,
+    load_backbone,
+    load_tensors,
+    no_cache,
+    save_tensors,
+    write_backbone,
+)
 from pixelrec_train.model.item_id_embedding import ItemIdEmbedding
 from pixelrec_train.model.text_encoder import TextEncoder
 from pixelrec_train.tokenizer_files import tokenizer_files
@@ -114,7 +120,9 @@ class HLLMModel(nn.Module):
             InputError: towers, flags and checkpoint do not fit together.
         """
         if config.init_from:
-            model = HLLMModel.load(config.init_from, config.max_text_length, item_ids, torch.float32)
+            model = HLLMModel.load(
+                config.init_from, config.max_text_length, item_ids, torch.float32, config.trust_remote_code
+            )
             check_parts(model, config)
         else:
             item = None if config.id_only else starting_backbone(config, "item")
@@ -158,12 +166,13 @@ class HLLMModel(nn.Module):
         save_tensors(head, directory / HEAD_FILE)
 
     @staticmethod
-    def load(directory, max_text_length: int, item_ids=(), dtype=None) -> "HLLMModel":
+    def load(directory, max_text_length: int, item_ids=(), dtype=None, trust=()) -> "HLLMModel":
         """The model of a checkpoint's export, ready to evaluate.
 
         Args:
             item_ids: of the catalogue, whose order the rows of item id embeddings follow.
             dtype: None = the precision it was trained in.
+            trust: towers that may run code of their own, "item", "user".
         """
         directory = Path(directory)
         if not (directory / HEAD_FILE).is_file():
@@ -171,14 +180,14 @@ class HLLMModel(nn.Module):
                 f"the checkpoint {directory} holds no {HEAD_FILE}. Expected a checkpoint-epoch-N or "
                 "best_model directory."
             )
-        head = load_file(directory / HEAD_FILE)
+        head = load_tensors(directory / HEAD_FILE)
         dtype = dtype or head["logit_scale"].dtype
         item_llm = None
         if (directory / "item_llm").is_dir():
             token_n = int("item_emb_tokens" in head)
-            item = load_backbone(directory / "item_llm", "the checkpoint", dtype)
+            item = load_backbone(directory / "item_llm", "the checkpoint", dtype, trust="item" in trust)
             item_llm = TextEncoder(item, token_n, max_text_length + token_n)
-        user = load_backbone(directory / "user_llm", "the checkpoint", dtype)
+        user = load_backbone(directory / "user_llm", "the checkpoint", dtype, trust="user" in trust)
         model = HLLMModel(item_llm, user, ItemIdEmbedding.load(directory, item_ids, dtype))
         with torch.no_grad():
             # Parameters alone take the trained precision: rotary frequencies stay fp32, as in training.
@@ -191,7 +200,10 @@ class HLLMModel(nn.Module):
 def starting_backbone(config, tower):
     """The backbone of "item" or "user" in fp32, pretrained or with random weights, as the flags say."""
     directory = getattr(config, f"{tower}_model_dir")
-    return load_backbone(directory, f"--{tower}_model_dir", random_init=tower in config.random_init)
+    return load_backbone(
+        directory, f"--{tower}_model_dir", random_init=tower in config.random_init,
+        trust=tower in config.trust_remote_code,
+    )  # fmt: skip
 
 
 def check_parts(model, config):
