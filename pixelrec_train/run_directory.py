@@ -23,8 +23,17 @@ PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "pyarro
 
 
 def check_free(directory, overwrite):
-    """Raises InputError when another run is writing here, or a run lies here and overwrite is False."""
+    """Raises InputError when another run is writing here, or a run lies here and overwrite is False.
+
+    Also where something lies that only looks like a part of a run: no run removes what no run has written.
+    """
     directory = Path(directory)
+    foreign = [p.name for pattern in ("best_model", "checkpoint-*") for p in directory.glob(pattern)]
+    if foreign and not (directory / "run.json").exists():
+        raise InputError(
+            f"--output_dir {directory} holds {foreign[0]}, but no run.json: no run of ours wrote it. Choose "
+            f"another directory."
+        )
     finished = (directory / "table.json").exists()
     if (finished or (directory / "run.json").exists()) and not overwrite:
         kind = "a finished" if finished else "an unfinished"
@@ -71,7 +80,7 @@ def clear(directory):
 def forget_after(directory, step):
     """Drop what a resumed run is going to write again: half directories, and measurements beyond a step."""
     for half in Path(directory).glob("*.partial"):
-        shutil.rmtree(half) if half.is_dir() else half.unlink()
+        shutil.rmtree(half) if half.is_dir() and not half.is_symlink() else half.unlink()
     metrics = Path(directory) / "metrics.jsonl"
     lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True) if metrics.is_file() else []
     kept = [line for line in lines if step_of(line) <= step]

@@ -366,6 +366,24 @@ def test_staged_training_with_ids_ends_with_figures_a_comparison_reproduces(demo
     assert (first / "best_model/run.json").is_file()
 
 
+def test_more_ranks_than_windows_and_than_users_train_and_end(demo_config, tmp_path):
+    """Three ranks, ZeRO-3, two windows, two users to judge: every rank takes part in every collective."""
+    rows = [f"i{user}{n},u{user},{n}\n" for user in range(2) for n in range(6)]
+    (tmp_path / "few.csv").write_text("item_id,user_id,timestamp\n" + "".join(rows))
+    (tmp_path / "texts.csv").write_text(
+        "item_id,title\n" + "".join(f"{r.split(',')[0]},ramen\n" for r in rows)
+    )
+    flags = as_flags(
+        demo_config, interaction_data=tmp_path / "few.csv", text_data=tmp_path / "texts.csv",
+        text_keys="title", num_train_epochs=2, num_negatives=1, nce_thres=1, output_dir=tmp_path / "run", dry_run="None",
+        logging_dir=tmp_path / "logs/run", deepspeed=ROOT / "configs/ds_config_zero3.json",
+        per_device_train_batch_size=1, dataloader_num_workers=0, collective_timeout_minutes=0.5,
+    )  # fmt: skip
+    result = deepspeed(3, ROOT / "scripts/train_pixelrec.py", *flags, timeout=100)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert len(events(tmp_path / "run", "eval")) == 2 and (tmp_path / "run/table.json").is_file()
+
+
 def test_a_finished_run_is_not_overwritten_and_a_bad_flag_is_one_sentence(trained):
     folder, flags, _ = trained
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}

@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 
 from pixelrec_train import run_directory
+from pixelrec_train.engine import manifest
 from pixelrec_train.errors import InputError
 
 
@@ -50,3 +51,22 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         run_directory.write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": "拉面"}
+
+
+def test_what_only_looks_like_a_part_of_a_run_is_not_touched(tmp_path):
+    (tmp_path / "best_model").mkdir()
+    with pytest.raises(InputError, match="holds best_model, but no run.json"):
+        run_directory.check_free(tmp_path, overwrite=True)
+
+
+def test_a_link_among_half_directories_is_removed_and_what_it_points_to_is_not(tmp_path):
+    run, precious = tmp_path / "run", tmp_path / "precious"
+    run.mkdir()
+    precious.mkdir()
+    (run / "checkpoint-epoch-1.partial").symlink_to(precious)
+    run_directory.forget_after(run, 0)
+    assert precious.is_dir() and not (run / "checkpoint-epoch-1.partial").is_symlink()
+    (run / "checkpoint-epoch-1").symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic link"):
+        manifest.remove(run / "checkpoint-epoch-1")
+    assert precious.is_dir()
