@@ -6,6 +6,7 @@ import pytest
 from conftest import ROOT
 
 from pixelrec_train.engine.ds_config import resolve
+from pixelrec_train.engine.ds_settings import ANYTHING, INSIDE, SWITCH
 from pixelrec_train.errors import InputError
 
 
@@ -79,6 +80,22 @@ def test_a_json_that_agrees_with_the_flags_is_accepted(config_with, tmp_path):
     resolved = with_json(config_with, tmp_path, agreeing)
     assert "optimizer" not in resolved
     assert resolved["zero_optimization"]["offload_optimizer"] == {"device": "none"}
+
+
+def test_the_settings_that_are_let_through_are_deepspeeds_own():
+    from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    for section, theirs in (
+        ("zero_optimization", DeepSpeedZeroConfig),
+        ("bf16", DeepSpeedBF16Config),
+        ("fp16", DeepSpeedFP16Config),
+    ):
+        known = {field.alias or name: field.annotation for name, field in theirs.model_fields.items()}
+        assert INSIDE[section].keys() <= known.keys()
+        for name, kind in INSIDE[section].items():
+            if kind is not ANYTHING:
+                assert known[name] in ((bool, bool | None) if kind is SWITCH else (int, float)), name
 
 
 def test_a_missing_json_is_named(config_with):
