@@ -1,5 +1,6 @@
 """Errors that are sentences for a person: they are printed as they are, without a traceback."""
 
+import errno
 import functools
 import os
 import sys
@@ -14,8 +15,16 @@ class TrainingStopped(Exception):
 
 
 def first_line(error):
-    """What an exception of a library says, cut to a line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What an exception of a library says, as one sentence."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+# What the system says of a place that cannot be written or read; a file that is gone may be our mistake.
+PLACES = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EEXIST, errno.ENOTDIR,
+    errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
 
 
 def speak_plainly(main):
@@ -32,6 +41,12 @@ def speak_plainly(main):
             if os.environ.get("LOCAL_RANK", "0") == "0":
                 print(f"error: {error}", file=sys.stderr, flush=True)
             sys.exit(2 if isinstance(error, InputError) else 3)
+        except OSError as error:
+            if error.errno not in PLACES or not error.filename:
+                raise
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr, flush=True)
+            sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)
 

@@ -40,7 +40,13 @@ def checkpoint_to_resume(config):
 
 
 def step_of(checkpoint):
-    return json.loads((checkpoint / "train_state.json").read_text(encoding="utf-8"))["step"]
+    try:
+        return json.loads((checkpoint / "train_state.json").read_text(encoding="utf-8"))["step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{checkpoint} is damaged: its train_state.json cannot be read. Resume from an older "
+            f"checkpoint of the run (--resume PATH), or start anew."
+        ) from None
 
 
 def check_same_run(config, checkpoint, facts, world_size):

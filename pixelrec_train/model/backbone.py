@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
 from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.flags import existing_directory
+from pixelrec_train.tokenizer_files import tokenizer_files
 
 
 def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False):
@@ -23,52 +25,77 @@ def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False):
     Raises:
         InputError: the directory is no such thing, needs remote code, or lacks some of its weights.
     """
-    directory = Path(directory)
+    directory = check_directory(directory, flag_name)
+    absent = []
+    try:
+        if random_init:
+            settings = AutoConfig.from_pretrained(
+                str(directory), local_files_only=True, trust_remote_code=False
+            )
+            model = AutoModel.from_config(settings, dtype=dtype)
+        else:
+            model, absent = pretrained(directory, dtype)
+    except Exception as error:  # whatever a library makes of a file that anybody may have written
+        raise InputError(
+            f"{flag_name} {directory} could not be loaded: {first_line(error)} "
+            f"It needs config.json and model.safetensors of an architecture transformers knows."
+        ) from None
+    if absent:
+        raise InputError(
+            f"{flag_name} {directory}: {len(absent)} weights of the architecture in config.json are not in "
+            f"its weight files, {absent[0]} for one. They would be random. Are both files of the same model?"
+        )
+    embedding = model.get_input_embeddings()
+    if not isinstance(embedding, nn.Embedding) or getattr(model.config, "is_encoder_decoder", False):
+        raise InputError(f"{flag_name} {directory} ({type(model).__name__}) is not a plain text model.")
+    return model
+
+
+def pretrained(directory, dtype):
+    """(model, names of the weights that its files lack)"""
+    with quiet():
+        model, report = AutoModel.from_pretrained(
+            str(directory),
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    absent = map(str, (*report["missing_keys"], *report["mismatched_keys"]))
+    return model, [name for name in absent if "pooler." not in name]
+
+
+def check_directory(directory, flag_name):
+    """The Path of a model directory, or an InputError where even a look at its files says it is none."""
+    directory = existing_directory(directory, flag_name)
     if not (directory / "config.json").is_file():
         raise InputError(
             f"{flag_name} {directory} is not a Hugging Face model directory: it has no config.json "
             f"(looked from {Path.cwd()})."
         )
     try:
-        if "auto_map" in json.loads((directory / "config.json").read_text(encoding="utf-8")):
-            raise InputError(
-                f"{flag_name} {directory} wants to run Python code of its own (auto_map in config.json). "
-                f"That is refused; use a model that transformers knows."
-            )
-        if random_init:
-            settings = AutoConfig.from_pretrained(
-                str(directory), local_files_only=True, trust_remote_code=False
-            )
-            return plain_text_model(AutoModel.from_config(settings, dtype=dtype), directory, flag_name)
-        with quiet():
-            model, report = AutoModel.from_pretrained(
-                str(directory),
-                dtype=dtype,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        settings = str(error)
+    if not isinstance(settings, dict):
+        why = settings if isinstance(settings, str) else "no object"
+        raise InputError(f"{flag_name} {directory} could not be loaded: its config.json is no JSON ({why}).")
+    if "auto_map" in settings:
         raise InputError(
-            f"{flag_name} {directory} could not be loaded: {first_line(error)} "
-            f"It needs config.json and model.safetensors of an architecture transformers knows."
-        ) from None
-    absent = [
-        str(k) for k in (*report["missing_keys"], *report["mismatched_keys"]) if "pooler." not in str(k)
-    ]
-    if absent:
-        raise InputError(
-            f"{flag_name} {directory}: {len(absent)} weights of the architecture in config.json are not in "
-            f"its weight files, {absent[0]} for one. They would be random. Are both files of the same model?"
+            f"{flag_name} {directory} wants to run Python code of its own (auto_map in config.json). "
+            f"That is refused; use a model that transformers knows."
         )
-    return plain_text_model(model, directory, flag_name)
+    for file in (*directory.glob("*.safetensors"), *tokenizer_files(directory)):
+        with open(file, "rb") as opened:
+            if opened.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise InputError(
+                    f"{flag_name} {file} is not there yet, only git-lfs's pointer to it. Run git lfs pull."
+                )
+    return directory
 
 
-def plain_text_model(model, directory, flag_name):
-    if not isinstance(getattr(model.config, "hidden_size", None), int):
-        raise InputError(f"{flag_name} {directory} ({type(model).__name__}) is not a plain text model.")
-    return model
+LFS_POINTER = b"version https://git-lfs"
 
 
 def write_backbone(backbone, directory, weights):
@@ -88,6 +115,14 @@ def save_tensors(tensors, path):
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(path, 0o666 & ~umask)
+
+
+def read_tensors(path):
+    """{name: tensor} of a safetensors file that is ours, or an InputError where it is not whole."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} could not be read: {first_line(error)} Is it cut short?") from None
 
 
 def check_towers(item_llm, user_llm, config):

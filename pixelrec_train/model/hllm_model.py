@@ -6,13 +6,19 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pixelrec_train import distributed
 from pixelrec_train.batch import Items
 from pixelrec_train.errors import InputError
-from pixelrec_train.model.backbone import check_towers, load_backbone, no_cache, save_tensors, write_backbone
+from pixelrec_train.model.backbone import (
+    check_towers,
+    load_backbone,
+    no_cache,
+    read_tensors,
+    save_tensors,
+    write_backbone,
+)
 from pixelrec_train.model.item_id_embedding import ItemIdEmbedding
 from pixelrec_train.model.text_encoder import TextEncoder
 from pixelrec_train.tokenizer_files import tokenizer_files
@@ -171,7 +177,7 @@ class HLLMModel(nn.Module):
                 f"the checkpoint {directory} holds no {HEAD_FILE}. Expected a checkpoint-epoch-N or "
                 "best_model directory."
             )
-        head = load_file(directory / HEAD_FILE)
+        head = read_tensors(directory / HEAD_FILE)
         dtype = dtype or head["logit_scale"].dtype
         item_llm = None
         if (directory / "item_llm").is_dir():

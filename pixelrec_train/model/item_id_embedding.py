@@ -5,11 +5,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.model.backbone import save_tensors
+from pixelrec_train.model.backbone import read_tensors, save_tensors
 
 VECTORS, IDS = "item_id_embedding.safetensors", "item_ids.json"
 
@@ -60,7 +59,7 @@ class ItemIdEmbedding(nn.Module):
         """
         if not (Path(directory) / VECTORS).is_file():
             return None
-        known = load_file(Path(directory) / VECTORS)["weight"]
+        known = read_tensors(Path(directory) / VECTORS)["weight"]
         row = {item_id: r for r, item_id in enumerate(json.loads((Path(directory) / IDS).read_text("utf-8")))}
         weight = torch.zeros(len(item_ids), known.shape[1], dtype=dtype)
         here = [(i, row[item_id]) for i, item_id in enumerate(item_ids) if item_id in row]
