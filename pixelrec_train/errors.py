@@ -16,7 +16,8 @@ class TrainingStopped(Exception):
 
 def first_line(error):
     """What an exception of a library says, as one sentence."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(":")
+    text = f"no {text} is known" if isinstance(error, KeyError) else text
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 

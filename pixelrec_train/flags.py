@@ -129,6 +129,14 @@ def possible_directory(path, flag_name):
     return path
 
 
+def possible_file(path, flag_name):
+    """The same for a file that is going to be written."""
+    possible_directory(Path(path).parent, flag_name)
+    if os.path.isdir(path):
+        raise InputError(f"{flag_name} {path} is a directory; it must be a file to write. Choose another.")
+    return Path(path)
+
+
 def missing(path, flag_name):
     nearby = sorted(path.parent.glob("*")) if os.path.isdir(path.parent) else []
     match = difflib.get_close_matches(path.name, [p.name for p in nearby], n=1, cutoff=0.5)

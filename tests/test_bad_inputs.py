@@ -2,7 +2,7 @@
 
 A case of bad_inputs/<theme>.json changes one thing in a folder that would train:
     name     what is wrong
-    command  plan (train with --dry_run 1; the usual one), train, evaluate or compare
+    command  plan (train with --dry_run 1; the usual one), train, evaluate, compare or demo
     flags    flags of the command to set; null leaves one out
     files    {path: how it changes}, see `change`
     says     what the sentence must contain, a regular expression
@@ -19,8 +19,9 @@ import pytest
 from conftest import ROOT, as_flags
 
 from pixelrec_train import distributed
-from pixelrec_train.commands import compare, evaluate, train
+from pixelrec_train.commands import compare, demo, evaluate, train
 from pixelrec_train.commands.inputs import read_inputs
+from pixelrec_train.errors import speak_plainly
 from pixelrec_train.model.hllm_model import HLLMModel
 
 THEMES = sorted((ROOT / "tests/bad_inputs").glob("*.json"))
@@ -29,34 +30,43 @@ CASES = [
     for theme in THEMES
     for case in json.loads(theme.read_text(encoding="utf-8"))
 ]
-COMMANDS = {"plan": train.main, "train": train.main, "evaluate": evaluate.main, "compare": compare.main}
+COMMANDS = {
+    "plan": train.main, "train": train.main, "evaluate": evaluate.main, "compare": compare.main,
+    "demo": demo.main,
+}  # fmt: skip
 COMPLETE = re.compile(r"cache(/(interactions|item_text)-[0-9a-f]{16}(/\w+\.(npy|json))?)?")
 
 
 @pytest.fixture(scope="session")
 def good_folder(demo, demo_config, tmp_path_factory):
-    """Data, towers, a DeepSpeed JSON, a finished run (done/) and a stopped one (stopped/)."""
+    """Data, towers, a DeepSpeed JSON, a finished run (done/), a stopped one (stopped/), one of ids (ids/)."""
     folder = tmp_path_factory.mktemp("good")
     shutil.copytree(demo, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("cache", "run", "logs"))
     shutil.copy(ROOT / "configs/ds_config_zero2.json", folder / "ds.json")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         config = flags_of(demo_config)
-        facts = {"ranks": 1} | read_inputs(config).facts()
+        inputs = read_inputs(config)
         shutil.rmtree("cache")
-        best, stopped = Path("done/best_model"), Path("stopped/checkpoint-epoch-1")
-        model = HLLMModel.starting(config)
-        for checkpoint in (best, stopped):
-            checkpoint.mkdir(parents=True)
-            model.export(checkpoint, model.state_dict(), config.item_model_dir)
-            of_it = dataclasses.replace(config, output_dir=str(checkpoint.parent))
-            run = {"config": dataclasses.asdict(of_it)} | facts
-            for place in (checkpoint, checkpoint.parent):
-                (place / "run.json").write_text(json.dumps(run))
-            (checkpoint / "train_state.json").write_text('{"step": 20}')
-            (checkpoint / "manifest.json").write_text("{}")
+        for checkpoint, id_only in (
+            ("done/best_model", False), ("stopped/checkpoint-epoch-1", False), ("ids/best_model", True),
+        ):  # fmt: skip
+            write_checkpoint(Path(checkpoint), dataclasses.replace(config, id_only=id_only), inputs)
         Path("done/table.json").write_text("{}")
     return folder
+
+
+def write_checkpoint(checkpoint, config, inputs):
+    """An untrained one, of a run as `config` describes it."""
+    model = HLLMModel.starting(config, inputs.interactions.item_ids, inputs.split.train_counts)
+    checkpoint.mkdir(parents=True)
+    model.export(checkpoint, model.state_dict(), config.item_model_dir)
+    config = dataclasses.replace(config, output_dir=str(checkpoint.parent))
+    run = {"config": dataclasses.asdict(config), "ranks": 1} | inputs.facts()
+    for place in (checkpoint, checkpoint.parent):
+        (place / "run.json").write_text(json.dumps(run))
+    (checkpoint / "train_state.json").write_text('{"step": 20}')
+    (checkpoint / "manifest.json").write_text("{}")
 
 
 @pytest.fixture
@@ -80,7 +90,10 @@ def flags_of(demo_config):
 def arguments(command, demo_config, changes):
     """The command line; without any changes it is a good one."""
     config = vars(flags_of(demo_config))
-    if command == "plan":
+    if command == "demo":
+        config = {"text_data": "new/items.csv", "interaction_data": "new/interactions.csv"}
+        config |= {"towers_dir": "new/towers"}
+    elif command == "plan":
         config = config | {"dry_run": 1}
     elif command != "train":
         config = {name: config[name] for name in ("cache_dir", "output_dir")}
@@ -144,6 +157,18 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(case, folder, demo_
     new = {path for path in after if not COMPLETE.fullmatch(path)} - before.keys()
     changed = {path for path in before if path not in after or before[path] != after[path]}
     assert not new | changed
+
+
+def test_what_the_system_says_of_a_place_is_a_sentence_and_a_bug_keeps_its_traceback(tmp_path, capfd):
+    @speak_plainly
+    def reads(path):
+        open(path).close()
+
+    with pytest.raises(SystemExit) as stop:
+        reads(tmp_path)
+    assert (stop.value.code, capfd.readouterr().err) == (2, f"error: {tmp_path}: Is a directory.\n")
+    with pytest.raises(FileNotFoundError):
+        reads(tmp_path / "a file that we should have written")
 
 
 @pytest.mark.parametrize("command", ["plan", "evaluate"])

@@ -138,15 +138,3 @@ def test_a_half_made_cache_is_made_again(demo_config, tmp_path):
     (facts.parent / "tokens.npy").unlink()
     (facts.parent / "tokens.npy").write_bytes(b"half")
     assert np.array_equal(item_text.read(read, config).tokens, tokens)
-
-
-def test_a_prompt_that_leaves_no_room_for_the_text_is_refused(demo_config, tmp_path):
-    config = replace(demo_config, cache_dir=str(tmp_path), item_prompt="Compress this sentence " * 9)
-    read = interactions.read(config.interaction_data, config.cache_dir)
-    with pytest.raises(InputError, match="every item would read the same"):
-        item_text.read(read, config)
-
-
-def test_a_directory_without_tokenizer_is_refused_in_words(tmp_path):
-    with pytest.raises(InputError, match="no tokenizer could be loaded"):
-        load_tokenizer(tmp_path)

@@ -43,12 +43,25 @@ def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False):
     if absent:
         raise InputError(
             f"{flag_name} {directory}: {len(absent)} weights of the architecture in config.json are not in "
-            f"its weight files, {absent[0]} for one. They would be random. Are both files of the same model?"
+            f"its weight files, or in another shape, {absent[0]} for one. They would be random. Are both "
+            f"files of the same model?"
         )
-    embedding = model.get_input_embeddings()
-    if not isinstance(embedding, nn.Embedding) or getattr(model.config, "is_encoder_decoder", False):
+    if not reads_plain_text(model):
         raise InputError(f"{flag_name} {directory} ({type(model).__name__}) is not a plain text model.")
     return model
+
+
+def reads_plain_text(model):
+    """Whether it is one transformer over one table of word embeddings."""
+    config = model.config
+    if not isinstance(getattr(config, "hidden_size", None), int) or getattr(
+        config, "is_encoder_decoder", False
+    ):
+        return False
+    try:
+        return isinstance(model.get_input_embeddings(), nn.Embedding)
+    except NotImplementedError:
+        return False
 
 
 def pretrained(directory, dtype):
@@ -60,9 +73,11 @@ def pretrained(directory, dtype):
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused with a better sentence
             output_loading_info=True,
         )
-    absent = map(str, (*report["missing_keys"], *report["mismatched_keys"]))
+    other_shapes = (name for name, *_ in report["mismatched_keys"])
+    absent = map(str, (*report["missing_keys"], *other_shapes))
     return model, [name for name in absent if "pooler." not in name]
 
 
@@ -77,10 +92,11 @@ def check_directory(directory, flag_name):
     try:
         settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        settings = str(error)
+        raise InputError(
+            f"{flag_name} {directory} could not be loaded: its config.json is not valid JSON: {error}."
+        ) from None
     if not isinstance(settings, dict):
-        why = settings if isinstance(settings, str) else "no object"
-        raise InputError(f"{flag_name} {directory} could not be loaded: its config.json is no JSON ({why}).")
+        raise InputError(f"{flag_name} {directory} could not be loaded: its config.json holds no object.")
     if "auto_map" in settings:
         raise InputError(
             f"{flag_name} {directory} wants to run Python code of its own (auto_map in config.json). "
