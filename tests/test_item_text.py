@@ -86,6 +86,25 @@ def test_special_tokens_are_added_and_what_tokenizer_json_cuts_or_pads_is_not(de
     assert rows[0] == [tokenizer.eos_token_id] * 2 + [0]
 
 
+def test_a_cache_that_cannot_be_written_or_read_is_a_sentence_and_leaves_nothing_half_made(
+    demo_config, tmp_path, monkeypatch
+):
+    def full(file, array):
+        file.write_bytes(b"half")
+        raise OSError("4096 requested and 4 written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", full)
+        with pytest.raises(InputError, match="cannot be written: 4096 requested.*disk full.*--cache_dir"):
+            interactions.read(demo_config.interaction_data, tmp_path)
+        assert not list(tmp_path.iterdir())
+    interactions.read(demo_config.interaction_data, tmp_path)
+    items = next(tmp_path.glob("*/items.npy"))
+    items.write_bytes(items.read_bytes()[:200])
+    with pytest.raises(InputError, match="is damaged: .* Delete it; it is made again"):
+        interactions.read(demo_config.interaction_data, tmp_path)
+
+
 def test_a_tokenizer_with_its_own_way_to_encode_keeps_it(demo_config):
     tokenizer = load_tokenizer(demo_config.item_model_dir)
 

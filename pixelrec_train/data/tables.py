@@ -165,7 +165,8 @@ def not_utf8(path):
             except UnicodeDecodeError as error:
                 byte = line[error.start : error.start + 1].hex()
                 return InputError(
-                    f"{path} is not UTF-8 (byte {byte} in line {number}). {TO_UTF8.format('latin1')}"
+                    f"{path} is not UTF-8 (byte {byte} in line {number}), perhaps latin1 or gb18030. "
+                    f"{TO_UTF8.format('latin1')}"
                 )
 
 
