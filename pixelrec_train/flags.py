@@ -87,7 +87,10 @@ def reader(hint):
             return words[text.lower()]
         if plain is bool:
             raise ValueError(text)
-        return plain(text)
+        value = plain(text)
+        if plain is int and abs(value) >= 2**63:  # numpy and torch could not hold it
+            raise ValueError(text)
+        return value
 
     read.__name__ = f"comma-separated {plain.__name__}" if is_tuple else plain.__name__
     return read
