@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import as_text, flag, require
+from pixelrec_train.flags import as_text, flag, require, require_distinct, require_minutes
 
 TOWERS = ("none", "item", "user", "item,user", "user,item")
 
@@ -20,12 +20,11 @@ class RankingConfig:
     eval_batch_size: int = flag("users per GPU and block in evaluation", 256)
     eval_tokens: int = flag("item tokens per GPU and block when the catalogue is encoded", 16384)
     cache_dir: str = flag("where sequences and token ids are cached", "results/cache")
-    trust_remote_code: tuple[str, ...] = flag(
-        "towers whose directory may run Python code of its own: item, user", ()
-    )
+    trust_remote_code: tuple[str, ...] = flag("towers that may run code of their directory: item, user", ())
 
     def __post_init__(self):
         require(self.topk and min(self.topk) >= 1, "--topk needs cut-offs of at least 1", self.topk)
+        require_distinct(self.topk, "--topk")
         require(self.retrieval in ("faiss", "exact"), "--retrieval must be faiss or exact", self.retrieval)
         require(self.eval_batch_size >= 1, "--eval_batch_size must be at least 1", self.eval_batch_size)
         require(self.eval_tokens >= 1, "--eval_tokens must be at least 1", self.eval_tokens)
@@ -62,9 +61,7 @@ class LoopConfig(RankingConfig):
     save_steps: int | None = flag("save every so many optimizer steps too; None = after each epoch", None)
     save_total_limit: int = flag("newest checkpoints kept; best_model is kept besides", 5)
     overwrite: bool = flag("replace a finished run in output_dir", False)
-    profile: int | None = flag(
-        "micro-batches to profile after the third: top costs in the log, trace.json in output_dir", None
-    )
+    profile: int | None = flag("micro-batches to profile: costs in the log, trace.json in output_dir", None)
     local_rank: int = flag("set by the launcher", -1)
 
     def __post_init__(self):
@@ -72,16 +69,19 @@ class LoopConfig(RankingConfig):
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
                      "logging_steps", "save_total_limit"):  # fmt: skip
             require(getattr(self, name) >= 1, f"--{name} must be at least 1", getattr(self, name))
-        require(0 < self.learning_rate < float("inf"), "--learning_rate must be positive", self.learning_rate)
+        require(0 < self.learning_rate < float("inf"), "--learning_rate must be a positive number",
+                self.learning_rate)  # fmt: skip
         require(0 <= self.warmup_ratio < 1, "--warmup_ratio must be in [0, 1)", self.warmup_ratio)
-        require(self.weight_decay >= 0, "--weight_decay must not be negative", self.weight_decay)
-        require(self.max_grad_norm >= 0, "--max_grad_norm must not be negative", self.max_grad_norm)
+        for name in ("weight_decay", "max_grad_norm"):
+            finite = 0 <= getattr(self, name) < float("inf")
+            require(finite, f"--{name} must be a number that is not negative", getattr(self, name))
+        require_minutes(self.collective_timeout_minutes, "--collective_timeout_minutes")
         for name in ("save_steps", "profile"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name} must be None or at least 1", value)
         require(self.dataloader_num_workers >= 0, "--dataloader_num_workers must not be negative",
                 self.dataloader_num_workers)  # fmt: skip
-        require(self.seed >= 0, "--seed must not be negative", self.seed)
+        require(0 <= self.seed < 2**63, "--seed must be in [0, 2**63)", self.seed)
         require(10 in self.topk, "--topk must contain 10: best_model is chosen by ndcg@10", self.topk)
 
 
@@ -163,6 +163,7 @@ class TrainConfig(LoopConfig):
         require(self.eval_seq_length is None or self.eval_seq_length >= 2,
                 "--eval_seq_length counts history + target: at least 2", self.eval_seq_length)  # fmt: skip
         require(self.text_keys, "--text_keys needs at least one column", self.text_keys)
+        require_distinct(self.text_keys, "--text_keys")
         require(0 <= self.history_dropout < 1, "--history_dropout must be in [0, 1)", self.history_dropout)
         self.check_towers()
         for name in ("item_chunk_tokens", "nce_chunk"):

@@ -6,7 +6,7 @@ import sys
 import traceback
 
 from pixelrec_train import watchdog
-from pixelrec_train.errors import InputError, StopRequested, TrainingStopped
+from pixelrec_train.errors import InputError, StopRequested, TrainingStopped, of_a_place
 
 
 def speak_plainly(main):
@@ -23,21 +23,26 @@ def speak_plainly(main):
             return main(*args, **kwargs)
         except StopRequested as stop:
             sys.exit(128 + signal.SIGINT if stop.number == signal.SIGINT else 0)
-        except (InputError, TrainingStopped) as error:
-            if watchdog.first_to_fail():
-                print(f"error: {error}", file=sys.stderr, flush=True)
-                watchdog.linger()
-            sys.exit(2 if isinstance(error, InputError) else 3)
         except KeyboardInterrupt:
             sys.exit(128 + signal.SIGINT)
         except Exception as error:
-            lost = watchdog.lost_peer(error)
+            status, text = judged(error)
             if watchdog.first_to_fail():
-                if lost:
-                    print(f"error: {lost}", file=sys.stderr, flush=True)
-                else:
-                    traceback.print_exc()
+                print(text, file=sys.stderr, flush=True)
                 watchdog.linger()
-            sys.exit(1)
+            sys.exit(status)
 
     return wrapped
+
+
+def judged(error):
+    """(exit status, what is said) of an exception."""
+    if isinstance(error, InputError):
+        return 2, f"error: {error}"
+    if isinstance(error, TrainingStopped):
+        return 3, f"error: {error}"
+    if of_a_place(error):
+        return 2, f"error: {error.filename}: {error.strerror}."
+    if lost := watchdog.lost_peer(error):
+        return 1, f"error: {lost}"
+    return 1, traceback.format_exc().rstrip()

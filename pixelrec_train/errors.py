@@ -1,5 +1,6 @@
 """Errors that are sentences for a person: they are printed as they are, without a traceback (ending.py)."""
 
+import errno
 import signal
 
 
@@ -20,5 +21,19 @@ class StopRequested(Exception):
 
 
 def first_line(error):
-    """What an exception of a library says, cut to a line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What an exception of a library says, as one sentence."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(":")
+    text = f"no {text} is known" if isinstance(error, KeyError) else text
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+# What the system says of a place that cannot be written or read; a file that is gone may be our mistake.
+PLACES = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EEXIST, errno.ENOTDIR,
+    errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+
+
+def of_a_place(error):
+    """Whether an exception is about a place outside of our hands."""
+    return isinstance(error, OSError) and error.errno in PLACES and bool(error.filename)

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import os
 import typing
 from pathlib import Path
 
@@ -24,6 +25,15 @@ def flag_of(config_class, name):
 def require(condition, expectation, found):
     if not condition:
         raise InputError(f"{expectation}, got {found!r}.")
+
+
+def require_distinct(values, flag_name):
+    require(len(set(values)) == len(values), f"{flag_name} must name each only once", values)
+
+
+def require_minutes(value, flag_name):
+    """Some, and not so many that a clock overflows."""
+    require(0 < value <= 1e6, f"{flag_name} must be a number above 0, at most a million", value)
 
 
 def parse_args(config_class, argv=None):
@@ -88,7 +98,10 @@ def reader(hint):
             return words[text.lower()]
         if plain is bool:
             raise ValueError(text)
-        return plain(text)
+        value = plain(text)
+        if plain is int and abs(value) >= 2**63:  # numpy and torch could not hold it
+            raise ValueError(text)
+        return value
 
     read.__name__ = f"comma-separated {plain.__name__}" if is_tuple else plain.__name__
     return read
@@ -102,9 +115,44 @@ def as_text(value):
 def existing_file(path, flag_name):
     """The path, or an InputError that says where it was looked for and what stands there instead."""
     path = Path(path)
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path's, it says no where a name is too long for the system
         return path
-    nearby = sorted(path.parent.glob("*")) if path.parent.is_dir() else []
+    if os.path.isdir(path):
+        raise InputError(f"{flag_name} {path} is a directory (looked from {Path.cwd()}); it must be a file.")
+    raise missing(path, flag_name)
+
+
+def existing_directory(path, flag_name):
+    """The same for a directory."""
+    path = Path(path)
+    if os.path.isdir(path):
+        return path
+    if os.path.isfile(path):
+        raise InputError(f"{flag_name} {path} is a file (looked from {Path.cwd()}); it must be a directory.")
+    raise missing(path, flag_name)
+
+
+def possible_directory(path, flag_name):
+    """The path of a directory that is there or can be made, or an InputError that says what is in its way."""
+    path = Path(path)
+    there = next(p for p in (path, *path.parents, Path()) if os.path.lexists(p))
+    if not there.is_dir():
+        raise InputError(f"{flag_name} {path} must be a directory, but {there} is a file. Choose another.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{flag_name} {path} cannot be written: {there} does not allow it. Choose another.")
+    return path
+
+
+def possible_file(path, flag_name):
+    """The same for a file that is going to be written."""
+    possible_directory(Path(path).parent, flag_name)
+    if os.path.isdir(path):
+        raise InputError(f"{flag_name} {path} is a directory; it must be a file to write. Choose another.")
+    return Path(path)
+
+
+def missing(path, flag_name):
+    nearby = sorted(path.parent.glob("*")) if os.path.isdir(path.parent) else []
     match = difflib.get_close_matches(path.name, [p.name for p in nearby], n=1, cutoff=0.5)
     hint = f" {path.parent / match[0]} does: did you mean that?" if match else ""
-    raise InputError(f"{flag_name} {path} does not exist (looked from {Path.cwd()}).{hint}")
+    return InputError(f"{flag_name} {path} does not exist (looked from {Path.cwd()}).{hint}")

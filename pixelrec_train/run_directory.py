@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 from pixelrec_train.errors import InputError
+from pixelrec_train.flags import possible_directory
 
 # Everything a run writes. --overwrite removes these and nothing else.
 RUN_FILES = (
@@ -27,7 +28,7 @@ def check_free(directory, overwrite):
 
     Also where something lies that only looks like a part of a run: no run removes what no run has written.
     """
-    directory = Path(directory)
+    directory = possible_directory(directory, "--output_dir")
     foreign = [p.name for pattern in ("best_model", "checkpoint-*") for p in directory.glob(pattern)]
     if foreign and not (directory / "run.json").exists():
         raise InputError(
@@ -47,9 +48,14 @@ def check_free(directory, overwrite):
 
 @contextlib.contextmanager
 def lock(directory):
-    """Hold results/<run>/run.lock, giving the holder's name; the system frees it when the process ends."""
+    """Hold results/<run>/run.lock, giving the holder's name; the system frees it when the process ends.
+
+    A run that ends before it has written anything leaves nothing: no lock, and no directory it made.
+    """
     directory = Path(directory)
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
     directory.mkdir(parents=True, exist_ok=True)
+    before = set(directory.iterdir())
     with open(directory / "run.lock", "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -61,7 +67,14 @@ def lock(directory):
         file.truncate(0)
         file.write(name := f"{os.getpid()} on {platform.node()}")
         file.flush()
-        yield name
+        try:
+            yield name
+        finally:
+            with contextlib.suppress(OSError):  # what others put there may stay
+                if set(directory.iterdir()) - before == {directory / "run.lock"}:
+                    (directory / "run.lock").unlink()
+                    for path in made:
+                        path.rmdir()
 
 
 def holder(directory):

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
 from pixelrec_train.data import interactions, item_text
-from pixelrec_train.data.item_text import load_tokenizer, read_texts, tokenise
+from pixelrec_train.data.item_text import ItemText, load_tokenizer, read_texts, tokenise
 from pixelrec_train.errors import InputError
 
 
@@ -84,6 +86,25 @@ def test_special_tokens_are_added_and_what_tokenizer_json_cuts_or_pads_is_not(de
     assert rows[0] == [tokenizer.eos_token_id] * 2 + [0]
 
 
+def test_a_cache_that_cannot_be_written_or_read_is_a_sentence_and_leaves_nothing_half_made(
+    demo_config, tmp_path, monkeypatch
+):
+    def full(file, array):
+        file.write_bytes(b"half")
+        raise OSError("4096 requested and 4 written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", full)
+        with pytest.raises(InputError, match="cannot be written: 4096 requested.*disk full.*--cache_dir"):
+            interactions.read(demo_config.interaction_data, tmp_path)
+        assert not list(tmp_path.iterdir())
+    interactions.read(demo_config.interaction_data, tmp_path)
+    items = next(tmp_path.glob("*/items.npy"))
+    items.write_bytes(items.read_bytes()[:200])
+    with pytest.raises(InputError, match="is damaged: .* Delete it; it is made again"):
+        interactions.read(demo_config.interaction_data, tmp_path)
+
+
 def test_a_tokenizer_with_its_own_way_to_encode_keeps_it(demo_config):
     tokenizer = load_tokenizer(demo_config.item_model_dir)
 
@@ -101,15 +122,21 @@ def test_no_progress_bar_where_there_is_no_terminal(demo_config, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_pack_gives_each_items_tokens_in_the_order_asked(demo_config):
-    read = interactions.read(demo_config.interaction_data, demo_config.cache_dir)
-    text = item_text.read(read, demo_config)
-    chosen = np.array([5, 0, 17, 5])
-    packed = text.pack(chosen)
-    expected = [text.tokens[text.offsets[i] : text.offsets[i + 1]] for i in chosen]
-    assert packed.lengths.tolist() == [len(e) for e in expected]
-    assert packed.token_ids.tolist() == np.concatenate(expected).tolist()
-    assert packed.part(2, 3).token_ids.tolist() == expected[2].tolist()
+@given(st.data(), st.lists(st.integers(0, 12), min_size=1, max_size=30), st.integers(1, 12))
+@settings(max_examples=150, deadline=None)
+def test_packed_texts_are_those_asked_for_in_their_order_and_no_part_mixes_them(data, lengths, parts):
+    slow = [[item * 100 + place for place in range(length)] for item, length in enumerate(lengths)]
+    offsets = np.cumsum([0, *lengths])
+    text = ItemText(np.array(sum(slow, []), np.int32), offsets, 0, 0, "made")
+    chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=40))
+    packed = text.pack(np.array(chosen))
+    assert packed.lengths.tolist() == [len(slow[i]) for i in chosen]
+    assert packed.token_ids.tolist() == sum((slow[i] for i in chosen), [])
+    first, stop = sorted(data.draw(st.tuples(*[st.integers(0, len(chosen))] * 2)))
+    part = packed.part(first, stop)
+    assert part.token_ids.tolist() == sum((slow[i] for i in chosen[first:stop]), [])
+    bounds = packed.bounds(parts)
+    assert [i for a, b in bounds for i in range(a, b)] == list(range(len(chosen))) and len(bounds) == parts
 
 
 def test_the_cache_is_rebuilt_for_every_setting_that_changes_tokens_and_reused_otherwise(
@@ -138,15 +165,3 @@ def test_a_half_made_cache_is_made_again(demo_config, tmp_path):
     (facts.parent / "tokens.npy").unlink()
     (facts.parent / "tokens.npy").write_bytes(b"half")
     assert np.array_equal(item_text.read(read, config).tokens, tokens)
-
-
-def test_a_prompt_that_leaves_no_room_for_the_text_is_refused(demo_config, tmp_path):
-    config = replace(demo_config, cache_dir=str(tmp_path), item_prompt="Compress this sentence " * 9)
-    read = interactions.read(config.interaction_data, config.cache_dir)
-    with pytest.raises(InputError, match="every item would read the same"):
-        item_text.read(read, config)
-
-
-def test_a_directory_without_tokenizer_is_refused_in_words(tmp_path):
-    with pytest.raises(InputError, match="no tokenizer could be loaded"):
-        load_tokenizer(tmp_path)

@@ -375,9 +375,10 @@ def test_more_ranks_than_windows_and_than_users_train_and_end(demo_config, tmp_p
     )
     flags = as_flags(
         demo_config, interaction_data=tmp_path / "few.csv", text_data=tmp_path / "texts.csv",
-        text_keys="title", num_train_epochs=2, num_negatives=1, nce_thres=1, output_dir=tmp_path / "run", dry_run="None",
-        logging_dir=tmp_path / "logs/run", deepspeed=ROOT / "configs/ds_config_zero3.json",
-        per_device_train_batch_size=1, dataloader_num_workers=0, collective_timeout_minutes=0.5,
+        text_keys="title", num_train_epochs=2, num_negatives=1, nce_thres=1, dry_run="None",
+        output_dir=tmp_path / "run", logging_dir=tmp_path / "logs/run",
+        deepspeed=ROOT / "configs/ds_config_zero3.json", per_device_train_batch_size=1,
+        dataloader_num_workers=0, collective_timeout_minutes=0.5,
     )  # fmt: skip
     result = deepspeed(3, ROOT / "scripts/train_pixelrec.py", *flags, timeout=100)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pixelrec_train.losses import hold, mean_cosine, nce_loss
 
@@ -48,6 +50,28 @@ def test_loss_and_metrics_are_those_of_the_slow_way(case):
         assert loss.item() == pytest.approx(expected, rel=1e-6)
         assert metrics["nce_samples"].item() == pytest.approx(kept)
         assert all(metrics[f"nce_top{k}_acc"].item() == pytest.approx(v) for k, v in accuracy.items())
+
+
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 12), st.integers(2, 5)), st.data(),
+    st.floats(-1, 1), st.floats(-1, 5), st.none() | st.integers(1, 15), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_loss_and_metrics_of_any_size_are_those_of_the_slow_way(size, data, threshold, scale, chunk, seed):
+    users, steps, pool, width = size
+    generator = torch.Generator().manual_seed(seed)
+    user, positive = (torch.randn(users, steps, width, generator=generator) for _ in range(2))
+    negatives = torch.randn(pool, width, generator=generator)
+    valid = torch.rand(users, steps, generator=generator) < 0.6
+    valid[data.draw(st.integers(0, users - 1)), 0] = True
+    case = user, positive, negatives, valid
+    loss, metrics = nce_loss(*case, torch.tensor([scale]), same_item_cosine=threshold, chunk=chunk)
+    expected, kept, accuracy = slow_nce(*case, scale, threshold)
+    assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert metrics["nce_samples"].item() == pytest.approx(kept)
+    told = {k: v for k, v in accuracy.items() if k <= pool + 1}  # the others say nothing
+    assert told.keys() == {k for k in accuracy if f"nce_top{k}_acc" in metrics}
+    assert all(metrics[f"nce_top{k}_acc"].item() == pytest.approx(v) for k, v in told.items())
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 20, 100])

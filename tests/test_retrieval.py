@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.data.interactions import HeldOut
@@ -30,19 +32,19 @@ def brute_force(queries, items, seen, k):
     return lists
 
 
+@given(st.integers(1, 300), st.integers(1, 30), st.integers(1, 70), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
 @pytest.mark.parametrize("retrieval", ["faiss", "exact"])
-@pytest.mark.parametrize("num_items", [40, 900])
-def test_lists_are_those_of_brute_force(retrieval, num_items, monkeypatch):
-    monkeypatch.setattr("pixelrec_train.evaluation.index.ITEMS_PER_BLOCK", 64)
-    rng = np.random.default_rng(0)
-    items, queries = rng.normal(size=(num_items, 16)), rng.normal(size=(30, 16))
-    seen = [
-        rng.integers(0, num_items, size=n) for n in rng.integers(0, num_items, size=30)
-    ]  # repeats, long ones
+def test_lists_are_those_of_brute_force(retrieval, num_items, k, per_block, seed):
+    rng = np.random.default_rng(seed)
+    items, queries = rng.normal(size=(num_items, 16)), rng.normal(size=(6, 16))
+    seen = [rng.integers(0, num_items, size=n) for n in rng.integers(0, num_items, size=6)]  # repeats too
     seen[0], seen[1] = seen[0][:0], np.arange(num_items)  # nothing seen; everything seen
-    index = build_index(items, retrieval)
-    expected = brute_force(queries, items, seen, 25)
-    assert np.array_equal(recommend(index, queries, seen, 25, num_items), expected)
+    expected = brute_force(queries, items, seen, k)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pixelrec_train.evaluation.index.ITEMS_PER_BLOCK", per_block)
+        lists = recommend(build_index(items, retrieval), queries, seen, k, num_items)
+    assert np.array_equal(lists, expected)
     assert (expected[1] == -1).all()
 
 

@@ -5,6 +5,8 @@ import copy
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import (
     AutoModel,
     BertConfig,
@@ -137,6 +139,25 @@ def test_an_item_does_not_see_its_neighbour(name, mode, checkpointing, use_cache
     assert moved[torch.arange(7) != 2].max() <= 1e-5
 
 
+@pytest.fixture(scope="module")
+def both_ways():
+    return [encoder(name, longest=24).eval() for name in ("qwen3", "bert")]  # packed and padded
+
+
+@given(st.lists(st.integers(1, 24), min_size=1, max_size=12), st.integers(1, 14), st.data())
+@settings(max_examples=25, deadline=None)
+@torch.no_grad()
+def test_whatever_lies_beside_a_text_its_embedding_is_the_same(both_ways, lengths, chunks, data):
+    packed = texts(lengths)
+    order = data.draw(st.permutations(range(len(lengths))))
+    shuffled = [packed.part(i, i + 1) for i in order]
+    shuffled = PackedTexts(torch.cat([t.token_ids for t in shuffled]), packed.lengths[list(order)])
+    for model in both_ways:
+        alone = torch.cat([model(packed.part(i, i + 1)) for i in range(len(lengths))])
+        assert torch.allclose(model(packed, chunks), alone, atol=1e-4)
+        assert torch.allclose(model(shuffled), alone[list(order)], atol=1e-4)
+
+
 @pytest.mark.parametrize("checkpointing, chunks", [(False, 1), (True, 1), (False, 2), (False, 9)])
 @pytest.mark.parametrize("name", ["qwen3", "llama", "bert"])
 def test_gradients_are_those_of_each_text_alone(name, checkpointing, chunks):
@@ -196,7 +217,8 @@ def test_causality_is_measured(name):
     assert is_causal(AutoModel.from_config(copy.deepcopy(CONFIGS[name]))) == (name in CAUSAL)
 
 
-@pytest.mark.parametrize("lengths", [(1,), (3, 3), (1, 1, 1, 1, 1), (9, 2, 40, 1, 5, 5)])
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60))
+@settings(max_examples=150, deadline=None)
 def test_a_plan_visits_every_token_once_and_puts_it_back(lengths):
     plan = Segments.plan(torch.tensor(lengths), "cpu")
     visited = torch.cat([rows.flatten()[real] for rows, real in plan.buckets])

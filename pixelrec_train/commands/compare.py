@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pixelrec_train import distributed, rendezvous, run_directory
 from pixelrec_train.commands.evaluate import load
-from pixelrec_train.commands.sasrec import train_sasrec
-from pixelrec_train.commands.start import claimed_directory
+from pixelrec_train.commands.sasrec import deepspeed_settings, train_sasrec
+from pixelrec_train.commands.start import claimed_directory, trained_config
 from pixelrec_train.config import LoopConfig
 from pixelrec_train.data import interactions
 from pixelrec_train.data.item_text import read_fields
@@ -18,7 +18,14 @@ from pixelrec_train.evaluation.popularity import popularity_ranks
 from pixelrec_train.evaluation.report import candidates, table_rows, write_table
 from pixelrec_train.evaluation.retrieval import rank_joined
 from pixelrec_train.evaluation.scores import rank_by_scores
-from pixelrec_train.flags import existing_file, flag, parse_args, require
+from pixelrec_train.flags import (
+    existing_file,
+    flag,
+    parse_args,
+    possible_directory,
+    require,
+    require_distinct,
+)
 from pixelrec_train.runlog import say
 
 JUDGED_BY = ("recall@10", "ndcg@10")
@@ -61,6 +68,7 @@ class CompareConfig(LoopConfig):
         require(0 <= self.dropout < 1, "--dropout must be in [0, 1)", self.dropout)
         require(self.max_seq_length >= 2, "--max_seq_length must be at least 2", self.max_seq_length)
         require(self.text_keys, "--text_keys needs at least one column", self.text_keys)
+        require_distinct(self.text_keys, "--text_keys")
         for name in ("hidden_size", "layers", "heads"):
             require(getattr(self, name) >= 1, f"--{name} must be at least 1", getattr(self, name))
         fits = self.hidden_size % self.heads == 0
@@ -79,6 +87,11 @@ def main(argv=None):
 def compare(config):
     existing_file(config.interaction_data, "--interaction_data")
     existing_file(config.text_data, "--text_data")
+    possible_directory(config.cache_dir, "--cache_dir")
+    deepspeed_settings(config)
+    for checkpoint in config.checkpoint:
+        for part in joined(checkpoint):
+            trained_config(part, "--checkpoint")
     run_directory.check_free(Path(config.output_dir) / "sasrec", config.overwrite)
     if config.retrieval == "faiss" and config.checkpoint:
         import_faiss()

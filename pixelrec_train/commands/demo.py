@@ -6,7 +6,7 @@ from pathlib import Path
 from pixelrec_train.data.synthetic import write_demo
 from pixelrec_train.data.tables import read_header, read_rows
 from pixelrec_train.ending import speak_plainly
-from pixelrec_train.flags import existing_file, flag, parse_args
+from pixelrec_train.flags import existing_file, flag, parse_args, possible_directory, possible_file, require
 from pixelrec_train.model.tiny import write_towers
 
 
@@ -25,11 +25,23 @@ class DemoConfig:
     vocab_size: int = flag("entries of the towers' tokenizer, at most", 4096)
     seed: int = flag("of dataset and initial weights", 42)
 
+    def __post_init__(self):
+        for name in ("users", "hidden_size", "layers"):
+            require(getattr(self, name) >= 1, f"--{name} must be at least 1", getattr(self, name))
+        require(
+            self.vocab_size >= 257, "--vocab_size must be at least 257: all bytes and an end", self.vocab_size
+        )
+        require(0 <= self.seed < 2**63, "--seed must be in [0, 2**63)", self.seed)
+
 
 @speak_plainly
 def main(argv=None):
     config = parse_args(DemoConfig, argv)
+    if config.towers_dir:
+        possible_directory(config.towers_dir, "--towers_dir")
     if config.interaction_data:
+        possible_file(config.interaction_data, "--interaction_data")
+        possible_file(config.text_data, "--text_data")
         write_demo(config.interaction_data, config.text_data, config.users, config.seed)
         print(f"made {config.interaction_data} and {config.text_data}: synthetic, {config.users:,} users")
     if config.towers_dir:

@@ -19,7 +19,7 @@ from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import FaissIndex, import_faiss, unit
 from pixelrec_train.evaluation.report import beside_popularity, candidates, table_text
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
-from pixelrec_train.flags import flag, parse_args, require
+from pixelrec_train.flags import flag, parse_args, possible_directory, require, require_minutes
 from pixelrec_train.model.backbone import check_vocabulary, save_tensors
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.runlog import say
@@ -42,6 +42,7 @@ class EvaluateConfig(RankingConfig):
     def __post_init__(self):
         super().__post_init__()
         require(self.split in ("valid", "test"), "--split must be valid or test", self.split)
+        require_minutes(self.collective_timeout_minutes, "--collective_timeout_minutes")
 
 
 @speak_plainly
@@ -53,6 +54,9 @@ def main(argv=None):
 
 
 def evaluate(config):
+    possible_directory(config.cache_dir, "--cache_dir")
+    trained_config(config.checkpoint, "--checkpoint")
+    possible_directory(*results_directory(config))
     if config.retrieval == "faiss":
         import_faiss()
     loaded = load(config.checkpoint, config, config.interaction_data, config.text_data)
@@ -119,11 +123,18 @@ def read_run(checkpoint, config, interaction_data, text_data):
     )  # fmt: skip
 
 
+def results_directory(config):
+    """(path, the flag that says so)"""
+    if config.output_dir:
+        return Path(config.output_dir), "--output_dir"
+    return Path(config.checkpoint) / f"eval-{config.split}", "--checkpoint"
+
+
 def report(config, inputs, held_out, ranks, catalogue):
     """Table on screen; metrics.json, item_embeddings.safetensors, item_ids.txt and index.faiss on disk."""
     rows = beside_popularity(ranks, held_out, inputs.split.train_counts, config)
     target_counts = inputs.split.train_counts[held_out.target]
-    directory = Path(config.output_dir or Path(config.checkpoint) / f"eval-{config.split}")
+    directory, _ = results_directory(config)
     directory.mkdir(parents=True, exist_ok=True)
     run_directory.write_json(
         directory / "metrics.json",

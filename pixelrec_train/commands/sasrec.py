@@ -38,11 +38,7 @@ def train_sasrec(config, interactions, split):
         config.dataloader_num_workers,
     )  # fmt: skip
     state = TrainState(total_steps=steps_per_epoch(len(loader), config) * config.num_train_epochs)
-    resolved = ds_config.resolve(config, distributed.world_size(), config.hidden_size)
-    if resolved["zero_optimization"]["stage"] == 3:
-        raise InputError(
-            f"--deepspeed {config.deepspeed} is ZeRO-3; SASRec is too small for it. Use stage 1 or 2."
-        )
+    resolved = deepspeed_settings(config)
     engine = build_engine(SASRecTask(model), config, resolved, state.total_steps)
     log = open_log(config, resolved, {"data": {"interactions": interactions.fingerprint}})
     with telling(log, state) as signals:
@@ -51,6 +47,16 @@ def train_sasrec(config, interactions, split):
     model.load(Path(config.output_dir) / checkpoint.BEST)
     model.eval()
     return model.score
+
+
+def deepspeed_settings(config):
+    """The dict for deepspeed.initialize, or an InputError."""
+    resolved = ds_config.resolve(config, distributed.world_size(), config.hidden_size)
+    if resolved["zero_optimization"]["stage"] == 3:
+        raise InputError(
+            f"--deepspeed {config.deepspeed} is ZeRO-3; SASRec is too small for it. Use stage 1 or 2."
+        )
+    return resolved
 
 
 def validate(model, held_out, config):

@@ -14,6 +14,7 @@ import torch
 from pixelrec_train import distributed, run_directory, watchdog
 from pixelrec_train.config import TrainConfig
 from pixelrec_train.errors import InputError
+from pixelrec_train.flags import possible_directory
 from pixelrec_train.runlog import RunLog, log_path, show_under_tensorboard
 from pixelrec_train.stopping import StopSignals
 
@@ -61,7 +62,7 @@ def claimed_directory(config, going_on=False):
         problem, holder = None, None
         if distributed.rank() == 0:
             try:
-                run_directory.check_free(config.output_dir, config.overwrite or going_on)
+                check_places(config, going_on)
                 holder = stack.enter_context(run_directory.lock(config.output_dir))
             except InputError as error:
                 problem = str(error)
@@ -75,6 +76,12 @@ def claimed_directory(config, going_on=False):
         if problem:
             raise InputError(problem)
         yield
+
+
+def check_places(config, going_on=False):
+    """Raises InputError where the run directory is not free, or it and the log cannot be written."""
+    run_directory.check_free(config.output_dir, config.overwrite or going_on)
+    possible_directory(config.logging_dir, "--logging_dir")
 
 
 def check_compiler():
@@ -106,8 +113,9 @@ def check_init_from(config):
 def trained_config(checkpoint, flag_name):
     """The TrainConfig a checkpoint was made with, or an InputError that says what stands there instead."""
     directory = Path(checkpoint)
-    if (directory / "best_model").is_dir():
-        raise InputError(f"{flag_name} {directory} is a run. Did you mean {directory / 'best_model'}?")
+    for inside in (directory / "best_model", *directory.glob("checkpoint-*-*")):
+        if inside.is_dir():
+            raise InputError(f"{flag_name} {directory} is a run. Did you mean {inside}?")
     if not (directory / "run.json").is_file() or not list(directory.glob("*.safetensors")):
         raise InputError(
             f"{flag_name} {directory} is not a checkpoint (looked from {Path.cwd()}). Expected a "
@@ -116,7 +124,7 @@ def trained_config(checkpoint, flag_name):
     try:
         found = json.loads((directory / "run.json").read_text(encoding="utf-8"))["config"]
         return TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
         raise InputError(
             f"{flag_name} {directory} holds no run.json of this version. Expected a checkpoint-epoch-N or "
             f"best_model directory of a training run."

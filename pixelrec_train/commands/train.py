@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
-from pixelrec_train import distributed, rendezvous, run_directory, watchdog
+from pixelrec_train import distributed, rendezvous, watchdog
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.commands.plan import describe_plan
 from pixelrec_train.commands.resume import check_same_run, checkpoint_to_resume
 from pixelrec_train.commands.start import (
     check_compiler,
     check_init_from,
+    check_places,
     claimed_directory,
     open_log,
     seed_everything,
@@ -25,7 +26,7 @@ from pixelrec_train.data.collate import TwoTowerCollator
 from pixelrec_train.data.dataset import HistoryDataset
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.loader import Loader
-from pixelrec_train.data.negatives import NegativeSampler
+from pixelrec_train.data.negatives import NegativeSampler, check_candidates
 from pixelrec_train.ending import speak_plainly
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.build import build_engine
@@ -38,8 +39,8 @@ from pixelrec_train.evaluation.index import import_faiss
 from pixelrec_train.evaluation.report import beside_popularity, candidates, draw_curves, write_table
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
 from pixelrec_train.evaluation.validation_loss import ValidationLoss
-from pixelrec_train.flags import parse_args
-from pixelrec_train.model.backbone import check_vocabulary
+from pixelrec_train.flags import parse_args, possible_directory
+from pixelrec_train.model.backbone import check_directory, check_vocabulary
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.runlog import say
 from pixelrec_train.tasks.two_tower import TwoTowerTask
@@ -52,7 +53,7 @@ def main(argv=None):
         say(f"--resume: the run in {config.output_dir} is finished; nothing to do")
         return
     if config.dry_run:
-        run_directory.check_free(config.output_dir, config.overwrite or config.resume)
+        check_places(config, going_on=bool(config.resume))
         inputs, model, resolved = prepare(config, config.dry_run)
         print("\n".join(describe_plan(config, inputs, model, resolved, config.dry_run)))
         return
@@ -120,15 +121,20 @@ def prepare(config, world_size):
     seed_everything(config.seed)
     if config.retrieval == "faiss":
         import_faiss()
+    possible_directory(config.cache_dir, "--cache_dir")
     check_init_from(config)
     if config.init_from:
         verify(config.init_from, to_resume=False)
+    for tower in ("item", "user"):
+        if directory := getattr(config, f"{tower}_model_dir"):
+            check_directory(directory, f"--{tower}_model_dir", tower in config.trust_remote_code)
     if config.compile:
         check_compiler()
     inputs = read_inputs(config)
     model = HLLMModel.starting(config, inputs.interactions.item_ids, inputs.split.train_counts)
     if model.item_llm is not None:
         check_vocabulary(model.item_llm.backbone, inputs.item_text, config.item_dir)
+    check_candidates(inputs.split.train_counts, config.max_seq_length)
     width = model.user_llm.backbone.config.hidden_size
     return inputs, model, ds_config.resolve(config, world_size, width)
 

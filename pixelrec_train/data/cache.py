@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pixelrec_train import distributed
+from pixelrec_train.errors import InputError, first_line
 
 
 def cached(cache_dir, kind, fingerprint, build):
@@ -26,26 +27,35 @@ def cached(cache_dir, kind, fingerprint, build):
     with distributed.first_on_each_machine():
         if not (directory / "facts.json").is_file():  # written last: its presence means complete
             write(directory, *build())
-    facts = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
-    arrays = {path.stem: np.load(path, mmap_mode="r") for path in directory.glob("*.npy")}
+    try:
+        facts = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
+        arrays = {path.stem: np.load(path, mmap_mode="r") for path in directory.glob("*.npy")}
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(
+            f"{directory} is damaged: {first_line(error)} Delete it; it is made again."
+        ) from None
     return arrays, facts
 
 
 def write(directory, arrays, facts):
     """Build beside and move into place, so that a killed build is never mistaken for a cache."""
     partial = directory.with_name(f"{directory.name}.{socket.gethostname()}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
-    for name, array in arrays.items():
-        np.save(partial / f"{name}.npy", array)
-    (partial / "facts.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
-    if directory.exists() and not (directory / "facts.json").exists():  # an incomplete leftover
-        shutil.rmtree(directory)
     try:
+        partial.mkdir(parents=True)
+        for name, array in arrays.items():
+            np.save(partial / f"{name}.npy", array)
+        (partial / "facts.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+        if directory.exists() and not (directory / "facts.json").exists():  # an incomplete leftover
+            shutil.rmtree(directory)
         os.replace(partial, directory)
-    except OSError:
+    except OSError as error:
+        # Else another machine on the same file system was faster, with the same arrays.
         if not (directory / "facts.json").exists():
-            raise
-        shutil.rmtree(partial)  # another machine on the same file system was faster, with the same arrays
+            raise InputError(
+                f"{directory} cannot be written: {first_line(error)} Is the disk full? See --cache_dir."
+            ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def fingerprint(*parts):

@@ -178,8 +178,20 @@ def load_tokenizer(directory, trust=False):
     """The tokenizer of a Hugging Face directory; never from a hub, with its own code if `trust`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=trust)
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(directory), local_files_only=True, trust_remote_code=trust
+        )
+        # transformers makes one that knows no word where its files are missing.
+        names = tokenizer.vocab_files_names.values()
+        if names and not any((Path(directory) / name).is_file() for name in names):
+            raise ValueError(f"none of its files is there ({', '.join(names)})")
+        if not trust and "auto_map" in tokenizer.init_kwargs:
+            raise ValueError(
+                "it wants to run Python code of its own (auto_map in tokenizer_config.json). Read that code; "
+                "if you trust it, add --trust_remote_code item"
+            )
+        return tokenizer
+    except Exception as error:  # whatever a library makes of a file that anybody may have written
         raise InputError(
             f"no tokenizer could be loaded from {directory}: {first_line(error)} "
             f"It must be a Hugging Face directory with tokenizer.json or the files it is made from."

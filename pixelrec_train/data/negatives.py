@@ -16,11 +16,7 @@ class NegativeSampler:
     def __init__(self, train_counts, per_window, max_seq_length, seed):
         self.candidates = np.flatnonzero(train_counts)
         self.per_window, self.seed = per_window, seed
-        if len(self.candidates) <= max_seq_length:
-            raise InputError(
-                f"only {len(self.candidates)} items occur in training: too few to draw negatives that are "
-                f"not in a window of {max_seq_length}. Lower --max_seq_length or bring more data."
-            )
+        check_candidates(train_counts, max_seq_length)
 
     def draw(self, slot, window):
         rng = np.random.default_rng([self.seed, slot.epoch, slot.position, 1])
@@ -28,3 +24,13 @@ class NegativeSampler:
         while (clash := np.isin(drawn, window)).any():
             drawn[clash] = self.candidates[rng.integers(len(self.candidates), size=clash.sum())]
         return drawn
+
+
+def check_candidates(train_counts, max_seq_length):
+    """Raises InputError where a window may hold every training item."""
+    candidates = np.count_nonzero(train_counts)
+    if candidates <= max_seq_length:
+        raise InputError(
+            f"only {candidates} items occur in training: too few to draw negatives that are "
+            f"not in a window of {max_seq_length}. Lower --max_seq_length or bring more data."
+        )

@@ -7,6 +7,7 @@ module goes on: it fills up rows that are too short, and knows the line of what 
 import csv
 import io
 import itertools
+import textwrap
 from pathlib import Path
 
 import pyarrow as pa
@@ -93,6 +94,8 @@ class WithLastLine(io.FileIO):
             # After a block that ends in \r pyarrow drops the \n of the next one, in a quoted text as well.
             data = data[:-1]
             self.seek(-1, io.SEEK_CUR)
+        if b"\0" in data:
+            raise pa.ArrowInvalid("a NUL byte")  # the csv module's loop says where
         return data
 
 
@@ -115,7 +118,7 @@ def careful_rows(path, width):
     widest, begun, ended = None, 1, 1
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(itertools.chain(file, [last_line(width)]))
+            reader = csv.reader(itertools.chain(without_nul(path, file), [last_line(width)]))
             for row in itertools.islice(reader, 1, None):
                 if row == end:
                     return
@@ -135,8 +138,8 @@ def careful_rows(path, width):
                     )
                 yield row[:width] + [""] * (width - len(row))
                 begun, ended = ended + 1, reader.line_num
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}). {TO_UTF8}") from None
+    except UnicodeDecodeError:
+        raise not_utf8(path) from None
     except csv.Error as error:
         raise malformed(path, str(error)) from None
     raise malformed(path, f"a quote is never closed, perhaps the one of line {begun}")
@@ -145,6 +148,31 @@ def careful_rows(path, width):
 def is_blank(row, width):
     """Whether these fields are a blank line, which is no row."""
     return not row or width > 1 and len(row) == 1 and row[0].isspace()
+
+
+def without_nul(path, lines):
+    """The same lines; what stands behind a NUL byte was cut off or never written."""
+    for number, line in enumerate(lines, 1):
+        if "\0" in line:
+            raise InputError(
+                f"{path} has a NUL byte in line {number}: is it damaged, or not UTF-8? To remove them all: "
+                f"tr -d '\\000' < IN.csv > OUT.csv."
+            )
+        yield line
+
+
+def not_utf8(path):
+    """The InputError of a file of which a line cannot be decoded."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                byte = line[error.start : error.start + 1].hex()
+                return InputError(
+                    f"{path} is not UTF-8 (byte {byte} in line {number}), perhaps latin1 or gb18030. "
+                    f"{TO_UTF8.format('latin1')}"
+                )
 
 
 def malformed(path, detail):
@@ -162,8 +190,12 @@ def check_columns(path, header, columns, hint):
         )
         if separated:
             raise InputError(f"{path} looks {separated}-separated; its fields must be separated by commas.")
+        if "\n" in "".join(header):
+            raise malformed(path, "a quote of its first line is not closed there")
+        first = "" if len(missing) < len(columns) else "The first line must hold the column names. "
         raise InputError(
-            f"{path} has no column {', '.join(missing)}. Its columns are: {', '.join(header)}. {hint} "
+            f"{path} has no column {', '.join(missing)}. Its columns are: "
+            f"{textwrap.shorten(', '.join(header), 200, placeholder=' …')}. {first}{hint} "
             f"(columns are found by name, in any order)."
         )
     for c in columns:
@@ -172,15 +204,27 @@ def check_columns(path, header, columns, hint):
 
 
 SEPARATORS = {"\t": "tab", ";": "semicolon", "|": "bar"}
-TO_UTF8 = "Convert it, for instance with: iconv -f latin1 -t utf-8 IN.csv > OUT.csv"
+TO_UTF8 = "Convert it, for instance with: iconv -f {} -t utf-8 IN.csv > OUT.csv."
+OTHER_FILES = {
+    b"\x1f\x8b": "gzip", b"PK\3\4": "zip or Excel", b"PAR1": "Parquet", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd", b"\x89PNG": "PNG", b"SQLite format": "SQLite",
+}  # fmt: skip
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_header(path):
+    with open(path, "rb") as file:
+        begin = file.read(20)
+    for first, kind in OTHER_FILES.items():
+        if begin.startswith(first):
+            raise InputError(f"{path} is a {kind} file, not a CSV. Turn it into comma-separated text.")
+    if begin.startswith(UTF16):
+        raise InputError(f"{path} is UTF-16, not UTF-8. {TO_UTF8.format('utf-16')}")
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(file), None)
+            header = next(csv.reader(without_nul(path, file)), None)
     except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8. {TO_UTF8}") from None
+        raise not_utf8(path) from None
     except csv.Error as error:
         raise InputError(f"{path} is not a CSV file: {error}.") from None
     if not header:

@@ -6,6 +6,7 @@
 import difflib
 import json
 
+from pixelrec_train.engine.ds_settings import INSIDE
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import existing_file
 
@@ -67,34 +68,45 @@ def resolve(config, world_size, hidden_size):
     ours = {k: v for k, (v, _) in owned.items() if not k.startswith(("optimizer", "fp16"))}
     resolved = unflatten(kept | ours | {"steps_per_print": 10**9, "zero_allow_untested_optimizer": False})
     zero = resolved.get("zero_optimization", {})
-    if zero.get("stage") not in (1, 2, 3):
+    if isinstance(zero.get("stage"), bool) or zero.get("stage") not in (1, 2, 3):
         raise InputError(
             f"{path} sets zero_optimization.stage = {zero.get('stage')!r}. It must be 1, 2 or 3."
         )
     for part in ("offload_optimizer", "offload_param"):
-        if zero.get(part, {}).get("device", "none") != "none":
+        settings = zero.get(part, {})
+        if not isinstance(settings, dict) or settings.get("device", "none") != "none":
             raise InputError(f"{path} sets zero_optimization.{part}, which is not supported. Remove it.")
     return resolved
 
 
 SECTIONS = ("zero_optimization", "bf16", "fp16", "optimizer", "scheduler")
-KNOWN = (
-    *SECTIONS, "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps",
-    "gradient_clipping", "steps_per_print", "prescale_gradients", "gradient_predivide_factor",
-    "communication_data_type", "data_types", "wall_clock_breakdown", "memory_breakdown", "dump_state",
-    "flops_profiler", "comms_logger", "timers",
-)  # fmt: skip
+KNOWN = (*SECTIONS, *INSIDE[""])
 
 
 def refuse_unknown(path, found):
     """A misspelt section would be ignored, and the run be another one than was asked for."""
     for key, value in found.items():
-        if key not in KNOWN:
-            nearest = difflib.get_close_matches(key, KNOWN, n=1)
-            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-            raise InputError(f"{path} has a key {key!r} that is not used here.{hint} Remove or correct it.")
+        refuse_other_than(KNOWN, key, path)
         if key in SECTIONS and not isinstance(value, dict):
             raise InputError(f"{path} sets {key} = {value!r}; it must be an object with settings in it.")
+        for name in value if key in INSIDE else ():
+            refuse_other_than(INSIDE[key], name, f"{path}, {key},")
+            refuse_wrong_kind(INSIDE[key][name], value[name], f"{path} sets {key}.{name}")
+        if key in INSIDE[""]:
+            refuse_wrong_kind(INSIDE[""][key], value, f"{path} sets {key}")
+
+
+def refuse_other_than(known, key, place):
+    if key not in known:
+        nearest = difflib.get_close_matches(key, known, n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise InputError(f"{place} has a key {key!r} that is not used here.{hint} Remove or correct it.")
+
+
+def refuse_wrong_kind(kind, value, setting):
+    """DeepSpeed would say it too, but only when it starts, and a plan would have passed."""
+    if value not in ("auto", None) and not kind.allows(value):
+        raise InputError(f"{setting} = {value!r}; it must be {kind.words}.")
 
 
 def refuse_duplicates(pairs):

@@ -13,6 +13,8 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging as transformers_logging
 
 from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.flags import existing_directory
+from pixelrec_train.tokenizer_files import tokenizer_files
 
 
 def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False, trust=False):
@@ -24,52 +26,93 @@ def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False, 
     Raises:
         InputError: the directory is no such thing, needs remote code, or lacks some of its weights.
     """
-    directory = Path(directory)
+    directory = check_directory(directory, flag_name, trust)
+    absent = []
+    try:
+        if random_init:
+            settings = AutoConfig.from_pretrained(
+                str(directory), local_files_only=True, trust_remote_code=trust
+            )
+            model = AutoModel.from_config(settings, dtype=dtype)
+        else:
+            model, absent = pretrained(directory, dtype, trust)
+    except Exception as error:  # whatever a library makes of a file that anybody may have written
+        raise InputError(
+            f"{flag_name} {directory} could not be loaded: {first_line(error)} "
+            f"It needs config.json and model.safetensors of an architecture transformers knows."
+        ) from None
+    if absent:
+        raise InputError(
+            f"{flag_name} {directory}: {len(absent)} weights of the architecture in config.json are not in "
+            f"its weight files, or in another shape, {absent[0]} for one. They would be random. Are both "
+            f"files of the same model?"
+        )
+    if not reads_plain_text(model):
+        raise InputError(f"{flag_name} {directory} ({type(model).__name__}) is not a plain text model.")
+    return model
+
+
+def reads_plain_text(model):
+    """Whether it is one transformer over one table of word embeddings."""
+    config = model.config
+    if not isinstance(getattr(config, "hidden_size", None), int) or getattr(
+        config, "is_encoder_decoder", False
+    ):
+        return False
+    try:
+        return isinstance(model.get_input_embeddings(), nn.Embedding)
+    except NotImplementedError:
+        return False
+
+
+def pretrained(directory, dtype, trust):
+    """(model, names of the weights that its files lack)"""
+    with quiet():
+        model, report = AutoModel.from_pretrained(
+            str(directory),
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=trust,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused with a better sentence
+            output_loading_info=True,
+        )
+    other_shapes = (name for name, *_ in report["mismatched_keys"])
+    absent = map(str, (*report["missing_keys"], *other_shapes))
+    return model, [name for name in absent if "pooler." not in name]
+
+
+def check_directory(directory, flag_name, trust=False):
+    """The Path of a model directory, or an InputError where even a look at its files says it is none."""
+    directory = existing_directory(directory, flag_name)
     if not (directory / "config.json").is_file():
         raise InputError(
             f"{flag_name} {directory} is not a Hugging Face model directory: it has no config.json "
             f"(looked from {Path.cwd()})."
         )
     try:
-        if not trust and "auto_map" in json.loads((directory / "config.json").read_text(encoding="utf-8")):
-            raise InputError(
-                f"{flag_name} {directory} wants to run Python code of its own (auto_map in config.json). "
-                f"Read that code; if you trust it, add --trust_remote_code item or user (or both, item,user)."
-            )
-        if random_init:
-            settings = AutoConfig.from_pretrained(
-                str(directory), local_files_only=True, trust_remote_code=trust
-            )
-            return plain_text_model(AutoModel.from_config(settings, dtype=dtype), directory, flag_name)
-        with quiet():
-            model, report = AutoModel.from_pretrained(
-                str(directory),
-                dtype=dtype,
-                local_files_only=True,
-                trust_remote_code=trust,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
         raise InputError(
-            f"{flag_name} {directory} could not be loaded: {first_line(error)} "
-            f"It needs config.json and model.safetensors of an architecture transformers knows."
+            f"{flag_name} {directory} could not be loaded: its config.json is not valid JSON: {error}."
         ) from None
-    absent = [
-        str(k) for k in (*report["missing_keys"], *report["mismatched_keys"]) if "pooler." not in str(k)
-    ]
-    if absent:
+    if not isinstance(settings, dict):
+        raise InputError(f"{flag_name} {directory} could not be loaded: its config.json holds no object.")
+    if not trust and "auto_map" in settings:
         raise InputError(
-            f"{flag_name} {directory}: {len(absent)} weights of the architecture in config.json are not in "
-            f"its weight files, {absent[0]} for one. They would be random. Are both files of the same model?"
+            f"{flag_name} {directory} wants to run Python code of its own (auto_map in config.json). "
+            f"Read that code; if you trust it, add --trust_remote_code item or user (or both, item,user)."
         )
-    return plain_text_model(model, directory, flag_name)
+    for file in (*directory.glob("*.safetensors"), *tokenizer_files(directory)):
+        with open(file, "rb") as opened:
+            if opened.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise InputError(
+                    f"{flag_name} {file} is not there yet, only git-lfs's pointer to it. Run git lfs pull."
+                )
+    return directory
 
 
-def plain_text_model(model, directory, flag_name):
-    if not isinstance(getattr(model.config, "hidden_size", None), int):
-        raise InputError(f"{flag_name} {directory} ({type(model).__name__}) is not a plain text model.")
-    return model
+LFS_POINTER = b"version https://git-lfs"
 
 
 def write_backbone(backbone, directory, weights):
@@ -94,12 +137,12 @@ def save_tensors(tensors, path):
     os.chmod(path, 0o666 & ~umask)
 
 
-def load_tensors(path):
-    """{name: tensor} of a safetensors file, or an InputError."""
+def read_tensors(path):
+    """{name: tensor} of a safetensors file that is ours, or an InputError where it is not whole."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is damaged, or no safetensors file: {first_line(error)}") from None
+        raise InputError(f"{path} could not be read: {first_line(error)} Is it cut short?") from None
 
 
 def check_towers(item_llm, user_llm, config):

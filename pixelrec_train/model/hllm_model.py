@@ -14,8 +14,8 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.model.backbone import (
     check_towers,
     load_backbone,
-    load_tensors,
     no_cache,
+    read_tensors,
     save_tensors,
     write_backbone,
 )
@@ -180,7 +180,7 @@ class HLLMModel(nn.Module):
                 f"the checkpoint {directory} holds no {HEAD_FILE}. Expected a checkpoint-epoch-N or "
                 "best_model directory."
             )
-        head = load_tensors(directory / HEAD_FILE)
+        head = read_tensors(directory / HEAD_FILE)
         dtype = dtype or head["logit_scale"].dtype
         item_llm = None
         if (directory / "item_llm").is_dir():

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.model.backbone import load_tensors, save_tensors
+from pixelrec_train.model.backbone import read_tensors, save_tensors
 
 VECTORS, IDS = "item_id_embedding.safetensors", "item_ids.json"
 
@@ -59,8 +59,15 @@ class ItemIdEmbedding(nn.Module):
         """
         if not (Path(directory) / VECTORS).is_file():
             return None
-        known = load_tensors(Path(directory) / VECTORS)["weight"]
-        row = {item_id: r for r, item_id in enumerate(json.loads((Path(directory) / IDS).read_text("utf-8")))}
+        known = read_tensors(Path(directory) / VECTORS)["weight"]
+        try:
+            ids = json.loads((Path(directory) / IDS).read_text("utf-8"))
+            row = {item_id: r for r, item_id in enumerate(ids)}
+            damaged = len(row) != len(known)
+        except (OSError, ValueError, TypeError):
+            damaged = True
+        if damaged:
+            raise InputError(f"{directory} is damaged: its {IDS} does not name the rows of its {VECTORS}.")
         weight = torch.zeros(len(item_ids), known.shape[1], dtype=dtype)
         here = [(i, row[item_id]) for i, item_id in enumerate(item_ids) if item_id in row]
         if not here:
