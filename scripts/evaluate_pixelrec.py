@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the deepspeed la
 
 try:
     from pixelrec_train.commands.evaluate import main
+except KeyboardInterrupt:
+    sys.exit(130)
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error} in {sys.executable}. Run first: source .venv/bin/activate")
 

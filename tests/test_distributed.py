@@ -1,9 +1,14 @@
 """What one rank can check of the ranks: names of launchers, threads, and the order of building caches."""
 
+import socket
+import subprocess
+
 import pytest
 import torch
+from conftest import ROOT
 
 from pixelrec_train import distributed, rendezvous
+from pixelrec_train.errors import InputError
 
 
 def test_open_mpis_names_become_torchs(monkeypatch):
@@ -46,3 +51,28 @@ def test_an_error_of_the_first_rank_reaches_the_others(monkeypatch):
     with pytest.raises(ZeroDivisionError), distributed.first_on_each_machine():
         _ = 1 / 0
     assert barriers == [1]
+
+
+def test_a_port_in_use_is_a_sentence(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for name, value in rendezvous.ONE_RANK.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("MASTER_PORT", port)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        with pytest.raises(InputError, match=f"127.0.0.1:{port} is in use by another program.*--master_port"):
+            rendezvous.initialise(1)
+
+
+def test_more_ranks_than_gpus_is_a_sentence():
+    rendezvous.check_gpu_of(1, 2)
+    with pytest.raises(InputError, match="rank 2 of this machine has no GPU: it has 2.*--num_gpus 2"):
+        rendezvous.check_gpu_of(2, 2)
+    command = "source scripts/launcher.sh; launcher_for 9 2"
+    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith(
+        "error: 9 ranks need a GPU each, and this machine has 2. Set NUM_GPUS to 2"
+    )

@@ -1,5 +1,6 @@
 """The table a result has to stand in: the same users and rules for baselines, SASRec and any checkpoints."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pixelrec_train.config import LoopConfig
 from pixelrec_train.data import interactions
 from pixelrec_train.data.item_text import read_fields
 from pixelrec_train.ending import speak_plainly
+from pixelrec_train.errors import StopRequested
 from pixelrec_train.evaluation.baselines import item_knn, tfidf
 from pixelrec_train.evaluation.index import import_faiss
 from pixelrec_train.evaluation.metrics import paired_p
@@ -79,8 +81,11 @@ class CompareConfig(LoopConfig):
 def main(argv=None):
     config = parse_args(CompareConfig, argv)
     rendezvous.initialise(config.collective_timeout_minutes)
-    with claimed_directory(config):
-        compare(config)
+    try:
+        with claimed_directory(config):
+            compare(config)
+    except StopRequested as stop:
+        sys.exit(128 + stop.number)  # unlike a training, a comparison starts anew
     rendezvous.finish()
 
 

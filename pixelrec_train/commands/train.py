@@ -70,6 +70,7 @@ def main(argv=None):
 
 def run(config):
     """One whole run, on every rank."""
+    watchdog.at("reading data and towers")
     inputs, model, resolved = prepare(config, distributed.world_size())
     loader = build_loader(config, inputs)
     state = TrainState(total_steps=steps_per_epoch(len(loader), config) * config.num_train_epochs)
@@ -78,6 +79,7 @@ def run(config):
     if resumed := distributed.from_first_rank(checkpoint_to_resume(config)):
         verify(resumed)
         check_same_run(config, resumed, inputs.facts(), distributed.world_size())
+    watchdog.at("building the engine")
     engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
     if resumed:
         checkpoint.load_checkpoint(engine, state, resumed)
