@@ -9,14 +9,14 @@ FLOORS = {
     "errors": 0, "ending": 0, "watchdog": 0, "stopping": 0, "flags": 0, "config": 0, "distributed": 0,
     "rendezvous": 0, "runlog": 0, "run_directory": 0,
     "tokenizer_files": 0,
-    "batch": 1, "losses": 1,
+    "batch": 1, "losses": 1, "semantic_id": 1,
     "data": 2, "model": 2, "engine": 2,
     "tasks": 3, "evaluation": 3,
     "commands": 4,
 }  # fmt: skip
 ONE_ADDRESS = {
     "deepspeed": ("engine/", "rendezvous.py"),
-    "faiss": ("evaluation/index.py",),
+    "faiss": ("evaluation/index.py", "semantic_id/"),
     "matplotlib": ("evaluation/report.py",),
     "pyarrow": ("data/",),
     "scipy": ("evaluation/baselines.py",),
