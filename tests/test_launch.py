@@ -366,6 +366,19 @@ def test_staged_training_with_ids_ends_with_figures_a_comparison_reproduces(demo
     assert (first / "best_model/run.json").is_file()
 
 
+def test_a_rank_that_fails_ends_the_others_and_its_traceback_is_the_only_one(demo_config, tmp_path):
+    flags = as_flags(
+        demo_config, output_dir=tmp_path / "run", logging_dir=tmp_path / "logs/run", logging_steps=1,
+        dry_run="None",
+    )  # fmt: skip
+    started = time.monotonic()
+    result = deepspeed(2, ROOT / "tests/launched/failing.py", *flags)
+    assert time.monotonic() - started < 60  # the start included
+    assert result.returncode == 1 and result.stderr.count("Traceback") == 1, result.stderr
+    assert "ZeroDivisionError: planted on rank 1" in result.stderr
+    assert "stopped after step 2" in (tmp_path / "run/train.log").read_text()
+
+
 def test_more_ranks_than_windows_and_than_users_train_and_end(demo_config, tmp_path):
     """Three ranks, ZeRO-3, two windows, two users to judge: every rank takes part in every collective."""
     rows = [f"i{user}{n},u{user},{n}\n" for user in range(2) for n in range(6)]
