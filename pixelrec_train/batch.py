@@ -99,6 +99,30 @@ class TwoTowerBatch(Tensors):
         return self.items.texts.token_ids.numel()
 
 
+DEAD = -100  # a label nobody is asked for
+
+
+@dataclass(frozen=True)
+class ItemicBatch(Tensors):
+    """One rank's part of a micro-batch of token sequences, packed into one row.
+
+    Every rank has at least one text, of which perhaps no label is live, so that no collective waits for it.
+    """
+
+    texts: PackedTexts  # T tokens of all sequences
+    labels: Tensor  # [T] int64 the token after position t of the row, DEAD where none is asked for
+    mean_live: Tensor  # [] live labels of all ranks, divided by the ranks
+    num_users: int  # sequences of this rank that are real
+
+    @property
+    def num_items(self):
+        return self.num_users
+
+    @property
+    def num_tokens(self):
+        return self.texts.token_ids.numel()
+
+
 def pad_histories(histories, size):
     """The newest `size` items of b histories -> [b, size], padded with 0 on the right, and [b] lengths."""
     recent = [history[-size:] for history in histories]

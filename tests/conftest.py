@@ -62,7 +62,7 @@ def as_flags(config, **changes):
     return [part for name, value in text.items() if name != "local_rank" for part in (f"--{name}", value)]
 
 
-def run_command(command, cwd=ROOT, timeout=240, **environment):
+def run_command(command, cwd=ROOT, timeout=400, **environment):
     """Run to the end and return the CompletedProcess; the environment is a newcomer's: one thread, no GPU."""
     clean = {
         k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")

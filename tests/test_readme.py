@@ -63,7 +63,7 @@ def clone(tmp_path_factory):
     return folder
 
 
-def run(command, clone, timeout=240, **environment):
+def run(command, clone, timeout=400, **environment):
     """A line of the README as a newcomer would type it, with this interpreter first on the path."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     clean = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}

@@ -1,0 +1,69 @@
+"""What the generative head is asked: exactly these labels, on any number of ranks."""
+
+import numpy as np
+import pytest
+
+from pixelrec_train import distributed
+from pixelrec_train.batch import DEAD
+from pixelrec_train.data.interactions import Interactions, leave_last_two_out
+from pixelrec_train.data.item_text import ItemText
+from pixelrec_train.data.itemic import HISTORY, ID_TO_TEXT, TEXT_TO_ID, ItemicCollator, ItemicDataset
+from pixelrec_train.data.loader import Slot
+
+EOS, BEGIN, END = 1, 90, 91
+CODES = np.array([[10, 20], [11, 21], [12, -1]])  # the last id is shorter
+TEXT = ItemText(np.array([5, 6, 7], np.int32), np.array([0, 2, 2, 3]), 0, 0, "x")  # item 1 has no text
+
+
+def collator(**around):
+    return ItemicCollator(TEXT, CODES, **{"begin_id": BEGIN, "end_id": END, "eos_id": EOS} | around)
+
+
+def asked(kind, items, **around):
+    """Tokens of a sample, the supervised ones marked with a minus; a label stands one place earlier."""
+    tokens, labels = collator(**around).sequence(kind, np.array(items))
+    assert labels[-1] == DEAD
+    assert all(label in (DEAD, token) for label, token in zip(labels, tokens[1:] + [0], strict=True))
+    return [tokens[0], *(-t if label == t else t for t, label in zip(tokens[1:], labels, strict=False))]
+
+
+def test_codes_after_the_first_item_are_asked_for_and_what_surrounds_them_is_not():
+    assert asked(HISTORY, [0, 2, 1]) == [BEGIN, 10, 20, END, BEGIN, -12, END, BEGIN, -11, -21, END]
+    assert asked(HISTORY, [0, 1], begin_id=None, end_id=None) == [10, 20, -11, -21]
+
+
+def test_a_text_is_asked_for_with_its_end_and_an_id_after_its_text():
+    assert asked(ID_TO_TEXT, [0]) == [BEGIN, 10, 20, END, -5, -6, -EOS]
+    assert asked(ID_TO_TEXT, [1]) == [BEGIN, 11, 21, END, -EOS]
+    assert asked(TEXT_TO_ID, [0]) == [5, 6, BEGIN, -10, -20, END]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 5])
+def test_ranks_share_the_samples_and_count_the_live_labels_of_all(ranks, monkeypatch):
+    samples = [(HISTORY, np.array([0, 1])), (ID_TO_TEXT, np.array([2])), (TEXT_TO_ID, np.array([1]))]
+    samples += [(HISTORY, np.zeros(0, np.int64))]  # an empty slot
+    monkeypatch.setattr(distributed, "world_size", lambda: ranks)
+    batches = []
+    for rank in range(ranks):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        batches.append(collator()(samples))
+    live = sum(int((batch.labels != DEAD).sum()) for batch in batches)
+    assert live == 2 + 2 + 2
+    assert all(float(batch.mean_live) == pytest.approx(live / ranks) for batch in batches)
+    assert sum(batch.num_users for batch in batches) == 3
+    assert all(len(batch.texts.lengths) >= 1 and batch.texts.lengths.min() >= 1 for batch in batches)
+    assert all(int(batch.texts.lengths.sum()) == batch.num_tokens == len(batch.labels) for batch in batches)
+
+
+def test_windows_come_first_and_alignment_tells_every_item_in_both_directions():
+    none = np.array([], np.int64)
+    data = Interactions(np.arange(10), np.array([0, 5, 10]), none, none, [str(i) for i in range(10)], {}, "")
+    split = leave_last_two_out(data, 3)
+    dataset = ItemicDataset(data, split, align=True)
+    assert len(ItemicDataset(data, split, align=False)) == len(split.windows) == 2
+    got = [dataset[Slot(0, 0, place)] for place in range(len(dataset))]
+    assert [(kind, items.tolist()) for kind, items in got[:2]] == [(HISTORY, [0, 1, 2]), (HISTORY, [5, 6, 7])]
+    assert [items.tolist() for kind, items in got if kind == ID_TO_TEXT] == [[i] for i in range(10)]
+    assert [items.tolist() for kind, items in got if kind == TEXT_TO_ID] == [[i] for i in range(10)]
+    kind, items = dataset[Slot(0, 0, -1)]
+    assert kind == HISTORY and not len(items)
