@@ -55,7 +55,7 @@ def main():
         print(f"{machine()}; {epochs} epochs, {options.ranks} ranks, ZeRO-{options.zero}", flush=True)
         killed, whole = folder / "killed", folder / "whole"
         ends, memory, seconds = suffer(command(folder, killed, epochs, options), killed, options, rng)
-        print(f"killed {len(ends)} times in {seconds / 60:.0f} minutes", flush=True)
+        print(f"killed {len(memory) - 1} times in {seconds / 60:.0f} minutes", flush=True)
         undisturbed, undisturbed_seconds = watch(command(folder, whole, epochs, options), whole)
         wrong = differences(whole, killed)
         if len(events(killed)) == 0 or sum("valid_loss" in e for e in events(killed)) != epochs:

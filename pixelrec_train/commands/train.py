@@ -8,18 +8,15 @@ from pathlib import Path
 
 import torch
 
-from pixelrec_train import distributed, rendezvous, watchdog
+from pixelrec_train import distributed, watchdog
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.commands.plan import describe_plan
-from pixelrec_train.commands.resume import check_same_run, checkpoint_to_resume
+from pixelrec_train.commands.session import carry_out, session
 from pixelrec_train.commands.start import (
     check_compiler,
     check_init_from,
     check_places,
-    claimed_directory,
-    open_log,
     seed_everything,
-    telling,
 )
 from pixelrec_train.config import TrainConfig
 from pixelrec_train.data.collate import TwoTowerCollator
@@ -29,11 +26,8 @@ from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.negatives import NegativeSampler, check_candidates
 from pixelrec_train.ending import speak_plainly
 from pixelrec_train.engine import checkpoint, ds_config, loop
-from pixelrec_train.engine.build import build_engine
 from pixelrec_train.engine.manifest import verify
-from pixelrec_train.engine.state import TrainState, steps_per_epoch
 from pixelrec_train.engine.weights import load_weights, whole
-from pixelrec_train.errors import StopRequested
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import import_faiss
 from pixelrec_train.evaluation.report import beside_popularity, candidates, draw_curves, write_table
@@ -42,30 +36,17 @@ from pixelrec_train.evaluation.validation_loss import ValidationLoss
 from pixelrec_train.flags import parse_args, possible_directory
 from pixelrec_train.model.backbone import check_directory, check_vocabulary
 from pixelrec_train.model.hllm_model import HLLMModel
-from pixelrec_train.runlog import say
 from pixelrec_train.tasks.two_tower import TwoTowerTask
 
 
 @speak_plainly
 def main(argv=None):
     config = parse_args(TrainConfig, argv)
-    if config.resume and (Path(config.output_dir) / "table.json").is_file():
-        say(f"--resume: the run in {config.output_dir} is finished; nothing to do")
-        return
-    if config.dry_run:
-        check_places(config, going_on=bool(config.resume))
-        inputs, model, resolved = prepare(config, config.dry_run)
-        print("\n".join(describe_plan(config, inputs, model, resolved, config.dry_run)))
-        return
-    rendezvous.initialise(config.collective_timeout_minutes)
-    try:
-        with claimed_directory(config, going_on=bool(config.resume)):
-            run(config)
-    except StopRequested:
-        say("The same command with --resume auto goes on from there.")
-        rendezvous.finish()
-        raise
-    rendezvous.finish()  # not after an error: it would wait for ranks that wait for this one
+    if not config.dry_run:
+        return carry_out(config, run)
+    check_places(config, going_on=bool(config.resume))
+    inputs, model, resolved = prepare(config, config.dry_run)
+    print("\n".join(describe_plan(config, inputs, model, resolved, config.dry_run)))
 
 
 def run(config):
@@ -73,23 +54,10 @@ def run(config):
     watchdog.at("reading data and towers")
     inputs, model, resolved = prepare(config, distributed.world_size())
     loader = build_loader(config, inputs)
-    state = TrainState(total_steps=steps_per_epoch(len(loader), config) * config.num_train_epochs)
     plan = describe_plan(config, inputs, model, resolved, distributed.world_size())
     save_memory_or_time(model, config, resolved)
-    if resumed := distributed.from_first_rank(checkpoint_to_resume(config)):
-        verify(resumed)
-        check_same_run(config, resumed, inputs.facts(), distributed.world_size())
-    watchdog.at("building the engine")
-    engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
-    if resumed:
-        checkpoint.load_checkpoint(engine, state, resumed)
-    # Replaces an earlier run, now that the engine stands.
-    log = open_log(config, resolved, inputs.facts(), state.step if resumed else None)
-    with telling(log, state) as signals:
-        if resumed:
-            log.note(f"resumed from {resumed}: epoch {state.epoch + 1}, step {state.step}")
-        for line in plan:
-            log.note(line)
+    task = TwoTowerTask(model, config)
+    with session(config, task, loader, resolved, inputs.facts(), plan) as (engine, state, log, signals):
         if config.freeze_item_llm:
             store_texts(engine, inputs, config, log)
         evaluators = [lambda: validate(engine.module, inputs, config)]
