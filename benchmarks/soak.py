@@ -114,15 +114,14 @@ def suffer(words, run, options, rng):
     """Run to the end, killed on the way: (seconds others took to follow a killed rank, RSS of lives, s)."""
     ends, memory, started = [], [], time.monotonic()
     while True:
-        process, lives_until = start(words), time.monotonic() + options.every * rng.uniform(0.7, 1.3)
+        process = start(words, open(f"{run}.said", "w"))
+        lives_until = time.monotonic() + options.every * rng.uniform(0.7, 1.3)
         memory.append([])
         while process.poll() is None and time.monotonic() < lives_until:
             memory[-1] += resident(run)
             time.sleep(SAMPLE)
         if process.poll() is not None:
-            said, _ = process.communicate()
-            if process.returncode:
-                sys.exit(f"the run failed:\n{said[-3000:]}")
+            check(process, run)
             return ends, memory, time.monotonic() - started
         alone, victims = len(memory) % 2, processes_of(run)
         if alone:
@@ -130,7 +129,7 @@ def suffer(words, run, options, rng):
         killed_at = time.monotonic()
         for victim in victims:
             victim.kill()
-        process.communicate(timeout=PATIENCE)
+        process.wait(timeout=PATIENCE)
         while processes_of(run) and time.monotonic() - killed_at < PATIENCE:
             time.sleep(0.1)
         if alone:
@@ -140,13 +139,17 @@ def suffer(words, run, options, rng):
 
 def watch(words, run):
     """Run to the end, left alone: (RSS in order of time, seconds)."""
-    process, memory, started = start(words), [], time.monotonic()
+    process, memory, started = start(words, open(f"{run}.said", "w")), [], time.monotonic()
     while process.poll() is None:
         memory += resident(run)
         time.sleep(SAMPLE)
-    if process.returncode:
-        sys.exit(f"the run failed:\n{process.communicate()[0][-3000:]}")
+    check(process, run)
     return memory, time.monotonic() - started
+
+
+def check(process, run):
+    if process.returncode:
+        sys.exit(f"the run failed:\n{Path(f'{run}.said').read_text()[-3000:]}")
 
 
 def resident(run):
