@@ -99,6 +99,25 @@ class TwoTowerBatch(Tensors):
         return self.items.texts.token_ids.numel()
 
 
+@dataclass(frozen=True)
+class ItemicBatch(Tensors):
+    """One rank's part of a micro-batch of texts with itemic tokens, and what is to be predicted in them.
+
+    A position that is not named is only read. A rank may have no label, but it has a text: it takes part in
+    every collective. N labels.
+    """
+
+    texts: PackedTexts  # laid end to end; none sees another
+    positions: Tensor  # [N] places in the row whose next token is a label
+    labels: Tensor  # [N] those tokens
+    num_users: int  # texts of this rank that are real
+    num_items: int  # items named in them
+
+    @property
+    def num_tokens(self):
+        return self.texts.token_ids.numel()
+
+
 def pad_histories(histories, size):
     """The newest `size` items of b histories -> [b, size], padded with 0 on the right, and [b] lengths."""
     recent = [history[-size:] for history in histories]

@@ -5,8 +5,6 @@ first new tokens get them: every row from the first new id on is drawn anew, not
 """
 
 import hashlib
-import json
-import shutil
 from pathlib import Path
 
 import torch
@@ -15,10 +13,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.model.backbone import check_directory, load_backbone, write_backbone
+from pixelrec_train.model.backbone import check_directory, load_backbone
+from pixelrec_train.model.model_files import write_like
 from pixelrec_train.model.vocabulary import ItemicVocabulary, load_tokenizer
 from pixelrec_train.semantic_id.tokens import CODECS
-from pixelrec_train.tokenizer_files import tokenizer_files
 
 ALIGN = 256  # rows of a table come in steps of this many: matrix products like it, and sharding needs it
 INITS = ("mean_cov", "mean")
@@ -54,8 +52,7 @@ def expand(source, destination, codec, codebook_sizes, init, seed, trust=False):
     )  # fmt: skip
     model = load_backbone(source, FLAG, "auto", trust=trust, kind=AutoModelForCausalLM)
     weights = expanded_weights(model, vocabulary, source)
-    write_backbone(model, destination, weights)
-    copy_beside(source, destination, vocabulary.rows)
+    write_like(source, destination, weights, type(model).__name__, vocabulary.rows)
     (destination / "added_tokens.json").unlink(missing_ok=True)  # the source's; not every format has one
     tokenizer.save_pretrained(destination)
     vocabulary.save(destination)
@@ -155,26 +152,6 @@ def drawn_rows(old, count, init, generator):
     centred = old - mean
     variance, direction = torch.linalg.eigh(centred.T @ centred / len(old))
     return mean + (noise * variance.clamp(min=0).sqrt()) @ direction.T
-
-
-def copy_beside(source, destination, rows=None):
-    """What belongs to a model besides its weights, as it is in `source`.
-
-    rows: of the new table; None = as many as in the source.
-    """
-    source, destination = Path(source), Path(destination)
-    settings = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    written = json.loads((destination / "config.json").read_text(encoding="utf-8"))
-    settings |= {name: written[name] for name in ("dtype", "architectures")}
-    settings.pop("torch_dtype", None)  # what dtype was called; the two could contradict
-    settings["vocab_size"] = rows or settings["vocab_size"]
-    (destination / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    for file in (
-        *tokenizer_files(source),
-        *source.glob("chat_template*"),
-        *source.glob("generation_config*"),
-    ):
-        shutil.copy(file, destination)
 
 
 def weights_sha256(directory):
