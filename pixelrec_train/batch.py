@@ -99,24 +99,19 @@ class TwoTowerBatch(Tensors):
         return self.items.texts.token_ids.numel()
 
 
-DEAD = -100  # a label nobody is asked for
-
-
 @dataclass(frozen=True)
 class ItemicBatch(Tensors):
-    """One rank's part of a micro-batch of token sequences, packed into one row.
+    """One rank's part of a micro-batch of texts with itemic tokens, and what is to be predicted in them.
 
-    Every rank has at least one text, of which perhaps no label is live, so that no collective waits for it.
+    A position that is not named is only read. A rank may have no label, but it has a text: it takes part in
+    every collective. N labels.
     """
 
-    texts: PackedTexts  # T tokens of all sequences
-    labels: Tensor  # [T] int64 the token after position t of the row, DEAD where none is asked for
-    mean_live: Tensor  # [] live labels of all ranks, divided by the ranks
-    num_users: int  # sequences of this rank that are real
-
-    @property
-    def num_items(self):
-        return self.num_users
+    texts: PackedTexts  # laid end to end; none sees another
+    positions: Tensor  # [N] places in the row whose next token is a label
+    labels: Tensor  # [N] those tokens
+    num_users: int  # texts of this rank that are real
+    num_items: int  # items named in them
 
     @property
     def num_tokens(self):

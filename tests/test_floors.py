@@ -9,7 +9,7 @@ FLOORS = {
     "errors": 0, "ending": 0, "watchdog": 0, "stopping": 0, "flags": 0, "config": 0, "distributed": 0,
     "rendezvous": 0, "runlog": 0, "run_directory": 0,
     "tokenizer_files": 0,
-    "batch": 1, "losses": 1, "semantic_id": 1,
+    "batch": 1, "losses": 1, "token_loss": 1, "semantic_id": 1,
     "data": 2, "model": 2, "engine": 2,
     "tasks": 3, "evaluation": 3,
     "commands": 4,

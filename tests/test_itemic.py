@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from pixelrec_train import distributed
-from pixelrec_train.batch import DEAD
 from pixelrec_train.data.interactions import Interactions, leave_last_two_out
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.itemic import HISTORY, ID_TO_TEXT, TEXT_TO_ID, ItemicCollator, ItemicDataset
@@ -20,11 +19,11 @@ def collator(**around):
 
 
 def asked(kind, items, **around):
-    """Tokens of a sample, the supervised ones marked with a minus; a label stands one place earlier."""
-    tokens, labels = collator(**around).sequence(kind, np.array(items))
-    assert labels[-1] == DEAD
-    assert all(label in (DEAD, token) for label, token in zip(labels, tokens[1:] + [0], strict=True))
-    return [tokens[0], *(-t if label == t else t for t, label in zip(tokens[1:], labels, strict=False))]
+    """Tokens of a sample, the supervised ones marked with a minus; a position stands one place earlier."""
+    batch = collator(**around)([(kind, np.array(items))])
+    tokens = batch.texts.token_ids.tolist()
+    assert batch.labels.tolist() == [tokens[p + 1] for p in batch.positions.tolist()]
+    return [-t if n - 1 in batch.positions.tolist() else t for n, t in enumerate(tokens)]
 
 
 def test_codes_after_the_first_item_are_asked_for_and_what_surrounds_them_is_not():
@@ -36,10 +35,11 @@ def test_a_text_is_asked_for_with_its_end_and_an_id_after_its_text():
     assert asked(ID_TO_TEXT, [0]) == [BEGIN, 10, 20, END, -5, -6, -EOS]
     assert asked(ID_TO_TEXT, [1]) == [BEGIN, 11, 21, END, -EOS]
     assert asked(TEXT_TO_ID, [0]) == [5, 6, BEGIN, -10, -20, END]
+    assert asked(TEXT_TO_ID, [1], begin_id=None) == [EOS, -11, -21, END]  # never a text's own first token
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 5])
-def test_ranks_share_the_samples_and_count_the_live_labels_of_all(ranks, monkeypatch):
+def test_ranks_share_the_samples_and_an_empty_one_reads_a_token(ranks, monkeypatch):
     samples = [(HISTORY, np.array([0, 1])), (ID_TO_TEXT, np.array([2])), (TEXT_TO_ID, np.array([1]))]
     samples += [(HISTORY, np.zeros(0, np.int64))]  # an empty slot
     monkeypatch.setattr(distributed, "world_size", lambda: ranks)
@@ -47,12 +47,16 @@ def test_ranks_share_the_samples_and_count_the_live_labels_of_all(ranks, monkeyp
     for rank in range(ranks):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         batches.append(collator()(samples))
-    live = sum(int((batch.labels != DEAD).sum()) for batch in batches)
-    assert live == 2 + 2 + 2
-    assert all(float(batch.mean_live) == pytest.approx(live / ranks) for batch in batches)
+    assert sum(len(batch.labels) for batch in batches) == 2 + 2 + 2
     assert sum(batch.num_users for batch in batches) == 3
     assert all(len(batch.texts.lengths) >= 1 and batch.texts.lengths.min() >= 1 for batch in batches)
-    assert all(int(batch.texts.lengths.sum()) == batch.num_tokens == len(batch.labels) for batch in batches)
+    assert all(int(batch.texts.lengths.sum()) == batch.num_tokens for batch in batches)
+
+
+def test_a_prompt_is_a_history_as_it_is_trained_on_up_to_the_first_code():
+    tokens = collator()([(HISTORY, np.array([0, 2, 1]))]).texts.token_ids.tolist()
+    prompt = collator().prompt([0, 2]).tolist()
+    assert prompt == tokens[: len(prompt)] == [BEGIN, 10, 20, END, BEGIN, 12, END, BEGIN]
 
 
 def test_windows_come_first_and_alignment_tells_every_item_in_both_directions():

@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import Dataset
 
 from pixelrec_train import distributed
-from pixelrec_train.batch import DEAD, ItemicBatch, PackedTexts
+from pixelrec_train.batch import ItemicBatch, PackedTexts
 
 HISTORY, ID_TO_TEXT, TEXT_TO_ID = range(3)
 
@@ -55,35 +55,34 @@ class ItemicCollator:
         self.rank, self.ranks = distributed.rank(), distributed.world_size()
 
     def __call__(self, samples):
-        live = sum(self.live(kind, items) for kind, items in samples)
-        mine = [self.sequence(kind, items) for kind, items in samples[self.rank :: self.ranks] if len(items)]
-        tokens, labels = zip(*(mine or [([self.eos_id], [DEAD])]), strict=True)
-        lengths = torch.tensor([len(sequence) for sequence in tokens])
+        mine = [sample for sample in samples[self.rank :: self.ranks] if len(sample[1])]
+        # A rank without a sample reads one token, so that it takes part in every collective.
+        sequences = [self.sequence(*sample) for sample in mine] or [[([self.eos_id], False)]]
+        parts = [part for sequence in sequences for part in sequence]
+        tokens = torch.tensor([token for part, _ in parts for token in part])
+        asked = torch.tensor([is_asked for part, is_asked in parts for _ in part])
+        places = asked.nonzero()[:, 0]  # never the first of a sequence
         return ItemicBatch(
-            texts=PackedTexts(torch.tensor(sum(tokens, [])), lengths),
-            labels=torch.tensor(sum(labels, [])),
-            mean_live=torch.tensor(live / self.ranks),
+            texts=PackedTexts(tokens, torch.tensor([sum(len(p) for p, _ in s) for s in sequences])),
+            positions=places - 1,
+            labels=tokens[places],
             num_users=len(mine),
+            num_items=sum(len(items) for _, items in mine),
         )
 
-    def live(self, kind, items):
-        """How many labels of such a sequence are live."""
-        if kind == ID_TO_TEXT:
-            return int(self.item_text.lengths_of(items).sum()) + 1
-        asked = items[1:] if kind == HISTORY else items
-        return int((self.code_ids[asked] >= 0).sum())
-
     def sequence(self, kind, items):
-        """(tokens, labels) of one sample: labels[t] is tokens[t + 1] where that is asked for."""
+        """[(tokens, whether they are asked for)] of one sample."""
         if kind == HISTORY:
-            parts = [part for n, item in enumerate(items) for part in self.item(item, asked=n > 0)]
-        elif kind == ID_TO_TEXT:
-            parts = [*self.item(items[0], asked=False), (self.text(items[0]) + [self.eos_id], True)]
-        else:
-            parts = [(self.text(items[0]), False), *self.item(items[0], asked=True)]
-        tokens = [token for part, _ in parts for token in part]
-        asked = [token if is_asked else DEAD for part, is_asked in parts for token in part]
-        return tokens, [*asked[1:], DEAD]
+            return [part for n, item in enumerate(items) for part in self.item(item, asked=n > 0)]
+        if kind == ID_TO_TEXT:
+            return [*self.item(items[0], asked=False), (self.text(items[0]) + [self.eos_id], True)]
+        # What is asked for needs something in front of it.
+        return [(self.text(items[0]) or [self.eos_id], False), *self.item(items[0], asked=True)]
+
+    def prompt(self, items):
+        """Tokens that ask for the item after these, oldest first: [T] int64."""
+        parts = [part for item in items for part, _ in self.item(item, asked=False)] + [self.begin]
+        return torch.tensor([token for part in parts for token in part])
 
     def item(self, item, asked):
         codes = [int(i) for i in self.code_ids[item] if i >= 0]

@@ -26,7 +26,7 @@ class Window:
         return batch
 
     def add(self, loss, metrics, batch, stepping):
-        for name, value in ({"loss": loss} | metrics).items():
+        for name, value in ({"loss": loss} | as_sums(metrics)).items():
             self.sums[name] = self.sums.get(name, 0.0) + torch.as_tensor(value).detach().float()
         self.batches, self.steps = self.batches + 1, self.steps + stepping
         self.users, self.items = self.users + batch.num_users, self.items + batch.num_items
@@ -34,6 +34,8 @@ class Window:
 
     def close(self):
         """Averages over the window and all ranks, and rates of the whole job; the one wait for the device.
+
+        A metric that came as (sum, count) is the quotient of all sums and all counts; left out at count 0.
 
         users_per_s counts training windows, items_per_s encoded items, tokens_per_s tokens through the item
         LLM, all ranks together; step_ms is the window's wall time per optimizer step;
@@ -47,7 +49,7 @@ class Window:
         ranks = distributed.world_size()
         rates = {f"{name}_per_s": means.pop(name) * ranks / seconds for name in ("users", "items", "tokens")}
         waited = 100 * means.pop("waited") / seconds
-        return means | rates | {
+        return quotients(means) | rates | {
             "step_ms": 1000 * seconds / self.steps, "data_wait_pct": waited, "memory_gb": peak_memory_gb(),
         }  # fmt: skip
 
@@ -67,7 +69,22 @@ class Window:
         return window
 
 
+PARTS = ("sum", "count")
 KEPT = ("waited", "batches", "steps", "users", "items", "tokens")
+
+
+def as_sums(metrics):
+    """{"a": x, "b": (sum, count)} -> {"a": x, "b/sum": sum, "b/count": count}"""
+    pairs = {name: value for name, value in metrics.items() if isinstance(value, tuple)}
+    sums = {f"{name}/{part}": x for name, pair in pairs.items() for part, x in zip(PARTS, pair, strict=True)}
+    return {name: value for name, value in metrics.items() if name not in pairs} | sums
+
+
+def quotients(means):
+    """The way back, each pair as one number."""
+    names = [name.removesuffix("/sum") for name in means if name.endswith("/sum")]
+    pairs = {name: [means.pop(f"{name}/{part}") for part in PARTS] for name in names}
+    return means | {name: total / count for name, (total, count) in pairs.items() if count}
 
 
 def peak_memory_gb():

@@ -17,11 +17,12 @@ from pixelrec_train.flags import existing_directory
 from pixelrec_train.tokenizer_files import tokenizer_files
 
 
-def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False, trust=False):
+def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False, trust=False, kind=AutoModel):
     """The transformer of a Hugging Face directory without its language-model head.
 
     Never from a hub, with code from the directory only if `trust`, weights from safetensors only. With
-    random_init they stay on disk, and new ones are drawn as the architecture's authors do.
+    random_init they stay on disk, and new ones are drawn as the architecture's authors do. With kind =
+    AutoModelForCausalLM the head is there; with dtype = "auto" the precision is that of the files.
 
     Raises:
         InputError: the directory is no such thing, needs remote code, or lacks some of its weights.
@@ -33,9 +34,9 @@ def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False, 
             settings = AutoConfig.from_pretrained(
                 str(directory), local_files_only=True, trust_remote_code=trust
             )
-            model = AutoModel.from_config(settings, dtype=dtype)
+            model = kind.from_config(settings, dtype=dtype)
         else:
-            model, absent = pretrained(directory, dtype, trust)
+            model, absent = pretrained(directory, dtype, trust, kind)
     except Exception as error:  # whatever a library makes of a file that anybody may have written
         raise InputError(
             f"{flag_name} {directory} could not be loaded: {first_line(error)} "
@@ -65,10 +66,10 @@ def reads_plain_text(model):
         return False
 
 
-def pretrained(directory, dtype, trust):
+def pretrained(directory, dtype, trust, kind):
     """(model, names of the weights that its files lack)"""
     with quiet():
-        model, report = AutoModel.from_pretrained(
+        model, report = kind.from_pretrained(
             str(directory),
             dtype=dtype,
             local_files_only=True,
@@ -101,7 +102,7 @@ def check_directory(directory, flag_name, trust=False):
     if not trust and "auto_map" in settings:
         raise InputError(
             f"{flag_name} {directory} wants to run Python code of its own (auto_map in config.json). "
-            f"Read that code; if you trust it, add --trust_remote_code item or user (or both, item,user)."
+            f"Read that code; if you trust it, add --trust_remote_code (of towers: item, user or item,user)."
         )
     for file in (*directory.glob("*.safetensors"), *tokenizer_files(directory)):
         with open(file, "rb") as opened:

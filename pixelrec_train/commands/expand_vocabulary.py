@@ -1,0 +1,119 @@
+"""Give a causal LM a word for every code of the semantic ids."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixelrec_train.ending import speak_plainly
+from pixelrec_train.engine.manifest import remove
+from pixelrec_train.errors import InputError
+from pixelrec_train.flags import flag, parse_args, possible_directory, require
+from pixelrec_train.model.expansion import INITS, expand
+from pixelrec_train.model.vocabulary import META_FILE
+from pixelrec_train.semantic_id.codes import SemanticIds
+from pixelrec_train.semantic_id.tokens import CODECS, LETTERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpandConfig:
+    """Write a copy of a causal LM whose vocabulary has itemic tokens, and itemic_meta.json beside it."""
+
+    hf_model_dir: str = flag("Hugging Face directory of a causal LM, e.g. Qwen3-0.6B")
+    output_model_dir: str = flag("directory to write")
+    semantic_ids: str | None = flag("file of semantic ids whose levels and codebook sizes are taken", None)
+    itemic_layer_n: int | None = flag("levels; None = those of --semantic_ids", None)
+    vocab_size_per_layer: tuple[int, ...] = flag(
+        "codes per level: one number, or one for each level; none = those of --semantic_ids", ()
+    )
+    codec: str = flag(f"spelling of the tokens: {', '.join(CODECS)}", "onerec")
+    init: str = flag(
+        "new rows: mean_cov = drawn like the old ones (mean and covariance); mean = their mean", "mean_cov"
+    )
+    seed: int = flag("of the new rows", 42)
+    overwrite: bool = flag("replace what an earlier expansion wrote to output_model_dir", False)
+    trust_remote_code: bool = flag("whether Python code in hf_model_dir may run", False)
+
+    def __post_init__(self):
+        require(self.codec in CODECS, f"--codec must be one of {', '.join(CODECS)}", self.codec)
+        require(self.init in INITS, f"--init must be one of {', '.join(INITS)}", self.init)
+        require(0 <= self.seed < 2**63, "--seed must be in [0, 2**63)", self.seed)
+        if self.semantic_ids is None:
+            both = self.itemic_layer_n is not None and self.vocab_size_per_layer
+            require(
+                both, "--itemic_layer_n and --vocab_size_per_layer, or --semantic_ids, must be given", None
+            )
+        if self.itemic_layer_n is not None:
+            most = len(LETTERS)
+            require(
+                1 <= self.itemic_layer_n <= most, f"--itemic_layer_n must be 1 to {most}", self.itemic_layer_n
+            )
+        for size in self.vocab_size_per_layer:
+            require(1 <= size <= 10**6, "--vocab_size_per_layer must be 1 to a million", size)
+
+    def codebook_sizes(self):
+        """[L], from the flags or the file.
+
+        Raises:
+            InputError: the two contradict.
+        """
+        sizes, levels = self.vocab_size_per_layer, self.itemic_layer_n
+        if levels and len(sizes) not in (0, 1, levels):
+            raise InputError(
+                f"--vocab_size_per_layer names {len(sizes)} levels, --itemic_layer_n says {levels}."
+            )
+        if self.semantic_ids is None:
+            return sizes * levels if len(sizes) == 1 else sizes
+        found = SemanticIds.load(self.semantic_ids).codebook_sizes
+        asked = sizes * len(found) if len(sizes) == 1 else sizes
+        if (levels or len(found)) != len(found) or (asked or found) != found:
+            raise InputError(
+                f"--semantic_ids {self.semantic_ids} has codebooks of {', '.join(map(str, found))}; "
+                f"--itemic_layer_n and --vocab_size_per_layer say otherwise. Leave them out."
+            )
+        return found
+
+
+@speak_plainly
+def main(argv=None):
+    config = parse_args(ExpandConfig, argv)
+    check_free(config)
+    sizes = config.codebook_sizes()
+    output = Path(config.output_model_dir)
+    partial = output.with_name(f"{output.name}.partial")
+    remove(partial)
+    try:
+        made = expand(
+            config.hf_model_dir, partial, config.codec, sizes, config.init, config.seed,
+            config.trust_remote_code,
+        )  # fmt: skip
+        remove(output)
+        os.replace(partial, output)
+    finally:
+        remove(partial)
+    tokens = made.tokenizer_length - made.first_new_id
+    ranges = ", ".join(f"{first}-{last}" for first, last in made.level_ranges)
+    print(
+        f"made {output}: {tokens:,} new tokens ({config.codec}), {made.rows:,} rows of {config.hf_model_dir}"
+    )
+    print(
+        f"levels {ranges}; begin {made.begin_id}, end {made.end_id}; from {made.tokenizer_length} on no token"
+    )
+
+
+def check_free(config):
+    """Raises InputError where the output would be the input, or something else than an earlier expansion."""
+    output = possible_directory(config.output_model_dir, "--output_model_dir")
+    if output.resolve() == Path(config.hf_model_dir).resolve():
+        raise InputError("--output_model_dir must not be --hf_model_dir: the base model stays as it is.")
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    if not (output / META_FILE).is_file():
+        raise InputError(
+            f"--output_model_dir {output} holds files, but no {META_FILE}: no expansion wrote it. Choose "
+            f"another directory."
+        )
+    if not config.overwrite:
+        raise InputError(
+            f"--output_model_dir {output} already holds an expanded model. Choose another, or add "
+            f"--overwrite to replace it."
+        )

@@ -1,0 +1,245 @@
+"""The generative model against the plain causal LM it comes from, and its loss against the dense one."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM, GraniteConfig, GraniteForCausalLM
+
+from pixelrec_train.batch import ItemicBatch, PackedTexts
+from pixelrec_train.engine.optim import decay_groups
+from pixelrec_train.engine.window import Window
+from pixelrec_train.errors import InputError
+from pixelrec_train.model.expansion import expand
+from pixelrec_train.model.generative_model import GenerativeModel
+from pixelrec_train.model.model_files import write_like
+from pixelrec_train.model.tiny import write_causal_lm
+from pixelrec_train.token_loss import token_cross_entropy
+
+SIZES = (4, 6)
+LENGTHS = (7, 1, 12, 5)
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory):
+    """{tied: directory} of two tiny Qwen3 with itemic tokens."""
+    folder = tmp_path_factory.mktemp("itemic")
+    made = {}
+    for tied in (True, False):
+        base = write_causal_lm(
+            ["a tale of two cities"] * 3, folder / f"base{tied}", hidden_size=32, tied=tied
+        )
+        expand(base, folder / f"tied{tied}", "onerec", SIZES, "mean_cov", 0)
+        made[tied] = folder / f"tied{tied}"
+    return made
+
+
+def batch_of(vocabulary, lengths=LENGTHS, seed=0):
+    """Random texts, half of it itemic; every third position is to be predicted."""
+    generator = torch.Generator().manual_seed(seed)
+    low = vocabulary.first_new_id - 20
+    ids = torch.randint(low, vocabulary.tokenizer_length, (sum(lengths),), generator=generator)
+    positions = torch.arange(0, sum(lengths), 3)
+    labels = torch.randint(low, vocabulary.tokenizer_length, (len(positions),), generator=generator)
+    return ItemicBatch(PackedTexts(ids, torch.tensor(lengths)), positions, labels, len(lengths), 0)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_packed_texts_give_the_logits_of_each_text_alone(directories, tied):
+    model = GenerativeModel.load(directories[tied])
+    plain = AutoModelForCausalLM.from_pretrained(directories[tied]).eval()
+    texts, stop = batch_of(model.vocabulary).texts, model.vocabulary.tokenizer_length
+    with torch.no_grad():
+        ours = model.logits(model.read(texts))
+        alone = [plain(ids[None]).logits[0] for ids in texts.token_ids.split(texts.lengths.tolist())]
+    assert torch.allclose(ours[:, :stop], torch.cat(alone)[:, :stop], atol=1e-5)
+    assert ours.shape[1] == model.vocabulary.rows and (ours[:, stop:] == -torch.inf).all()
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 29, 30])
+def test_the_chunked_loss_and_its_gradients_are_the_dense_ones(chunk):
+    generator = torch.Generator().manual_seed(1)
+
+    def drawn(*shape):
+        return torch.randn(*shape, generator=generator).requires_grad_()
+
+    hidden, tables = drawn(29, 16), (drawn(50, 16), drawn(13, 16))
+    labels = torch.randint(0, 63, (29,), generator=generator)
+    logits = hidden @ torch.cat(tables).T
+    dense = F.cross_entropy(logits, labels, reduction="none")
+    expected = torch.autograd.grad(dense.sum() * 0.3, (hidden, *tables))
+    total, losses, best = token_cross_entropy(hidden, labels, tables, chunk)
+    found = torch.autograd.grad(total * 0.3, (hidden, *tables))
+    assert torch.allclose(losses, dense, atol=1e-5) and torch.equal(best, logits.argmax(-1))
+    assert total.item() == pytest.approx(dense.sum().item(), rel=1e-6)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_in_half_precision_the_gradients_are_those_of_full_precision_rounded():
+    generator = torch.Generator().manual_seed(1)
+    hidden, table = (torch.randn(n, 16, generator=generator).bfloat16().requires_grad_() for n in (29, 50))
+    labels = torch.randint(0, 50, (29,), generator=generator)
+    found = torch.autograd.grad(token_cross_entropy(hidden, labels, (table,), 4)[0], (hidden, table))
+    dense = F.cross_entropy(hidden.float() @ table.float().T, labels, reduction="sum")
+    for ours, theirs in zip(found, torch.autograd.grad(dense, (hidden, table)), strict=True):
+        assert ours.dtype == torch.bfloat16 and torch.allclose(ours.float(), theirs.float(), atol=0.05)
+
+
+class Largest(TorchDispatchMode):
+    """The most elements of any tensor an operation gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("chunk", [2, 50])
+def test_no_tensor_is_larger_than_the_scores_of_one_chunk(chunk):
+    labels, width, rows = 400, 4, 1000
+    hidden = torch.randn(labels, width, requires_grad=True)
+    table = torch.randn(rows, width, requires_grad=True)
+    with Largest() as largest:
+        token_cross_entropy(hidden, torch.arange(labels), (table,), chunk)[0].backward()
+    assert largest.elements == max(chunk * rows, rows * width)
+
+
+def test_a_frozen_table_gets_no_gradient_and_costs_none():
+    hidden, new = torch.randn(3, 4, requires_grad=True), torch.randn(2, 4, requires_grad=True)
+    old = torch.randn(1000, 4)
+    with Largest() as largest:
+        token_cross_entropy(hidden, torch.tensor([1, 999, 1001]), (old, new), 1)[0].backward()
+    assert old.grad is None and new.grad is not None and largest.elements <= 4 * 1002
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_models_loss_and_gradients_are_those_of_plain_transformers(directories, tied):
+    model = GenerativeModel.load(directories[tied], chunk=3)
+    plain = AutoModelForCausalLM.from_pretrained(directories[tied])
+    batch, stop = batch_of(model.vocabulary), model.vocabulary.tokenizer_length
+    loss, _ = model(batch)
+    loss.backward()
+    alone = [plain(ids[None]).logits[0] for ids in batch.texts.token_ids.split(list(LENGTHS))]
+    dense = F.cross_entropy(torch.cat(alone)[batch.positions][:, :stop], batch.labels)
+    dense.backward()
+    assert loss.item() == pytest.approx(dense.item(), rel=1e-5)
+    theirs = dict(plain.named_parameters())
+    for name, parameter in model.backbone.named_parameters():
+        assert torch.allclose(parameter.grad, theirs[f"model.{name}"].grad, atol=1e-5), name
+    names = {"embedding": "model.embed_tokens.weight"} | ({} if tied else {"head": "lm_head.weight"})
+    for part, name in names.items():
+        rows = getattr(model, part)
+        ours = torch.cat([rows.old_rows.grad, rows.new_rows.grad])
+        assert torch.allclose(ours, theirs[name].grad[:stop], atol=1e-5), name
+
+
+def test_recomputing_activations_changes_nothing(directories):
+    losses = []
+    for recompute in (False, True):
+        model = GenerativeModel.load(directories[True]).train()
+        model.train_new_rows_only()
+        if recompute:
+            model.enable_checkpointing()
+        loss, _ = model(batch_of(model.vocabulary))
+        loss.backward()
+        losses.append((loss.item(), model.embedding.new_rows.grad))
+    assert losses[0][0] == losses[1][0] and torch.equal(losses[0][1], losses[1][1])
+
+
+def test_without_labels_the_loss_is_zero_and_reaches_every_parameter(directories):
+    model = GenerativeModel.load(directories[False])
+    full = batch_of(model.vocabulary)
+    none = torch.zeros(0, dtype=torch.long)
+    loss, metrics = model(ItemicBatch(full.texts, none, none, 4, 0))
+    loss.backward()
+    assert loss.item() == 0 and all(count == 0 for _, count in metrics.values())
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+
+
+def test_metrics_are_by_label_and_over_all_labels_of_the_window(directories):
+    model = GenerativeModel.load(directories[True]).eval()
+    v, window = model.vocabulary, Window()
+    sums = {}
+    for seed in (0, 1):
+        batch = batch_of(v, seed=seed)
+        with torch.no_grad():
+            loss, metrics = model(batch)
+            logits = model.logits(model.read(batch.texts)[batch.positions])
+        window.add(loss, metrics, batch, True)
+        for row, label in zip(logits, batch.labels.tolist(), strict=True):
+            nats, right = F.cross_entropy(row, torch.tensor(label)).item(), float(row.argmax() == label)
+            first, last = zip(*v.level_ranges, strict=True)
+            names = ["itemic_loss" if label >= v.first_new_id else "text_loss"]
+            for n in range(2):
+                names += [f"level{n + 1}_loss", f"level{n + 1}_top1"] * (first[n] <= label <= last[n])
+            for name in names:
+                total, count = sums.get(name, (0, 0))
+                sums[name] = total + (right if "top1" in name else nats), count + 1
+    report = window.close()
+    assert len(sums) == 6
+    for name, (total, count) in sums.items():
+        assert report[name] == pytest.approx(total / count, rel=1e-5), name
+
+
+def test_a_metric_without_labels_is_left_out_and_none_is_divided_by_zero():
+    batch = ItemicBatch(PackedTexts(torch.zeros(1), torch.ones(1)), None, None, 1, 0)
+    window = Window()
+    window.add(torch.tensor(1.0), {"a": (torch.zeros(()), torch.zeros(())), "b": 2.0}, batch, True)
+    report = Window.from_dict(window.as_dict()).close()
+    assert "a" not in report and report["b"] == 2 and not any("/" in name for name in report)
+
+
+def test_in_stage_one_only_new_rows_are_in_the_optimizer(directories):
+    model = GenerativeModel.load(directories[False])
+    model.train_new_rows_only()
+    matrices, vectors = decay_groups(model, 0.1)
+    new = model.vocabulary.tokenizer_length - model.vocabulary.first_new_id
+    assert [len(p) for p in matrices["params"]] == [new, new] and not vectors["params"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_export_is_a_plain_model_that_computes_the_same(directories, tmp_path, tied, dtype):
+    model = GenerativeModel.load(directories[tied])
+    with torch.no_grad():
+        for rows in (model.embedding, model.head):
+            if rows is not None:
+                rows.new_rows.add_(0.1)
+    model.to(dtype)
+    state = {name: p.detach() for name, p in model.named_parameters()}
+    model.export(tmp_path / "out", state, directories[tied])
+    plain, report = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(report[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert plain.dtype == dtype and plain.config.tie_word_embeddings == tied
+    again = GenerativeModel.load(tmp_path / "out", dtype="auto")
+    before = AutoModelForCausalLM.from_pretrained(directories[tied]).to(dtype).state_dict()
+    first, stop = model.vocabulary.first_new_id, model.vocabulary.tokenizer_length
+    assert all(torch.equal(p, dict(again.named_parameters())[name]) for name, p in state.items())
+    for name, after in plain.state_dict().items():
+        if len(after) == model.vocabulary.rows:
+            assert torch.equal(after[stop:], before[name][stop:]) and not torch.equal(after, before[name])
+            after, before[name] = after[:first], before[name][:first]
+        assert torch.equal(after, before[name]), name
+
+
+def test_a_model_that_does_more_than_a_softmax_over_its_table_is_refused(directories, tmp_path):
+    """Granite divides its logits: trained without it, the export would be another model."""
+    config = json.loads((directories[True] / "config.json").read_text())
+    names = ("hidden_size", "vocab_size", "tie_word_embeddings", "num_hidden_layers", "num_attention_heads")
+    config = GraniteConfig(**{name: config[name] for name in names}, intermediate_size=64, logits_scaling=3.0)
+    granite = GraniteForCausalLM(config)
+    write_like(directories[True], tmp_path / "m", {"x": torch.zeros(1)}, "GraniteForCausalLM")
+    granite.save_pretrained(tmp_path / "m")
+    with pytest.raises(InputError, match="is not a plain causal LM: its own logits"):
+        GenerativeModel.load(tmp_path / "m")
+    with pytest.raises(InputError, match="has no itemic_meta.json"):
+        GenerativeModel.load(tmp_path)
