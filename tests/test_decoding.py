@@ -86,10 +86,8 @@ def assert_as_slow(model, trie, found, ids, mask, beams, normalised_over="full",
         expected = slow_beams(
             model, trie.ids(), rows or level_rows(), ids[row][mask[row].bool()], beams, normalised_over
         )
-        count = len(expected)
-        assert [tuple(i) for i in trie.ids()[leaves[:count].numpy()].tolist()] == [i for _, i in expected]
-        assert scores[:count].tolist() == pytest.approx([s for s, _ in expected], abs=1e-5)
-        assert (leaves[count:] == -1).all() and scores[count:].isneginf().all()
+        assert [tuple(i) for i in trie.ids()[leaves.numpy()].tolist()] == [i for _, i in expected]
+        assert scores.tolist() == pytest.approx([s for s, _ in expected], abs=1e-5)
 
 
 @pytest.mark.parametrize("normalised_over", ["full", "level"])
@@ -137,28 +135,28 @@ def test_beams_are_those_of_transformers_generate_under_a_prefix_constraint(seed
         torch.testing.assert_close(found.scores, scores, atol=1e-5, rtol=0)
 
 
-def test_no_beam_is_invalid_and_none_comes_twice():
-    """Deep narrow tries, where most nodes have one child and beams run out of continuations."""
+def test_no_beam_is_invalid_none_comes_twice_and_none_is_missing():
+    """Deep narrow tries, where most nodes have fewer continuations than there are beams."""
     for seed in range(20):
         codes = random_codes(seed, items=1 + seed, shorter=seed % 2 == 0)
         trie, found = search(tiny(seed % 4), codes, *prompts(seed), beams=1 + seed % 7)
-        valid = {tuple(i) for i in codes.tolist()}
+        ids = {tuple(i) for i in codes.tolist()}
         for leaves, scores in zip(found.leaves, found.scores, strict=True):
-            live = leaves[leaves >= 0]
-            assert len(live) == scores.isfinite().sum() == len(set(live.tolist())) > 0
-            assert {tuple(i) for i in trie.ids()[live.numpy()].tolist()} <= valid
+            assert scores.isfinite().all() and len(leaves) == min(1 + seed % 7, len(ids))
+            beams = [tuple(i) for i in trie.ids()[leaves.numpy()].tolist()]
+            assert len(set(beams)) == len(beams) and set(beams) <= ids
 
 
-def test_fewer_continuations_than_beams_leave_places_empty():
-    codes = np.array([[0, 0, 0], [0, 0, 1], [1, 1, 1], [2, 1, 1], [2, 2, 2], [2, 2, 3]], np.int32)
-    model, (ids, mask) = tiny(), prompts(0)
-    first = search(model, codes, ids, mask, beams=1)[1]
-    trie, found = search(model, codes, ids, mask, beams=5)  # 3 beams at first, then at most 4, then 5
-    assert_as_slow(model, trie, found, ids, mask, 5)
-    assert first.leaves.shape == (3, 1) and first.scores.isfinite().all()
-    narrow = np.array([[0, 0, 0], [1, 0, 0], [1, 0, 1]], np.int32)
-    trie, found = search(model, narrow, ids, mask, beams=2)
-    assert_as_slow(model, trie, found, ids, mask, 2)
+def test_a_code_the_model_calls_impossible_leaves_its_places_empty():
+    codes, (ids, mask) = np.array([[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 0, 1]], np.int32), prompts(0)
+    decoder, rows = Decoder.of(tiny()), level_rows()
+
+    def head(hidden, tokens):
+        return decoder.head(hidden, tokens).masked_fill(tokens == rows[0][1], -torch.inf)
+
+    found = beam_search(decoder._replace(head=head), Trie.of(codes), rows, ids, mask, 4)
+    assert found.leaves[:, :2].sort(1).values.tolist() == [[0, 1]] * 3 and (found.leaves[:, 2:] == -1).all()
+    assert found.scores[:, :2].isfinite().all() and found.scores[:, 2:].isneginf().all()
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -69,10 +69,13 @@ class Decoder(NamedTuple):
 
 
 class Beams(NamedTuple):
-    """The best semantic ids of each user, best first; K is less than asked where the catalogue has fewer."""
+    """The best semantic ids of each user, best first; K = those asked for, or all the trie has.
 
-    leaves: Tensor  # [B, K] leaves of the trie, -1 where the search ran out of ids
-    scores: Tensor  # [B, K] fp32 log-probabilities of the ids, in nats; -inf where it ran out
+    A node always has a child, so beams never run out on their way.
+    """
+
+    leaves: Tensor  # [B, K] leaves of the trie; -1 where the model calls an id impossible (score -inf)
+    scores: Tensor  # [B, K] fp32 log-probabilities of the ids, in nats
     normalised_over: str  # "full": every token's probability is over the vocabulary; "level": its level's
 
 
