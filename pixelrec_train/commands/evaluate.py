@@ -132,7 +132,7 @@ def results_directory(config):
 
 def report(config, inputs, held_out, ranks, catalogue):
     """Table on screen; metrics.json, item_embeddings.safetensors, item_ids.txt and index.faiss on disk."""
-    rows = beside_popularity(ranks, held_out, inputs.split.train_counts, config)
+    rows = beside_popularity({"two_tower": ranks}, held_out, inputs.split.train_counts, config)
     target_counts = inputs.split.train_counts[held_out.target]
     directory, _ = results_directory(config)
     directory.mkdir(parents=True, exist_ok=True)

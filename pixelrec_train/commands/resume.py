@@ -14,8 +14,8 @@ from pixelrec_train.flags import as_text
 MAY_DIFFER = {
     "cache_dir", "collective_timeout_minutes", "compile", "dataloader_num_workers", "deepspeed",
     "dry_run", "eval_batch_size", "eval_tokens", "gradient_checkpointing", "item_chunk_tokens", "local_rank",
-    "logging_dir", "nce_chunk", "output_dir", "overwrite", "per_device_train_batch_size", "profile", "resume",
-    "retrieval", "save_steps", "save_total_limit",
+    "logging_dir", "loss_chunk", "nce_chunk", "output_dir", "overwrite", "per_device_train_batch_size",
+    "profile", "resume", "retrieval", "save_steps", "save_total_limit",
 }  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def position(checkpoint):
 
 def check_same_run(config, checkpoint, facts, world_size):
     """Raises InputError when flags, data or the global batch are not those the checkpoint was made with."""
-    then = trained_config(checkpoint, "--resume")
+    then = trained_config(checkpoint, "--resume", type(config))
     record = json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))
     changes = [
         f"--{name} was {as_text(getattr(then, name))}, is {as_text(getattr(config, name))}"
@@ -63,8 +63,8 @@ def check_same_run(config, checkpoint, facts, world_size):
     before = then.per_device_train_batch_size * record["ranks"]
     if before != (now := config.per_device_train_batch_size * world_size):
         changes.append(f"ranks x --per_device_train_batch_size was {before}, is {now}")
-    for name in ("interactions", "item_text"):
-        if record["data"][name] != facts["data"][name]:
+    for name in ("interactions", "item_text", "semantic_ids"):
+        if record["data"].get(name) != facts["data"].get(name):
             changes.append(f"the {name.replace('_', ' ')} of the data files changed")
     if changes:
         raise InputError(

@@ -110,20 +110,20 @@ def check_init_from(config):
         )
 
 
-def trained_config(checkpoint, flag_name):
-    """The TrainConfig a checkpoint was made with, or an InputError that says what stands there instead."""
+def trained_config(checkpoint, flag_name, config_class=TrainConfig):
+    """The config a checkpoint was made with, or an InputError that says what stands there instead."""
     directory = Path(checkpoint)
     for inside in (directory / "best_model", *directory.glob("checkpoint-*-*")):
         if inside.is_dir():
             raise InputError(f"{flag_name} {directory} is a run. Did you mean {inside}?")
-    if not (directory / "run.json").is_file() or not list(directory.glob("*.safetensors")):
+    if not (directory / "run.json").is_file() or not any(directory.rglob("*.safetensors")):
         raise InputError(
             f"{flag_name} {directory} is not a checkpoint (looked from {Path.cwd()}). Expected a "
             f"checkpoint-epoch-N or best_model directory of a training run."
         )
     try:
         found = json.loads((directory / "run.json").read_text(encoding="utf-8"))["config"]
-        return TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+        return config_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
         raise InputError(
             f"{flag_name} {directory} holds no run.json of this version. Expected a checkpoint-epoch-N or "

@@ -159,7 +159,7 @@ def finish(engine, inputs, state, config, log):
         catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
         ranks, _ = rank_held_out(model, catalogue, test, config, config.seq_length_in_evaluation)
     if distributed.rank() == 0:
-        rows = beside_popularity(ranks, test, inputs.split.train_counts, config)
+        rows = beside_popularity({"two_tower": ranks}, test, inputs.split.train_counts, config)
         note = (
             f"Test = last item of each user, {candidates(inputs.interactions.num_items, config)}, "
             f"best epoch {state.best_epoch} by validation {loop.BEST_BY}; "

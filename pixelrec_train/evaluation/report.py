@@ -21,9 +21,9 @@ def table_rows(ranks, held_out, train_counts, config):
     return {name: table_row(places, is_cold, config.topk) for name, places in ranks.items()}
 
 
-def beside_popularity(places, held_out, train_counts, config):
-    """The two rows of a run's own table: popularity, and the places [E] its model gave the targets."""
-    ranks = {"popularity": popularity_ranks(held_out, train_counts, config), "two_tower": places}
+def beside_popularity(ranks, held_out, train_counts, config):
+    """Rows of a run's own table: popularity, and of {name: [E] places} that models gave the targets."""
+    ranks = {"popularity": popularity_ranks(held_out, train_counts, config)} | ranks
     return table_rows(ranks, held_out, train_counts, config)
 
 

@@ -4,6 +4,8 @@ The rows of itemic tokens are Parameters of their own, so that they can be train
 masked and nothing restored after a step, and the optimizer holds no moments of rows that stand still.
 """
 
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from pixelrec_train.batch import ItemicBatch, PackedTexts
 from pixelrec_train.errors import InputError
 from pixelrec_train.model import packed_attention
 from pixelrec_train.model.backbone import load_backbone
+from pixelrec_train.model.decoding import ROWS_PER_BLOCK, Decoder, is_windowed
 from pixelrec_train.model.expansion import table_names
 from pixelrec_train.model.model_files import write_like
 from pixelrec_train.model.packed_attention import Segments
@@ -41,6 +44,18 @@ def look_up(token_ids, old_rows, new_rows):
     old = F.embedding(token_ids.masked_fill(is_new, 0), old_rows)
     new = F.embedding((token_ids - len(old_rows)).clamp(min=0), new_rows)
     return torch.where(is_new[:, None], new, old)
+
+
+def score_some(hidden, token_ids, old_rows, new_rows):
+    """[..., D], [n] ids of new tokens -> [..., n]"""
+    return F.linear(hidden, new_rows[token_ids - len(old_rows)])
+
+
+def log_norm(hidden, tables):
+    """[..., D] -> [...] log of the summed exp of the scores of all tokens, a block of rows at a time."""
+    blocks = [block for table in tables for block in table.split(ROWS_PER_BLOCK)]
+    parts = [F.linear(hidden, block).float().logsumexp(-1) for block in blocks]
+    return torch.stack(parts).logsumexp(0)
 
 
 class GenerativeModel(nn.Module):
@@ -119,6 +134,23 @@ class GenerativeModel(nn.Module):
         """[n, D] -> [n, rows] in fp32, without gradient; -inf where a row is no token."""
         known = self.output_rows(lambda hidden, *rows: score(hidden, rows), hidden)
         return F.pad(known, (0, len(self.rest)), value=-torch.inf)
+
+    @contextmanager
+    def decoding(self):
+        """A Decoder of this model for beam_search; while it lasts, attention follows masks and not texts."""
+        backbone = self.backbone
+        window = getattr(backbone.config, "sliding_window", None) if is_windowed(backbone.config) else None
+        backbone.set_attn_implementation("sdpa")
+        try:
+            yield Decoder(
+                embed=lambda ids: self.embedding(look_up, ids.flatten()).unflatten(0, ids.shape),
+                backbone=backbone,
+                head=lambda hidden, ids: self.output_rows(lambda *rows: score_some(hidden, ids, *rows)),
+                log_norm=lambda hidden: self.output_rows(lambda *rows: log_norm(hidden, rows)),
+                window=window,
+            )
+        finally:
+            backbone.set_attn_implementation(packed_attention.NAME)
 
     @property
     def output_rows(self):

@@ -1,0 +1,69 @@
+"""What training and evaluating a generative model share: the catalogue in its tokens, and the ranking."""
+
+from typing import NamedTuple
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from pixelrec_train import distributed
+from pixelrec_train.commands.inputs import Inputs
+from pixelrec_train.data.item_text import load_tokenizer
+from pixelrec_train.data.itemic import ItemicCollator
+from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.generation import rank_generated
+from pixelrec_train.model.decoding import beam_search
+from pixelrec_train.model.generative_model import GenerativeModel
+from pixelrec_train.semantic_id.codes import SemanticIds
+from pixelrec_train.semantic_id.trie import Trie
+
+
+class Prepared(NamedTuple):
+    """A model and the catalogue in its tokens."""
+
+    inputs: Inputs
+    model: GenerativeModel
+    collator: ItemicCollator
+    trie: Trie  # of the whole catalogue
+
+    @staticmethod
+    def of(model, model_dir, semantic_ids, inputs):
+        """Raises InputError where an item has no semantic id, or the vocabulary no tokens for them."""
+        vocabulary, found = model.vocabulary, SemanticIds.load(semantic_ids)
+        if found.codebook_sizes != vocabulary.codebook_sizes:
+            raise InputError(
+                f"--semantic_ids {semantic_ids} has codebooks of {numbers(found.codebook_sizes)}, but the "
+                f"vocabulary of {model_dir} has tokens for {numbers(vocabulary.codebook_sizes)}. Expand a "
+                f"vocabulary for these ids: scripts/expand_vocabulary.py --semantic_ids."
+            )
+        codes = found.of(inputs.interactions.item_ids)
+        collator = ItemicCollator(
+            inputs.item_text, vocabulary.token_ids(codes), vocabulary.begin_id, vocabulary.end_id,
+            load_tokenizer(model_dir).eos_token_id,
+        )  # fmt: skip
+        return Prepared(inputs, model, collator, Trie.of(codes, inputs.split.train_counts))
+
+    def rank(self, held_out, config, max_seq_length, num_beams, normalised_over):
+        """Places of a split's targets in the lists that beams under the trie of the catalogue give.
+
+        config: RankingConfig.
+        """
+        device, vocabulary = distributed.device(), self.model.vocabulary
+        edges = zip(vocabulary.level_edges, vocabulary.codebook_sizes, strict=False)
+        tokens = [torch.arange(first, first + size, device=device) for first, size in edges]
+        trie = self.trie.to(device)
+
+        def search(histories, beams):
+            prompts = [self.collator.prompt(history[-(max_seq_length - 1) :]) for history in histories]
+            ids, mask = (
+                pad_sequence(part, batch_first=True, padding_side="left").to(device)
+                for part in (prompts, [torch.ones_like(prompt) for prompt in prompts])
+            )
+            found = beam_search(decoder, trie, tokens, ids, mask, beams, normalised_over)
+            return found.leaves.cpu().numpy()
+
+        with self.model.decoding() as decoder:
+            return rank_generated(search, trie, held_out, config, num_beams)
+
+
+def numbers(sizes):
+    return ", ".join(map(str, sizes))
