@@ -181,8 +181,8 @@ def finish(engine, prepared, state, config, log):
         note = (
             f"Test = last item of each user, {candidates(inputs.interactions.num_items, config)}, best epoch "
             f"{state.best_epoch} by validation {loop.BEST_BY}; at least {config.num_beams} beams, none "
-            f"outside the catalogue, probabilities over the {over}; an id of several items stands for them by "
-            f"popularity; ± is half the width of the 95 % bootstrap interval."
+            f"outside the catalogue, probabilities over the {over}; an id of several items stands for them "
+            f"by popularity; ± is half the width of the 95 % bootstrap interval."
         )
         log.block(f"\n{write_table(run, rows, config.topk, note)}\n{note}\n")
         draw_curves(run)

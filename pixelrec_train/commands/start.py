@@ -116,7 +116,8 @@ def trained_config(checkpoint, flag_name, config_class=TrainConfig):
     for inside in (directory / "best_model", *directory.glob("checkpoint-*-*")):
         if inside.is_dir():
             raise InputError(f"{flag_name} {directory} is a run. Did you mean {inside}?")
-    if not (directory / "run.json").is_file() or not any(directory.rglob("*.safetensors")):
+    weights = (*directory.glob("*.safetensors"), *directory.glob("llm/*.safetensors"))
+    if not (directory / "run.json").is_file() or not weights:
         raise InputError(
             f"{flag_name} {directory} is not a checkpoint (looked from {Path.cwd()}). Expected a "
             f"checkpoint-epoch-N or best_model directory of a training run."
