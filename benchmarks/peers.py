@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.nn.functional import normalize
+from transformers import LogitsProcessorList
 
 
 def dense_row(model, item_token, texts):
@@ -118,3 +119,38 @@ def hllm_loss(task, items, valid, one_by_one=False):
             if k < logits.shape[1]:
                 (logits.topk(k).indices == 0).any(-1).float().mean().item()
     return -logits.log_softmax(-1)[:, 0].mean()
+
+
+@torch.no_grad()
+def generate(model, ids, token_ids, mask, beams):
+    """MiniOneRec: transformers' beam search; every step asks a dictionary about every beam.
+
+    Args:
+        ids: [N, L] token ids of the catalogue's semantic ids.
+        token_ids, mask: [B, T] prompts, padded on the left.
+
+    Returns:
+        [B, beams, L] token ids, [B, beams] log-probabilities.
+    """
+    allowed, longest = {}, token_ids.shape[1]
+    for tokens in ids.tolist():
+        for level, token in enumerate(tokens):
+            allowed.setdefault("-".join(map(str, tokens[:level])), set()).add(token)
+    allowed = {prefix: sorted(tokens) for prefix, tokens in allowed.items()}
+
+    def processor(read, scores):
+        scores = scores.log_softmax(-1)
+        penalty = torch.full_like(scores, -1e6)
+        for row, tokens in enumerate(read[:, longest:].tolist()):
+            penalty[row, allowed.get("-".join(map(str, tokens)), [])] = 0
+        return scores + penalty
+
+    out = model.generate(
+        input_ids=token_ids, attention_mask=mask, num_beams=beams, num_return_sequences=beams,
+        do_sample=False, length_penalty=0.0, max_new_tokens=ids.shape[1],
+        logits_processor=LogitsProcessorList([processor]), return_dict_in_generate=True, output_scores=True,
+    )  # fmt: skip
+    return (
+        out.sequences[:, longest:].unflatten(0, (-1, beams)),
+        out.sequences_scores.unflatten(0, (-1, beams)),
+    )

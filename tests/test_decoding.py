@@ -1,14 +1,20 @@
 """Constrained beam search against whole forward passes of every id, a slow search, and transformers' own."""
 
+import copy
 import functools
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from pixelrec_train.config import RankingConfig
+from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.generation import rank_generated
+from pixelrec_train.evaluation.scores import rank_by_scores
 from pixelrec_train.model.decoding import Decoder, beam_search
 from pixelrec_train.semantic_id.codes import ABSENT
 from pixelrec_train.semantic_id.trie import Trie
@@ -245,3 +251,44 @@ def test_what_cannot_be_searched_is_refused():
     capped = tiny(kind="gemma2", attention="eager", query_pre_attn_scalar=16, final_logit_softcapping=30.0)
     with pytest.raises(InputError, match="final_logit_softcapping of Gemma2ForCausalLM"):
         Decoder.of(capped)
+
+
+def test_in_bf16_beams_are_valid_and_scores_are_near_those_of_fp32():
+    model, codes, (ids, mask) = tiny(3), random_codes(2), prompts(2)
+    trie, exact = search(model, codes, ids, mask, 60)
+    half = search(copy.deepcopy(model).bfloat16(), codes, ids, mask, 60)[1]
+    assert half.scores.dtype == torch.float32 and half.leaves.shape == (3, trie.num_leaves)
+    by_leaf = [found.scores.gather(1, found.leaves.argsort(1)) for found in (exact, half)]
+    torch.testing.assert_close(*by_leaf, atol=0.5, rtol=0)
+
+
+@pytest.mark.parametrize("keep_seen", [False, True])
+def test_from_histories_to_places_a_search_ranks_like_scoring_every_item(keep_seen):
+    """Ids shared by items, seen items left out or in; prompts are the ids of the history, then one word."""
+    rng, model, rows = np.random.default_rng(0), tiny(1), level_rows()
+    codes, counts = random_codes(4, items=60, sizes=(3, 3, 3)), rng.integers(0, 5, 60)
+    trie, tokens = Trie.of(codes, counts), np.stack([rows[n].numpy()[codes[:, n]] for n in range(3)], axis=1)
+    histories, target = [rng.integers(0, 60, n) for n in rng.integers(1, 6, 12)], rng.integers(0, 60, 12)
+    ends = np.cumsum([len(h) for h in histories])
+    starts = np.concatenate([[0], ends[:-1]])
+    users = HeldOut(np.arange(12), starts, ends, target, np.concatenate(histories))
+    config = RankingConfig(topk=(3, 60), keep_seen=keep_seen, eval_batch_size=5)
+
+    def read(history):
+        return torch.tensor([*tokens[history].ravel(), 5])
+
+    def search_items(histories, beams):
+        texts = [read(h) for h in histories]
+        ids = pad_sequence(texts, batch_first=True, padding_side="left")  # no prompt has a token 0
+        return beam_search(Decoder.of(model), trie, rows, ids, (ids != 0).long(), beams, "level").leaves
+
+    by_popularity = np.argsort(np.lexsort((np.arange(60), -counts)))  # [60] places; ties by number
+
+    def score(histories):
+        every_id = (slow_beams(model, trie.ids(), rows, read(h), 60, "level") for h in histories)
+        of_id = [{found: score for score, found in ids} for ids in every_id]
+        return np.array([[known[tuple(c)] for c in codes.tolist()] for known in of_id]) - 1e-9 * by_popularity
+
+    places = rank_generated(search_items, trie, users, config, beams=1)
+    assert np.array_equal(places.item, rank_by_scores(score, users, config))
+    assert (places.size > 1).any()

@@ -11,12 +11,13 @@ An id may stand for several items. Three ways to count, side by side:
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from pixelrec_train.evaluation.blocks import in_blocks
 from pixelrec_train.evaluation.index import drop_seen
 from pixelrec_train.evaluation.metrics import figures, gains, target_ranks
 
-WIDTH_STEP = 16
+WIDTH_STEP = 16  # beams; eval_batch_size users share a block when each has so many
 
 
 class Places(NamedTuple):
@@ -41,7 +42,8 @@ def rank_generated(search, trie, held_out, config, beams):
         beams: at least so many for every user; more where topk and history ask for them.
 
     Returns:
-        Places, the same on every rank, for any number of ranks and any eval_batch_size.
+        Places, the same on every rank, for any number of ranks; for any eval_batch_size, too, as far as the
+        model's scores are.
     """
     histories = [held_out.history(e)[: 0 if config.keep_seen else None] for e in range(len(held_out))]
     widths = beams_needed(histories, max(config.topk), beams, trie.num_leaves)
@@ -51,12 +53,12 @@ def rank_generated(search, trie, held_out, config, beams):
 
         def work(numbers, group=group, width=int(width)):
             users = group[numbers]
-            leaves = np.asarray(search([held_out.history(e) for e in users], width))
+            leaves = torch.as_tensor(search([held_out.history(e) for e in users], width)).cpu().numpy()
             seen = [np.unique(histories[e]) for e in users]
             return places_of(trie, leaves, seen, held_out.target[users], max(config.topk))
 
-        # As many beams in a block, and so as much memory, as in a block of the narrowest searches.
-        size = max(1, config.eval_batch_size * int(widths.min()) // int(width))
+        # Memory is that of all beams of a block: the wider the searches, the fewer users.
+        size = max(1, config.eval_batch_size * WIDTH_STEP // int(width))
         parts = in_blocks(len(group), size, work)
         found[:, group] = np.concatenate([np.stack(part) for part in parts], axis=1)
     return Places(*found)
@@ -73,7 +75,7 @@ def beams_needed(histories, k, beams, num_leaves):
 
 
 def places_of(trie, leaves, seen, target, k):
-    """Places of b users' targets; absent is k.
+    """Places of b users' targets; absent is k. A target that is left out itself is, its id need not be.
 
     Args:
         leaves: [b, n] of the trie, best first, -1 where a list ran out.

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from pixelrec_train.errors import InputError
+from pixelrec_train.semantic_id.codes import ABSENT
 from pixelrec_train.semantic_id.trie import Trie
 
 NORMALISED_OVER = ("full", "level")
@@ -103,7 +104,8 @@ def beam_search(
         attention_mask: [B, T] 1 where a prompt is real; padding may stand on either side.
 
     Returns:
-        Beams; equal scores are ordered by leaf, that is by their codes.
+        Beams; equal scores are ordered by leaf, that is by their codes. (Which of equal ones a level keeps at
+        its cut is left to torch.topk.)
 
     Raises:
         ValueError: rows and trie differ in levels; normalised_over is neither; the prompts are longer than
@@ -125,8 +127,9 @@ def beam_search(
     path = real.new_empty(*score.shape, 0)  # [B, K, tokens behind the prompt] those on the beam's own path
     behind = position.gather(1, last[:, None]) + 1  # [B, 1] where the first code stands
     for level, tokens in enumerate(rows):
-        log_probability = log_probabilities(decoder, hidden, tokens, normalised_over)
-        parent, code, node, score = extend(trie, level, node, score, log_probability, beams)
+        logits = decoder.head(hidden, tokens)  # [B, K, V_l]
+        norm = decoder.log_norm(hidden) if normalised_over == "full" else logits.float().logsumexp(-1)
+        parent, code, node, score = extend(trie, level, node, score, logits, norm, beams)
         if level + 1 < trie.levels:
             token = tokens[code.clamp(min=0)]  # what is read behind a complete id does not matter
             path = path.gather(1, parent[..., None].expand(-1, -1, path.shape[2]))
@@ -150,25 +153,20 @@ def forward(decoder, embeddings, sees, position, cache):
     ).last_hidden_state
 
 
-def log_probabilities(decoder, hidden, tokens, normalised_over):
-    """[B, K, V_l] fp32 log-probabilities of a level's tokens."""
-    logits = decoder.head(hidden, tokens).float()
-    norm = decoder.log_norm(hidden) if normalised_over == "full" else logits.logsumexp(-1)
-    return logits - norm[..., None]
-
-
-def extend(trie, level, node, score, log_probability, beams):
+def extend(trie, level, node, score, logits, norm, beams):
     """The best continuations of K beams, K' = as many as are wanted and as there can be.
 
     Args:
         node, score: [B, K]; a beam of score -inf is none, and neither is what continues it.
-        log_probability: [B, K, V_l].
+        logits: [B, K, V_l] of the level's codes.
+        norm: [B, K] what makes them log-probabilities.
 
     Returns:
         [B, K'] each: the beam it continues, its code, its node on the next level, its score; best first.
     """
     codes, nodes, is_child = trie.children(level, node)  # [B, K, F]
-    gain = log_probability.gather(2, codes.clamp(min=0)).masked_fill(codes < 0, 0.0)
+    gain = logits.gather(2, codes.clamp(min=0)).float() - norm[..., None]
+    gain = gain.masked_fill(codes == ABSENT, 0.0)
     total = (score[..., None] + gain).masked_fill(~is_child, -torch.inf).flatten(1)
     score, chosen = total.topk(min(beams, total.shape[1], len(trie.codes[level])), dim=1)
     parent = chosen // trie.fanout[level]

@@ -1,0 +1,78 @@
+"""Constrained decoding over a vocabulary of 176k against transformers' generate, and building its trie."""
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, Qwen3Config
+
+from benchmarks import peers
+from benchmarks.measure import interleaved, must_agree
+from benchmarks.registry import Goal, Result, benchmark
+from pixelrec_train.model.decoding import Decoder, beam_search
+from pixelrec_train.semantic_id.trie import Trie
+
+LEVELS, CODEBOOK, WORDS = 3, 8192, 151_669  # Qwen3's tokenizer, then the codes level by level,
+ALIGNED = 256  # begin and end, and padding: 176,384 rows
+SMALL = {"beams": 5, "items": 500, "codebook": 64, "words": 300, "prompt": 20}
+
+
+@benchmark(unit="CPU s", goal=Goal("ratio", at_least=10), tiny=SMALL)
+def decoding_vs_generate(inputs, **sizes):
+    """A model so small that the vocabulary is most of the work."""
+    return against_generate(**{"hidden": 64, "layers": 2} | sizes)
+
+
+@benchmark(unit="CPU s", goal=Goal("ratio", at_least=10), tiny=SMALL)
+def decoding_deep_vs_generate(inputs, **sizes):
+    """Where reading prompts counts, as it does in any real model."""
+    return against_generate(**{"hidden": 256, "layers": 12} | sizes)
+
+
+def against_generate(
+    hidden, layers, users=4, beams=20, items=20_000, codebook=CODEBOOK, words=WORDS, prompt=160
+):
+    """Normalised over the whole vocabulary. The peer is spared the two steps it makes behind an id."""
+    codes = np.random.default_rng(0).integers(0, codebook, (items, LEVELS))
+    rows = torch.arange(words, words + LEVELS * codebook).split(codebook)
+    model = causal_lm(-(-(int(rows[-1][-1]) + 3) // ALIGNED) * ALIGNED, hidden, layers)
+    token_ids, mask = prompts(users, prompt, words)
+    trie, decoder, first = Trie.of(codes), Decoder.of(model), np.array([int(row[0]) for row in rows])
+
+    def ours(normalised_over="full"):
+        return beam_search(decoder, trie, rows, token_ids, mask, beams, normalised_over)
+
+    def theirs():
+        return peers.generate(model, codes + first, token_ids, mask, beams)
+
+    found, (sequences, scores) = ours(), theirs()
+    must_agree("beams", trie.ids()[found.leaves.numpy()] + first, sequences, 0)
+    must_agree("scores", found.scores, scores, 1e-4)
+    times = interleaved(ours, theirs, lambda: ours("level"))
+    note = f"{users} users x {beams} beams, hidden {hidden}, {layers} layers"
+    note += f"; normalised over the level {times[2].cpu:.2g} s"
+    return Result.of_times(*times[:2], note)
+
+
+def causal_lm(vocabulary, hidden, layers):
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=layers,
+        num_attention_heads=hidden // 32, num_key_value_heads=hidden // 64, head_dim=32,
+        initializer_range=0.2, tie_word_embeddings=True, bos_token_id=None, eos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def prompts(users, longest, words):
+    """[B, T] token ids and mask, padded on the left; the shortest is half as long as the longest."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.linspace(longest, longest // 2, users).long()
+    mask = (torch.arange(longest) >= longest - lengths[:, None]).long()
+    return torch.randint(1, words, (users, longest), generator=generator) * mask, mask
+
+
+@benchmark(unit="CPU s", goal=Goal("value", at_most=0.5), tiny={"items": 4000})
+def trie_build(inputs, items=400_000):
+    codes = np.random.default_rng(0).integers(0, CODEBOOK, (items, LEVELS)).astype(np.int32)
+    popularity = np.random.default_rng(1).integers(0, 1000, items)
+    (timing,) = interleaved(lambda: Trie.of(codes, popularity))
+    return Result(timing.cpu, wall=timing.wall, note=f"{items:,} items, {LEVELS} x {CODEBOOK}")
