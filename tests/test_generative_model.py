@@ -201,9 +201,9 @@ def test_a_metric_without_labels_is_left_out_and_none_is_divided_by_zero():
 def test_in_stage_one_only_new_rows_are_in_the_optimizer(directories):
     model = GenerativeModel.load(directories[False])
     model.train_new_rows_only()
-    matrices, vectors = decay_groups(model, 0.1)
+    (matrices,) = decay_groups(model, 0.1)  # no empty group for vectors: DeepSpeed fails on those
     new = model.vocabulary.tokenizer_length - model.vocabulary.first_new_id
-    assert [len(p) for p in matrices["params"]] == [new, new] and not vectors["params"]
+    assert [len(p) for p in matrices["params"]] == [new, new]
 
 
 @pytest.mark.parametrize("tied", [True, False])
