@@ -11,6 +11,7 @@ from conftest import ROOT, run_command
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pixelrec_train.commands import demo as commands_demo
 from pixelrec_train.commands import expand_vocabulary
 from pixelrec_train.errors import InputError
 from pixelrec_train.model.tiny import write_causal_lm
@@ -120,6 +121,24 @@ def test_mean_cov_has_the_old_rows_moments_and_mean_their_mean(base, tmp_path):
     assert torch.allclose(new.T.cov(), old.T.cov(correction=0), atol=3e-5)
     old, new = moments["mean"]
     assert (new - old.mean(0)).norm(dim=1).max() < 0.05 * old.mean(0).norm()
+
+
+def test_a_tied_head_that_lies_in_the_file_as_well_is_taken_for_what_it_is(base, expanded, tmp_path):
+    """Qwen3-0.6B is published so: tied, and lm_head.weight written out."""
+    shutil.copytree(base[True], tmp_path / "twice")
+    weights = load_file(tmp_path / "twice/model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, tmp_path / "twice/model.safetensors", {"format": "pt"})
+    expand(tmp_path / "twice", tmp_path / "out")
+    written = (tmp_path / "out/model.safetensors").read_bytes()
+    assert written == (expanded[True] / "model.safetensors").read_bytes()
+
+
+def test_the_demo_makes_a_base_model(demo, tmp_path):
+    flags = ["--text_data", str(demo / "items.csv"), "--lm_dir", str(tmp_path / "lm"), "--hidden_size", "32"]
+    commands_demo.main.__wrapped__(flags)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "lm").config.tie_word_embeddings
+    assert expand(tmp_path / "lm", tmp_path / "out").rows % 256 == 0
 
 
 def test_the_seed_decides_the_new_rows_and_nothing_else_does(base, expanded, tmp_path):

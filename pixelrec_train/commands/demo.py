@@ -1,4 +1,4 @@
-"""Make what a first run needs and a bare machine lacks: a synthetic dataset and two tiny towers."""
+"""Make what a first run needs and a bare machine lacks: a synthetic dataset and tiny models."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,22 +7,21 @@ from pixelrec_train.data.synthetic import write_demo
 from pixelrec_train.data.tables import read_header, read_rows
 from pixelrec_train.ending import speak_plainly
 from pixelrec_train.flags import existing_file, flag, parse_args, possible_directory, possible_file, require
-from pixelrec_train.model.tiny import write_towers
+from pixelrec_train.model.tiny import write_causal_lm, write_towers
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """Make a synthetic dataset (--interaction_data, --text_data) and/or two tiny towers (--towers_dir)."""
+    """Make a synthetic dataset (--interaction_data), two tiny towers (--towers_dir), a tiny LM (--lm_dir)."""
 
-    text_data: str = flag(
-        "item CSV; written with --interaction_data, else read to train the towers' tokenizer"
-    )
+    text_data: str = flag("item CSV; written with --interaction_data, else read to train the tokenizer")
     interaction_data: str | None = flag("interaction CSV to write; None = make no dataset", None)
     towers_dir: str | None = flag("directory for item_llm and user_llm; None = make no towers", None)
+    lm_dir: str | None = flag("directory for a causal LM with its head; None = make none", None)
     users: int = flag("users of the synthetic dataset", 2000)
-    hidden_size: int = flag("width of the towers", 64)
-    layers: int = flag("layers of each tower", 2)
-    vocab_size: int = flag("entries of the towers' tokenizer, at most", 4096)
+    hidden_size: int = flag("width of the towers and the LM", 64)
+    layers: int = flag("layers of each", 2)
+    vocab_size: int = flag("entries of their tokenizer, at most", 4096)
     seed: int = flag("of dataset and initial weights", 42)
 
     def __post_init__(self):
@@ -37,22 +36,24 @@ class DemoConfig:
 @speak_plainly
 def main(argv=None):
     config = parse_args(DemoConfig, argv)
-    if config.towers_dir:
-        possible_directory(config.towers_dir, "--towers_dir")
+    for name in ("towers_dir", "lm_dir"):
+        if getattr(config, name):
+            possible_directory(getattr(config, name), f"--{name}")
     if config.interaction_data:
         possible_file(config.interaction_data, "--interaction_data")
         possible_file(config.text_data, "--text_data")
         write_demo(config.interaction_data, config.text_data, config.users, config.seed)
         print(f"made {config.interaction_data} and {config.text_data}: synthetic, {config.users:,} users")
-    if config.towers_dir:
+    made, shape = [], (config.hidden_size, config.layers, config.vocab_size, config.seed)
+    if config.towers_dir or config.lm_dir:
         texts = all_text(existing_file(config.text_data, "--text_data"))
-        towers = write_towers(
-            texts, config.towers_dir, config.hidden_size, config.layers, config.vocab_size, config.seed
-        )
-        print(
-            f"made {' and '.join(map(str, towers))}: tiny Qwen3, random weights, tokenizer from "
-            f"{config.text_data}"
-        )
+    if config.towers_dir:
+        made += write_towers(texts, config.towers_dir, *shape)
+    if config.lm_dir:
+        made.append(write_causal_lm(texts, config.lm_dir, *shape))
+    if made:
+        names = " and ".join(map(str, made))
+        print(f"made {names}: tiny Qwen3, random weights, tokenizer from {config.text_data}")
 
 
 def all_text(path):

@@ -15,7 +15,8 @@ def decay_groups(module, weight_decay):
             # ZeRO-3 hides the shape of a parameter it has partitioned.
             shape = getattr(parameter, "ds_shape", parameter.shape)
             (matrices if len(shape) >= 2 else vectors).append(parameter)
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]  # DeepSpeed would drop it, the schedule would not
 
 
 def build_optimizer(module, config, total_steps):

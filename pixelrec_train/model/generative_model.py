@@ -39,11 +39,11 @@ class SplitRows(nn.Module):
 
 
 def look_up(token_ids, old_rows, new_rows):
-    """[T] ids -> [T, D]"""
+    """[…] ids -> […, D]"""
     is_new = token_ids >= len(old_rows)
     old = F.embedding(token_ids.masked_fill(is_new, 0), old_rows)
     new = F.embedding((token_ids - len(old_rows)).clamp(min=0), new_rows)
-    return torch.where(is_new[:, None], new, old)
+    return torch.where(is_new[..., None], new, old)
 
 
 def score_some(hidden, token_ids, old_rows, new_rows):
@@ -77,6 +77,7 @@ class GenerativeModel(nn.Module):
         self.register_buffer("level_edges", torch.tensor(vocabulary.level_edges), persistent=False)
         self.backbone = causal_lm.base_model
         self.backbone.set_input_embeddings(nn.Identity())  # it is given embeddings, not ids
+        self.own_attention = self.backbone.config._attn_implementation
         self.backbone.set_attn_implementation(packed_attention.NAME)
 
     @staticmethod
@@ -128,6 +129,18 @@ class GenerativeModel(nn.Module):
             use_cache=False,
         )  # fmt: skip
         return out.last_hidden_state[0]
+
+    @contextmanager
+    def reading_step_by_step(self):
+        """In here the backbone attends as transformers has it, with masks and a key-value cache: to decode.
+
+        self.backbone(inputs_embeds=self.embedding(look_up, token_ids), past_key_values=…, use_cache=True)
+        """
+        self.backbone.set_attn_implementation(self.own_attention)
+        try:
+            yield
+        finally:
+            self.backbone.set_attn_implementation(packed_attention.NAME)
 
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:

@@ -1,0 +1,214 @@
+"""Is a directory with itemic tokens a model that plain transformers runs as we trained it? Check by check."""
+
+import itertools
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from pixelrec_train.batch import PackedTexts
+from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.model.backbone import check_directory, load_backbone, read_tensors
+from pixelrec_train.model.expansion import table_names
+from pixelrec_train.model.generative_model import GenerativeModel
+from pixelrec_train.model.vocabulary import ItemicVocabulary, load_tokenizer
+from pixelrec_train.semantic_id.codes import ABSENT, SemanticIds
+from pixelrec_train.semantic_id.tokens import CODECS
+
+FLAG = "--hf_model_dir"
+TOLERANCE = 2e-2  # between transformers' logits and ours, of the largest; bf16 is as coarse as that
+PROMPTS, BEAMS = 8, 4
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is checked, and against what."""
+
+    directory: Path
+    before: Path | None = None  # the same model before training
+    semantic_ids: SemanticIds | None = None  # the catalogue's
+    trust: bool = False
+
+    @cached_property
+    def weights(self):
+        """{name: tensor} of all weight files."""
+        files = sorted(check_directory(self.directory, FLAG, self.trust).glob("*.safetensors"))
+        return {name: tensor for file in files for name, tensor in read_tensors(file).items()}
+
+    @cached_property
+    def vocabulary(self):
+        return ItemicVocabulary.load(self.directory, FLAG, self.trust)
+
+    @cached_property
+    def tokenizer(self):
+        return load_tokenizer(self.directory, FLAG, self.trust)
+
+    @cached_property
+    def plain(self):
+        """As transformers loads it."""
+        return load_backbone(self.directory, FLAG, "auto", trust=self.trust, kind=AutoModelForCausalLM).eval()
+
+    @cached_property
+    def skeleton(self):
+        """The architecture without weights."""
+        check_directory(self.directory, FLAG, self.trust)
+        settings = AutoConfig.from_pretrained(
+            str(self.directory), local_files_only=True, trust_remote_code=self.trust
+        )
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(settings, trust_remote_code=self.trust)
+
+    @cached_property
+    def codes(self):
+        """[N, L] of whole items: the catalogue's, or every code once."""
+        if self.semantic_ids is None:
+            sizes = np.array(self.vocabulary.codebook_sizes)
+            return np.arange(max(sizes))[:, None] % sizes
+        if self.semantic_ids.codebook_sizes != self.vocabulary.codebook_sizes:
+            raise InputError(
+                f"codebooks of {self.semantic_ids.codebook_sizes} in --semantic_ids, of "
+                f"{self.vocabulary.codebook_sizes} in the model."
+            )
+        return self.semantic_ids.codes
+
+    @cached_property
+    def tables(self):
+        """[(name, its rows of new tokens)]"""
+        first, stop = self.vocabulary.first_new_id, self.vocabulary.tokenizer_length
+        names = dict.fromkeys(table_names(self.skeleton, FLAG))
+        return [(name, self.weights[name][first:stop].float()) for name in names if name in self.weights]
+
+
+def verify(subject):
+    """Yields (what was checked, what is wrong or None) for every check that can be asked."""
+    for check in CHECKS:
+        if check is has_moved and subject.before is None:
+            continue
+        try:
+            yield check.__doc__, check(subject)
+        except InputError as error:
+            yield check.__doc__, str(error)
+        except Exception as error:  # whatever a library makes of broken files
+            yield check.__doc__, first_line(error)
+
+
+def has_all_weights(subject):
+    """weight files hold what the architecture needs, and nothing else"""
+    needed, known = dict(subject.skeleton.named_parameters()), subject.skeleton.state_dict()
+    missing = [name for name in needed if name not in subject.weights]
+    unexpected = [name for name in subject.weights if name not in known]
+    shapes = [n for n, x in subject.weights.items() if n in known and x.shape != known[n].shape]
+    found = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+    return "; ".join(f"{len(names)} {kind}, {names[0]} for one" for kind, names in found if names) or None
+
+
+def is_finite(subject):
+    """no weight is NaN or infinite"""
+    wrong = [name for name, x in subject.weights.items() if not torch.isfinite(x).all()]
+    return f"{len(wrong)} tensors, {wrong[0]} for one" if wrong else None
+
+
+def ids_agree(subject):
+    """itemic_meta.json, config.json, tokenizer and rows of the tables agree"""
+    rows = subject.vocabulary.rows  # loading has held it against config.json and tokenizer
+    for name in table_names(subject.skeleton, FLAG):
+        if len(subject.weights[name]) != rows:
+            return f"{name} has {len(subject.weights[name])} rows, itemic_meta.json says {rows}"
+    return None
+
+
+def rows_differ(subject):
+    """no two itemic tokens have the same row"""
+    for name, rows in subject.tables:
+        if twins := len(rows) - len(rows.unique(dim=0)):
+            return f"{name}: {twins} of {len(rows)} rows are copies of others"
+    return None
+
+
+def has_moved(subject):
+    """training has moved the row of every code of an item"""
+    old = dict(Subject(subject.before, trust=subject.trust).tables)
+    ids = subject.vocabulary.token_ids(subject.codes)
+    used = np.unique(ids[ids != ABSENT]) - subject.vocabulary.first_new_id
+    for name, rows in subject.tables:
+        if still := int((rows[used] == old[name][used]).all(1).sum()):
+            return f"{name}: {still} of {len(used)} rows are as they were in {subject.before}"
+    return None
+
+
+def text_comes_back(subject):
+    """items become their ids and their text again"""
+    codec, levels = CODECS[subject.vocabulary.codec], subject.vocabulary.levels
+    words = codec.tokens(subject.vocabulary.codebook_sizes)
+    ids = subject.vocabulary.token_ids(subject.codes)
+    for row, expected in zip(subject.codes.tolist(), ids.tolist(), strict=True):
+        text = "".join(words[level][row[level]] for level in range(levels) if row[level] != ABSENT)
+        found = subject.tokenizer.encode(text, add_special_tokens=False)
+        if found != [n for n in expected if n != ABSENT]:
+            return f"{text} becomes {found}"
+        if (back := subject.tokenizer.decode(found, skip_special_tokens=True)) != text:
+            return f"{text} comes back as {back!r}"
+    return None
+
+
+def logits_agree(subject):
+    """transformers' logits are finite, and those of the training code"""
+    first = subject.vocabulary.first_new_id
+    ids = torch.cat([torch.arange(4), torch.arange(first, first + 4)])
+    with torch.no_grad():
+        theirs = subject.plain(ids[None]).logits[0].float()
+        if not torch.isfinite(theirs).all():
+            return f"{int((~torch.isfinite(theirs)).sum())} of {theirs.numel()} are NaN or infinite"
+        ours = GenerativeModel.load(subject.directory, FLAG, dtype="auto", trust=subject.trust)
+        ours = ours.logits(ours.read(PackedTexts(ids, torch.tensor([len(ids)]))))
+    known = slice(None, subject.vocabulary.tokenizer_length)
+    difference = float((ours - theirs)[:, known].abs().max() / theirs[:, known].abs().max())
+    return f"they differ by {difference:.2g} of the largest" if difference > TOLERANCE else None
+
+
+def goes_on(subject):
+    """an item that is cut short is gone on with, greedily"""
+    prompt = torch.from_numpy(subject.vocabulary.token_ids(subject.codes[:1])[:, :-1].astype(np.int64))
+    begin = torch.tensor([[subject.vocabulary.begin_id or subject.vocabulary.first_new_id]])
+    prompt = torch.cat([begin, prompt[prompt != ABSENT][None]], dim=1)
+    out = subject.plain.generate(
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=4, do_sample=False, num_beams=1
+    )
+    text = subject.tokenizer.decode(out[0, prompt.shape[1] :], skip_special_tokens=True)
+    return None if text else "nothing was generated"
+
+
+def stays_in_catalogue(subject):
+    """beams under the catalogue's prefixes end in items of the catalogue"""
+    ids = [[n for n in row if n != ABSENT] for row in subject.vocabulary.token_ids(subject.codes).tolist()]
+    items, end = {tuple(row) for row in ids}, subject.tokenizer.eos_token_id
+    nexts = {}  # {prefix: tokens that may follow}
+    for row in items:
+        for place, token in enumerate((*row, end)):
+            nexts.setdefault(row[:place], set()).add(token)
+    begin = subject.vocabulary.begin_id or subject.vocabulary.first_new_id
+    for row in ids[:PROMPTS]:
+        read = len(row) + 1
+
+        def allowed(_, seen, read=read):
+            return list(nexts.get(tuple(seen[read:].tolist()), {end}))
+
+        out = subject.plain.generate(
+            torch.tensor([[*row, begin]]), attention_mask=torch.ones(1, read, dtype=torch.long),
+            do_sample=False, num_beams=BEAMS, num_return_sequences=min(BEAMS, len(items)),
+            max_new_tokens=subject.vocabulary.levels + 1, prefix_allowed_tokens_fn=allowed,
+            eos_token_id=end, pad_token_id=end,
+        )  # fmt: skip
+        for beam in out[:, read:].tolist():
+            if tuple(itertools.takewhile(lambda n: n != end, beam)) not in items:
+                return f"{subject.tokenizer.decode(beam)!r} is no item"
+    return None
+
+
+CHECKS = (
+    has_all_weights, is_finite, ids_agree, rows_differ, has_moved, text_comes_back, logits_agree, goes_on,
+    stays_in_catalogue,
+)  # fmt: skip

@@ -1,0 +1,127 @@
+"""Runs on every rank of test_generative_launch.py: the generative model under ZeRO-2 and ZeRO-3.
+
+python generative.py FOLDER OUT.json      FOLDER/tiedTrue, FOLDER/tiedFalse; findings are written by rank 0
+"""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from transformers import AutoModelForCausalLM  # noqa: E402
+
+from pixelrec_train import distributed, rendezvous  # noqa: E402
+from pixelrec_train.batch import ItemicBatch, PackedTexts  # noqa: E402
+from pixelrec_train.engine import ds_config, optimizer_state  # noqa: E402
+from pixelrec_train.engine.build import build_engine  # noqa: E402
+from pixelrec_train.engine.weights import cpu_state_dict  # noqa: E402
+from pixelrec_train.engine.window import Window  # noqa: E402
+from pixelrec_train.model.generative_model import GenerativeModel  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS, LENGTH = 4, 9  # of the global batch
+LABELS = {0: [1, 4, 8], 1: [], 2: [0, 2, 3, 4, 5, 6], 3: []}  # of 2 ranks, the second has none
+
+
+def batch_of(vocabulary, step):
+    """This rank's texts of a step: r, r + ranks, …; which labels there are does not depend on the ranks."""
+    generator = torch.Generator().manual_seed(step)
+    low, high = vocabulary.first_new_id - 20, vocabulary.tokenizer_length
+    ids = torch.randint(low, high, (TEXTS, LENGTH), generator=generator)
+    labels = torch.randint(low, high, (TEXTS, LENGTH), generator=generator)
+    mine = range(distributed.rank(), TEXTS, distributed.world_size())
+    places = [(text, place) for text in mine for place in LABELS[text if step % 2 else 3 - text]]
+    positions = [list(mine).index(text) * LENGTH + place for text, place in places]
+    wanted = [labels[text, place] for text, place in places]
+    return ItemicBatch(
+        PackedTexts(ids[list(mine)].flatten(), torch.full((len(mine),), LENGTH)),
+        torch.tensor(positions, dtype=torch.long), torch.tensor(wanted, dtype=torch.long), len(mine), 0,
+    )  # fmt: skip
+
+
+def train(directory, stage, steps, new_rows_only=False, recompute=False, bf16=False):
+    """(report of each step, engine, weights before)"""
+    config = SimpleNamespace(
+        deepspeed=ROOT / f"configs/ds_config_zero{stage}.json", per_device_train_batch_size=1,
+        gradient_accumulation_steps=1, max_grad_norm=1.0, bf16=bf16, learning_rate=1e-2, weight_decay=0.1,
+        warmup_ratio=0.0, seed=0,
+    )  # fmt: skip
+    model = GenerativeModel.load(directory, chunk=4)
+    if new_rows_only:
+        model.train_new_rows_only()
+    if recompute:
+        model.enable_checkpointing()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    resolved = ds_config.resolve(config, distributed.world_size(), 32)
+    engine = build_engine(model, config, resolved, total_steps=100)
+    engine.train()
+    reports = []
+    for step in range(steps):
+        window, batch = Window(), batch_of(model.vocabulary, step)
+        loss, metrics = engine(batch)
+        engine.backward(loss)
+        engine.step()
+        window.add(loss, metrics, batch, True)
+        kept = {name: x for name, x in window.close().items() if "loss" in name or "top1" in name}
+        reports.append(kept | {"grad_norm": float(engine.get_global_grad_norm())})
+    return reports, engine, before
+
+
+def stage_one(directory, stage):
+    """What 50 steps of the new rows alone move, and what their optimizer holds."""
+    reports, engine, before = train(directory, stage, 50, new_rows_only=True)
+    size = sum(distributed.gather_objects(optimizer_state.size(engine)))
+    after = cpu_state_dict(engine.module)
+    return {
+        "moved": [name for name, value in after.items() if not torch.equal(value, before[name])],
+        "losses": [report["loss"] for report in reports],
+        "optimizer_bytes": size,
+        "new_values": sum(x.numel() for name, x in before.items() if name.endswith("new_rows")),
+        "values": sum(x.numel() for x in before.values()),
+    }
+
+
+def exported_is_what_the_engine_holds(engine, directory, out):
+    """Plain transformers loads the export, and its logits are the engine's."""
+    state = cpu_state_dict(engine.module)
+    engine.eval()
+    batch = batch_of(engine.module.vocabulary, 0)
+    with torch.no_grad():
+        ours = engine.module.logits(engine.module.read(batch.texts))
+    if distributed.rank() > 0:
+        return True
+    engine.module.export(out, state, directory)
+    plain = AutoModelForCausalLM.from_pretrained(out)
+    rows = batch.texts.token_ids.reshape(-1, LENGTH)
+    with torch.no_grad():
+        theirs = plain(rows).logits.flatten(0, 1)
+    known = slice(None, engine.module.vocabulary.tokenizer_length)
+    return torch.allclose(ours[:, known], theirs[:, known], atol=1e-5)
+
+
+def main(folder, out):
+    rendezvous.initialise(2)
+    findings = {"ranks": distributed.world_size()}
+    for tied in (True, False):
+        directory = Path(folder) / f"tied{tied}"
+        for stage in (2, 3):
+            name = f"tied{tied}-zero{stage}"
+            findings[name], engine, _ = train(directory, stage, 4)
+            findings[f"export-{name}"] = exported_is_what_the_engine_holds(
+                engine, directory, Path(f"{out}-{name}")
+            )
+            if tied:
+                findings[f"one-{name}"] = stage_one(directory, stage)
+        findings[f"recomputed-tied{tied}"] = train(directory, 3, 2, recompute=True)[0]
+    findings["bf16"] = train(Path(folder) / "tiedTrue", 3, 2, bf16=True)[0]
+    if distributed.rank() == 0:
+        Path(out).write_text(json.dumps(findings))
+    rendezvous.finish()
+
+
+if __name__ == "__main__":
+    main(*[argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")])

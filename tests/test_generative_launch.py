@@ -1,0 +1,78 @@
+"""The generative model under real DeepSpeed, on one rank and on two."""
+
+import json
+import sys
+
+import pytest
+from conftest import ROOT, deepspeed, run_command
+
+from pixelrec_train.model.expansion import expand
+from pixelrec_train.model.tiny import write_causal_lm
+
+pytestmark = pytest.mark.launch
+RUNS = [f"tied{tied}-zero{stage}" for tied in (True, False) for stage in (2, 3)]
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory):
+    """{ranks: what tests/launched/generative.py found}, always the same global batches."""
+    folder, found = tmp_path_factory.mktemp("generative"), {}
+    for tied in (True, False):
+        base = write_causal_lm(
+            ["a tale of two cities"] * 3, folder / f"base{tied}", hidden_size=32, tied=tied
+        )
+        expand(base, folder / f"tied{tied}", "onerec", (4, 6), "mean_cov", 0)
+    for ranks in (1, 2):
+        out = folder / f"{ranks}.json"
+        script = [ROOT / "tests/launched/generative.py", folder, out]
+        result = run_command([sys.executable, *script]) if ranks == 1 else deepspeed(2, *script)
+        assert result.returncode == 0, result.stdout + result.stderr
+        found[ranks] = json.loads(out.read_text())
+        assert found[ranks]["ranks"] == ranks
+    return found
+
+
+def same(ours, theirs, tolerance):
+    pairs = list(zip(ours, theirs, strict=True))
+    return all(a.keys() == b.keys() for a, b in pairs) and all(
+        a[name] == pytest.approx(b[name], rel=tolerance, abs=tolerance) for a, b in pairs for name in a
+    )
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_stage_and_number_of_ranks_trains_the_same_though_a_rank_has_no_label(findings, run):
+    reference = findings[1][f"{run[:-1]}2"]
+    assert reference[3]["loss"] != reference[0]["loss"] and "level1_loss" in reference[0]
+    for ranks in (1, 2):
+        assert same(findings[ranks][run], reference, 1e-4), ranks
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_export_computes_what_the_engine_computes(findings, run):
+    assert findings[1][f"export-{run}"] and findings[2][f"export-{run}"]
+
+
+def test_recomputing_activations_changes_nothing(findings):
+    for ranks in (1, 2):
+        for tied in (True, False):
+            found = findings[ranks]
+            assert same(found[f"recomputed-tied{tied}"], found[f"tied{tied}-zero3"][:2], 1e-4)
+
+
+def test_half_precision_starts_where_full_precision_does(findings):
+    for ranks in (1, 2):
+        for half, full in zip(findings[ranks]["bf16"], findings[ranks]["tiedTrue-zero3"], strict=False):
+            assert half["loss"] == pytest.approx(full["loss"], rel=0.01)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_fifty_steps_with_decay_move_only_new_rows_and_the_optimizer_holds_only_them(findings, stage):
+    for ranks in (1, 2):
+        found = findings[ranks][f"one-tiedTrue-zero{stage}"]
+        assert found["moved"] == ["embedding.new_rows"]  # every other tensor is equal to the bit
+        assert len(found["losses"]) == 50
+        assert found["losses"] == pytest.approx(findings[1]["one-tiedTrue-zero2"]["losses"], rel=1e-4)
+        needed = 12 * found["new_values"]  # master weight and two moments, fp32
+        assert (
+            needed <= found["optimizer_bytes"] <= needed + 256 and found["values"] > 50 * found["new_values"]
+        )
