@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelrec_train import distributed, rendezvous, run_directory
-from pixelrec_train.commands.evaluate import load
+from pixelrec_train.commands.checkpoints import config_class, is_generative, load, load_generative
 from pixelrec_train.commands.sasrec import deepspeed_settings, train_sasrec
 from pixelrec_train.commands.start import claimed_directory, trained_config
 from pixelrec_train.config import LoopConfig
 from pixelrec_train.data import interactions
 from pixelrec_train.data.item_text import read_fields
 from pixelrec_train.ending import speak_plainly
-from pixelrec_train.errors import StopRequested
+from pixelrec_train.errors import InputError, StopRequested
 from pixelrec_train.evaluation.baselines import item_knn, tfidf
 from pixelrec_train.evaluation.index import import_faiss
 from pixelrec_train.evaluation.metrics import paired_p
@@ -96,7 +96,9 @@ def compare(config):
     deepspeed_settings(config)
     for checkpoint in config.checkpoint:
         for part in joined(checkpoint):
-            trained_config(part, "--checkpoint")
+            trained_config(part, "--checkpoint", config_class(part))
+            if is_generative(part) and part != checkpoint:
+                raise InputError(f"--checkpoint {checkpoint}: a generative model has no vectors to join.")
     run_directory.check_free(Path(config.output_dir) / "sasrec", config.overwrite)
     if config.retrieval == "faiss" and config.checkpoint:
         import_faiss()
@@ -114,8 +116,12 @@ def compare(config):
     models, read = {}, {}
     for checkpoint, name in names(config.checkpoint).items():
         say(f"checkpoint: {checkpoint}")
-        parts = [load(c, config, config.interaction_data, config.text_data, read) for c in joined(checkpoint)]
-        models[name] = rank_joined([part[1:] for part in parts], held_out, config)
+        files = (config.interaction_data, config.text_data)
+        if is_generative(checkpoint):
+            models[name] = load_generative(checkpoint, config, *files).rank(held_out, config)
+        else:
+            parts = [load(part, config, *files, read) for part in joined(checkpoint)]
+            models[name] = rank_joined([part[1:] for part in parts], held_out, config)
     baselines["sasrec"] = rank_by_scores(train_sasrec(config, data, split), held_out, config)
     if distributed.rank() == 0:
         report(config, held_out, counts, baselines, models)

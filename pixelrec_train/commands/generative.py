@@ -3,16 +3,16 @@
 The only place where its data, model, task, engine and evaluation meet.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from pixelrec_train import distributed, watchdog
+from pixelrec_train.commands.checkpoints import load
+from pixelrec_train.commands.generative_config import GenerativeConfig
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.commands.itemic import Prepared, numbers
 from pixelrec_train.commands.plan import trained
 from pixelrec_train.commands.session import carry_out, session
-from pixelrec_train.commands.start import check_places, seed_everything
-from pixelrec_train.config import LoopConfig, TrainConfig
+from pixelrec_train.commands.start import check_places, seed_everything, trained_config
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.itemic import ItemicDataset
 from pixelrec_train.data.loader import Loader
@@ -20,74 +20,11 @@ from pixelrec_train.ending import speak_plainly
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.state import steps_per_epoch
 from pixelrec_train.engine.weights import load_weights
-from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.generation import figures_side_by_side
 from pixelrec_train.evaluation.report import beside_popularity, candidates, draw_curves, write_table
-from pixelrec_train.flags import flag, flag_of, parse_args, possible_directory, require
+from pixelrec_train.flags import parse_args, possible_directory
 from pixelrec_train.model.generative_model import GenerativeModel
 from pixelrec_train.tasks.generative import LLM, GenerativeTask
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerativeConfig(LoopConfig):
-    """Train a language model with itemic tokens: it reads a history of semantic ids and says the next."""
-
-    # data
-    interaction_data: str = flag_of(TrainConfig, "interaction_data")
-    text_data: str | None = flag("CSV with a column item_id and the text columns; needed to --align", None)
-    text_keys: tuple[str, ...] = flag_of(TrainConfig, "text_keys")
-    semantic_ids: str = flag("file that scripts/build_semantic_ids.py wrote")
-    align: bool = flag("besides histories, tell the text for every item's id and the id for its text", True)
-    max_seq_length: int = flag_of(TrainConfig, "max_seq_length")
-    one_window_per_user: bool = flag_of(TrainConfig, "one_window_per_user")
-    eval_seq_length: int | None = flag_of(TrainConfig, "eval_seq_length")
-    max_text_length: int = flag("tokens kept of an item's text", 64)
-
-    # model
-    model_dir: str = flag("directory made by scripts/expand_vocabulary.py, or the llm/ of a checkpoint")
-    new_rows_only: bool = flag("stage 1: train the rows of the itemic tokens and nothing else", False)
-    gradient_checkpointing: bool = flag_of(TrainConfig, "gradient_checkpointing")
-    loss_chunk: int = flag("labels whose logits over the vocabulary exist at a time", 4096)
-
-    # decoding
-    num_beams: int = flag("semantic ids kept per user and level", 50)
-    normalised_over: str = flag(
-        "probabilities of a code: full = over the vocabulary, level = its level", "full"
-    )
-
-    resume: str | None = flag_of(TrainConfig, "resume")
-    dry_run: int | None = flag_of(TrainConfig, "dry_run")
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("max_text_length", "loss_chunk", "num_beams"):
-            require(getattr(self, name) >= 1, f"--{name} must be at least 1", getattr(self, name))
-        for name in ("max_seq_length", "eval_seq_length"):
-            length = getattr(self, name)
-            enough = length is None or length >= 2
-            require(enough, f"--{name} counts history + target: at least 2", length)
-        require(self.normalised_over in ("full", "level"),
-                "--normalised_over must be full or level", self.normalised_over)  # fmt: skip
-        require(self.text_keys, "--text_keys needs at least one column", self.text_keys)
-        if self.align and not self.text_data:
-            raise InputError("--text_data is needed (or --align False).")
-        require(self.dry_run is None or self.dry_run >= 1, "--dry_run needs a number of ranks", self.dry_run)
-
-    # What read_inputs asks of a config. The LLM's own tokenizer reads the fields alone; nothing is [ITEM].
-    item_prompt = ""
-    item_emb_token_n = 0
-
-    @property
-    def id_only(self):
-        return not self.align
-
-    @property
-    def item_dir(self):
-        return self.model_dir
-
-    @property
-    def seq_length_in_evaluation(self):
-        return self.eval_seq_length or self.max_seq_length
 
 
 @speak_plainly
@@ -106,6 +43,8 @@ def prepare(config):
     trust = "item" in config.trust_remote_code
     model = GenerativeModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trust)
     inputs = read_inputs(config)
+    if config.beside:
+        trained_config(config.beside, "--beside")
     if config.new_rows_only:
         model.train_new_rows_only()
     return Prepared.of(model, config.model_dir, config.semantic_ids, inputs)
@@ -174,9 +113,12 @@ def finish(engine, prepared, state, config, log):
         )
         load_weights(prepared.model, best)
     with loop.judging(engine):
-        places = rank(prepared, test, config)
+        ranks = {"generative": rank(prepared, test, config).item}
+    if config.beside:
+        two_tower = load(config.beside, config, config.interaction_data, config.text_data)
+        ranks = {"two_tower": two_tower.rank(test, config)} | ranks
     if distributed.rank() == 0:
-        rows = beside_popularity({"generative": places.item}, test, inputs.split.train_counts, config)
+        rows = beside_popularity(ranks, test, inputs.split.train_counts, config)
         over = "vocabulary" if config.normalised_over == "full" else "level"
         note = (
             f"Test = last item of each user, {candidates(inputs.interactions.num_items, config)}, best epoch "

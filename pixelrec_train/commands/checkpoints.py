@@ -1,0 +1,124 @@
+"""A trained checkpoint of either head, ready to rank."""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from pixelrec_train import distributed
+from pixelrec_train.commands.generative_config import GenerativeConfig
+from pixelrec_train.commands.inputs import Inputs, read_inputs
+from pixelrec_train.commands.itemic import Prepared
+from pixelrec_train.commands.start import trained_config
+from pixelrec_train.config import TrainConfig
+from pixelrec_train.data.cache import fingerprint
+from pixelrec_train.engine.manifest import verify
+from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
+from pixelrec_train.model.backbone import check_vocabulary
+from pixelrec_train.model.generative_model import GenerativeModel
+from pixelrec_train.model.hllm_model import HLLMModel
+from pixelrec_train.runlog import say
+from pixelrec_train.tasks.generative import LLM, SEMANTIC_IDS
+
+
+def is_generative(checkpoint):
+    return (Path(checkpoint) / LLM).is_dir()
+
+
+def config_class(checkpoint):
+    """Of what it was trained with."""
+    return GenerativeConfig if is_generative(checkpoint) else TrainConfig
+
+
+class Loaded(NamedTuple):
+    inputs: Inputs  # as the checkpoint reads them
+    model: HLLMModel
+    catalogue: np.ndarray  # [num_items, D]
+    max_seq_length: int  # items of history + target in evaluation
+
+    def rank(self, held_out, config):
+        """[E] places of a split's targets, see rank_held_out; config: RankingConfig."""
+        return rank_held_out(self.model, self.catalogue, held_out, config, self.max_seq_length)[0]
+
+
+def load(checkpoint, config, interaction_data, text_data, read=None):
+    """A checkpoint's model and its embeddings of the catalogue; every rank calls it.
+
+    Args:
+        config: RankingConfig.
+        interaction_data, text_data: None = those it was trained on.
+        read: a dict of what item LLMs have read so far; several checkpoints of one frozen item LLM read once.
+    """
+    trained_config(checkpoint, "--checkpoint")  # is it one at all
+    verify(checkpoint, to_resume=False)
+    settings = read_run(Path(checkpoint), config, interaction_data, text_data)
+    inputs = read_inputs(settings)
+    for line in inputs.describe():
+        say(line)
+    model = HLLMModel.load(
+        settings.init_from, settings.max_text_length, inputs.interactions.item_ids,
+        trust=settings.trust_remote_code,
+    )  # fmt: skip
+    model = model.to(distributed.device())
+    if model.item_llm is not None:
+        check_vocabulary(model.item_llm.backbone, inputs.item_text, settings.item_dir)
+        if read is not None:
+            read_once(model, inputs.item_text, settings.item_dir, config.eval_tokens, read)
+    catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
+    return Loaded(inputs, model, catalogue, settings.seq_length_in_evaluation)
+
+
+def read_once(model, item_text, item_dir, eval_tokens, read):
+    """Let the item LLM read all texts, unless one with the same weights has read the same."""
+    token = model.item_llm.item_token
+    token = None if token is None else token.float().tolist()
+    weights = Path(item_dir) / "model.safetensors"
+    mark = fingerprint(item_text.fingerprint, weights, token, eval_tokens)
+    if mark not in read:
+        read[mark] = torch.from_numpy(encode_catalogue(model.encode_texts, item_text, eval_tokens))
+    model.store_texts(read[mark])
+
+
+def read_run(checkpoint, config, interaction_data, text_data):
+    """The TrainConfig a checkpoint was made with, its weights and these data files in place of its own."""
+    trained = trained_config(checkpoint, "--checkpoint")
+    return dataclasses.replace(
+        trained, init_from=str(checkpoint), item_model_dir=None, user_model_dir=None, random_init=(),
+        interaction_data=interaction_data or trained.interaction_data,
+        text_data=text_data or trained.text_data, cache_dir=config.cache_dir,
+        trust_remote_code=config.trust_remote_code,  # said now, not by what lies in the checkpoint
+    )  # fmt: skip
+
+
+class LoadedGenerative(NamedTuple):
+    inputs: Inputs
+    prepared: Prepared
+    settings: GenerativeConfig
+
+    def rank(self, held_out, config):
+        """[E] places of a split's targets, with the beams it was trained to be judged by."""
+        length, beams = self.settings.seq_length_in_evaluation, self.settings.num_beams
+        return self.prepared.rank(held_out, config, length, beams, self.settings.normalised_over).item
+
+
+def load_generative(checkpoint, config, interaction_data, text_data):
+    """As load, for a generative model: it reads no texts, and its semantic ids lie in the checkpoint."""
+    checkpoint = Path(checkpoint)
+    trained = trained_config(checkpoint, "--checkpoint", GenerativeConfig)
+    verify(checkpoint, to_resume=False)
+    settings = dataclasses.replace(
+        trained, model_dir=str(checkpoint / LLM), semantic_ids=str(checkpoint / SEMANTIC_IDS), align=False,
+        interaction_data=interaction_data or trained.interaction_data, cache_dir=config.cache_dir,
+        trust_remote_code=config.trust_remote_code,
+    )  # fmt: skip
+    inputs = read_inputs(settings)
+    for line in inputs.describe():
+        say(line)
+    trust = "item" in config.trust_remote_code
+    model = GenerativeModel.load(settings.model_dir, "the checkpoint", dtype="auto", trust=trust)
+    model = model.to(distributed.device()).eval()
+    return LoadedGenerative(
+        inputs, Prepared.of(model, settings.model_dir, settings.semantic_ids, inputs), settings
+    )
