@@ -41,7 +41,7 @@ def check_sources(config):
         (config.encoder_model_dir and not config.text_data, "--encoder_model_dir needs --text_data to read."),
         (config.encoder_model_dir and not config.text_keys, "--text_keys needs at least one column."),
         (config.semantic_ids and not config.export_index, "--semantic_ids is for --export_index FILE."),
-        (config.codebooks and given[0] in OTHERS, f"--codebooks has no use with --{given[-1]}."),
+        (config.codebooks and given[0] in OTHERS, f"--codebooks has no use with --{''.join(given)}."),
     ):
         if wrong:
             raise InputError(sentence)

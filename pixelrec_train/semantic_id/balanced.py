@@ -11,6 +11,7 @@ from pixelrec_train.errors import InputError
 AUCTION_ROUNDS = 40
 SOLD = 0.005  # share of the vectors that may be over when the auction ends; shortest paths move them
 EXACT = 1024  # centroids up to which the paths are searched; of more, every move is a direct one
+MOST_STEPS = 100  # of a path; far more than one has
 SAMPLE = 20_000  # vectors that give the first prices where there are more
 LARGEST = 1 << 30  # entries of the table of costs, 4 bytes each
 
@@ -87,10 +88,11 @@ def settle_by_paths(moves, who):
     size = np.bincount(moves.assigned, minlength=len(moves.cost))
     while all(side.any() for side in who(size)):
         givers, takers = who(size)
-        cost, before = cheapest_ways(moves.cost, givers, moves.slack)
-        way = [int(np.where(takers, cost, np.inf).argmin())]
-        while before[way[-1]] >= 0:
-            way.append(int(before[way[-1]]))
+        cost, before, unsettled = cheapest_ways(moves.cost, givers, moves.slack)
+        way = way_to(int(np.where(takers, cost, np.inf).argmin()), before)
+        for centroid in unsettled[:1]:
+            circle = way_to(int(centroid), before)
+            way = circle if circle[0] == circle[-1] else way
         movers = [moves.vector[d, c] for d, c in zip(way, way[1:], strict=False)]
         for vector, d in zip(movers, way, strict=False):
             moves.take(vector, d)
@@ -98,8 +100,20 @@ def settle_by_paths(moves, who):
         size[way[0]] += 1
 
 
+def way_to(end, before):
+    """Centroids from the end of a way to its begin. Where rounding has let a circle save something, that
+    circle: to go round it is worth it, and changes no size."""
+    way = [end]
+    while before[way[-1]] >= 0:
+        way.append(int(before[way[-1]]))
+        if way[-1] in way[:-1]:
+            return way[way.index(way[-1]) :]
+    return way
+
+
 def cheapest_ways(move, givers, slack):
-    """([K] cost of the cheapest way from any giver to each centroid, [K] the one before on it, -1 = none).
+    """([K] cost of the cheapest way from any giver to each centroid, [K] the one before on it, -1 = none,
+    centroids whose cost was still falling after MOST_STEPS).
 
     Bellman-Ford.
 
@@ -109,14 +123,16 @@ def cheapest_ways(move, givers, slack):
     """
     cost = np.where(givers, np.float32(0), np.float32(np.inf))
     before, news = np.full(len(move), -1), np.flatnonzero(givers)
-    while len(news):
+    for _ in range(MOST_STEPS):
         through = move[:, news] + cost[news]  # [K, news]
         better = np.flatnonzero(through.min(1) < cost - np.where(np.isinf(cost), 0, np.float32(slack)))
         found = through[better]
         place = found.argmin(1)
         cost[better], before[better] = found[np.arange(len(better)), place], news[place]
         news = better
-    return cost, before
+        if not len(news):
+            break
+    return cost, before, news
 
 
 class Moves:
