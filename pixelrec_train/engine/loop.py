@@ -15,7 +15,7 @@ from pixelrec_train.errors import StopRequested, TrainingStopped
 BEST_BY = "ndcg@10"
 
 
-def train(engine, loader, evaluators, state, config, log, signals):
+def train(engine, loader, evaluators, state, config, log, signals, best_by=BEST_BY):
     """Train from wherever `state` stands to the end of the last epoch.
 
     `engine(batch)` returns (loss, metrics), so every task comes through here unchanged. Every rank runs
@@ -23,6 +23,7 @@ def train(engine, loader, evaluators, state, config, log, signals):
 
     Args:
         signals: StopSignals.
+        best_by: the figure of the evaluators that makes a checkpoint best_model; more is better.
 
     Raises:
         StopRequested: a signal came, and a checkpoint is saved.
@@ -37,7 +38,7 @@ def train(engine, loader, evaluators, state, config, log, signals):
         watching = nullcontext()
         results = evaluate(engine, evaluators)
         best_before = state.best_score, state.best_epoch
-        is_best = state.finish_epoch(results[BEST_BY])
+        is_best = state.finish_epoch(results[best_by])
         log.evaluation(state, results, config.num_train_epochs, is_best)
         if not (saved := save_checkpoint(engine, state, config, log, is_best)):
             state.best_score, state.best_epoch = best_before  # the best of those that exist

@@ -1,0 +1,179 @@
+"""Where embeddings of items come from: a trained two-tower checkpoint, any encoder, or a file."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from pixelrec_train import distributed
+from pixelrec_train.commands.evaluate import load
+from pixelrec_train.data import interactions, item_text
+from pixelrec_train.data.cache import fingerprint
+from pixelrec_train.data.tables import read_rows
+from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.evaluation.retrieval import encode_catalogue
+from pixelrec_train.flags import existing_file
+from pixelrec_train.model.backbone import check_directory, check_vocabulary, load_backbone
+from pixelrec_train.model.text_encoder import TextEncoder
+
+SOURCES = ("checkpoint", "encoder_model_dir", "matrix")
+OTHERS = ("import_index", "semantic_ids")
+
+
+class Items(NamedTuple):
+    item_ids: list[str]
+    embeddings: np.ndarray  # [N, D] fp32
+    interactions: np.ndarray | None  # [N] occurrences before each user's last two, where that is known
+    source: str
+
+
+def check_sources(config):
+    """Raises InputError unless the flags name one source, and what it needs."""
+    given = [name for name in (*SOURCES, *OTHERS) if getattr(config, name)]
+    flags = ", ".join(f"--{name}" for name in (*SOURCES, *OTHERS))
+    for wrong, sentence in (
+        (len(given) != 1, f"give exactly one of {flags}; got {', '.join(given) or 'none'}."),
+        (config.matrix and not config.matrix_ids, "--matrix needs --matrix_ids: which item is which row?"),
+        (config.encoder_model_dir and not config.text_data, "--encoder_model_dir needs --text_data to read."),
+        (config.encoder_model_dir and not config.text_keys, "--text_keys needs at least one column."),
+        (config.semantic_ids and not config.export_index, "--semantic_ids is for --export_index FILE."),
+        (config.codebooks and given[0] in OTHERS, f"--codebooks has no use with --{''.join(given)}."),
+    ):
+        if wrong:
+            raise InputError(sentence)
+
+
+def embed(config):
+    """Items of the source the flags name.
+
+    Raises:
+        InputError: it cannot be read, or holds a number that is none.
+    """
+    source = next(name for name in SOURCES if getattr(config, name))
+    items = {"checkpoint": of_checkpoint, "encoder_model_dir": of_encoder, "matrix": of_matrix}[source](
+        config
+    )
+    if not np.isfinite(items.embeddings).all():
+        row = int(np.flatnonzero(~np.isfinite(items.embeddings).all(1))[0])
+        raise InputError(
+            f"the embedding of item {items.item_ids[row]!r} in {items.source} holds a number that is not "
+            f"finite."
+        )
+    return items
+
+
+def of_checkpoint(config):
+    """Of each item what the trained item LLM (and its item ids) make of it."""
+    loaded = load(config.checkpoint, config, config.interaction_data, config.text_data)
+    data = loaded.inputs.interactions
+    counts = interactions.training_counts(data)
+    return Items(list(data.item_ids), loaded.catalogue, counts, f"the checkpoint {config.checkpoint}")
+
+
+def of_encoder(config):
+    """Of each item the mean over its text's tokens, as a Hugging Face encoder reads them."""
+    directory, trust = config.encoder_model_dir, "item" in config.trust_remote_code
+    existing_file(config.text_data, "--text_data")
+    check_directory(directory, "--encoder_model_dir", trust)
+    item_ids, counts, mark = catalogue(config)
+    texts = item_text.read(
+        SimpleNamespace(item_ids=item_ids, fingerprint=mark),
+        SimpleNamespace(
+            text_data=config.text_data, text_keys=config.text_keys, item_prompt="", item_emb_token_n=0,
+            max_text_length=config.max_text_length, item_dir=directory, cache_dir=config.cache_dir,
+            trust_remote_code=config.trust_remote_code,
+        ),
+    )  # fmt: skip
+    backbone = load_backbone(directory, "--encoder_model_dir", trust=trust).to(distributed.device()).eval()
+    limit = getattr(backbone.config, "max_position_embeddings", config.max_text_length)
+    if config.max_text_length > limit:
+        raise InputError(
+            f"--max_text_length {config.max_text_length} is more than the {limit} positions of the encoder."
+        )
+    check_vocabulary(backbone, texts, directory)
+    encoder = TextEncoder(backbone, item_emb_token_n=0, longest=config.max_text_length)
+    table = encode_catalogue(lambda items: encoder(items.texts), texts, config.eval_tokens)
+    return Items(item_ids, table, counts, f"the encoder {directory}")
+
+
+def catalogue(config):
+    """(item ids, [N] interactions or None, fingerprint): all items of the interactions, or of the texts."""
+    if config.interaction_data:
+        existing_file(config.interaction_data, "--interaction_data")
+        data = interactions.read(config.interaction_data, config.cache_dir)
+        return list(data.item_ids), interactions.training_counts(data), data.fingerprint
+    rows = read_rows(config.text_data, ("item_id",))
+    item_ids = list(dict.fromkeys(item_id for (item_id,) in rows if item_id))
+    if not item_ids:
+        raise InputError(f"--text_data {config.text_data} holds no item.")
+    return item_ids, None, fingerprint("all items of", Path(config.text_data))
+
+
+def of_matrix(config):
+    item_ids, table = read_ids(config.matrix_ids), read_matrix(config.matrix)
+    if len(item_ids) != len(table):
+        raise InputError(
+            f"--matrix {config.matrix} has {len(table):,} rows, but --matrix_ids {config.matrix_ids} names "
+            f"{len(item_ids):,} items. Row i must be item i."
+        )
+    counts = None
+    if config.interaction_data:
+        existing_file(config.interaction_data, "--interaction_data")
+        data = interactions.read(config.interaction_data, config.cache_dir)
+        of_item = dict(zip(data.item_ids, interactions.training_counts(data).tolist(), strict=True))
+        counts = np.array([of_item.get(item_id, 0) for item_id in item_ids])
+        if not set(item_ids) & of_item.keys():
+            raise InputError(f"--matrix_ids and --interaction_data {config.interaction_data} share no item.")
+    return Items(item_ids, table, counts, f"the matrix {config.matrix}")
+
+
+def read_matrix(path):
+    """[N, D] fp32 of an .npy file, or of the only tensor of a .safetensors file."""
+    path = existing_file(path, "--matrix")
+    try:
+        if path.suffix == ".safetensors":
+            found = list(load_file(path).values())
+            if len(found) != 1:
+                raise InputError(f"--matrix {path} holds {len(found)} tensors; it must hold one.")
+            table = found[0]
+        else:
+            table = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(
+            f"--matrix {path} could not be read: {first_line(error)} It must be .npy or .safetensors."
+        ) from None
+    if table.ndim != 2 or not table.size or table.dtype.kind not in "fiu":
+        raise InputError(
+            f"--matrix {path} holds {table.dtype} of shape {table.shape}; it must hold numbers [items, "
+            f"width]."
+        )
+    return np.ascontiguousarray(table, np.float32)
+
+
+def read_ids(path):
+    """Item ids, one a line as scripts/evaluate_pixelrec.py writes them, or a JSON list."""
+    path = existing_file(path, "--matrix_ids")
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            found = json.loads(text)
+            if not isinstance(found, list):
+                raise InputError(f"--matrix_ids {path} must hold a JSON list of item ids.")
+            item_ids = [str(item_id) for item_id in found]
+        else:
+            item_ids = [unescaped(line) for line in text.removesuffix("\n").split("\n")]
+    except ValueError as error:
+        raise InputError(f"--matrix_ids {path} could not be read: {first_line(error)}") from None
+    if len(set(item_ids)) < len(item_ids):
+        twice = next(item_id for item_id in item_ids if item_ids.count(item_id) > 1)
+        raise InputError(f"--matrix_ids {path} names item {twice!r} twice.")
+    return item_ids
+
+
+def unescaped(line):
+    """A line of item_ids.txt, in which a backslash stands as two and a line break as backslash and n."""
+    return "\\".join(part.replace("\\n", "\n") for part in line.split("\\\\"))

@@ -1,0 +1,86 @@
+"""Residual k-means: at each level k-means of what the levels before have left; freely, or in equal parts."""
+
+import numpy as np
+import torch
+
+from pixelrec_train.errors import InputError
+from pixelrec_train.semantic_id.balanced import balanced_assignment, check_size
+from pixelrec_train.semantic_id.quantiser import nearest_codes
+
+POINTS_PER_CODE = 1024  # k-means learns from at most so many; further ones do not move its centroids
+BALANCED_ROUNDS = 6  # assignments in equal parts after free k-means
+
+
+def rq_kmeans(vectors, levels, codebook_size, iterations, seed, note):
+    """([L] codebooks [K, E], [N, L] codes): each level is faiss's k-means, each code the nearest.
+
+    Raises:
+        InputError: there are fewer items than codes.
+
+    Source: OpenOneRec's "ResKmeans", with iterations that count.
+    """
+    left, codebooks, codes = vectors, [], []
+    for level in range(levels):
+        codebooks.append(kmeans(left, codebook_size, iterations, seed + level))
+        codes.append(nearest_codes(left, codebooks[-1]))
+        left = left - codebooks[-1][codes[-1]]
+        note(f"level {level + 1} of {levels}: mean squared error {float((left**2).sum(1).mean()):.6g}")
+    return codebooks, np.stack(codes, 1).astype(np.int32)
+
+
+def rq_kmeans_balanced(vectors, levels, codebook_size, iterations, seed, note):
+    """The same with codes of equal size: at every level each is given to N/K items, rounded down or up.
+
+    Source: MiniOneRec's constrained RQ-KMeans, without its solver.
+    """
+    check_size(len(vectors), codebook_size)
+    left, codebooks, codes = vectors, [], []
+    for level in range(levels):
+        centroids = kmeans(left, codebook_size, iterations, seed + level)
+        assigned, prices = None, None
+        for _ in range(BALANCED_ROUNDS):
+            before = assigned
+            assigned, prices = balanced_assignment(left, centroids, prices)
+            if before is not None and (before == assigned).all():
+                break
+            centroids = means(left, assigned, codebook_size)
+        codebooks.append(centroids)
+        codes.append(assigned)
+        left = left - centroids[assigned]
+        note(f"level {level + 1} of {levels}: mean squared error {float((left**2).sum(1).mean()):.6g}")
+    return codebooks, np.stack(codes, 1).astype(np.int32)
+
+
+def kmeans(vectors, k, iterations, seed):
+    """[k, E] centroids."""
+    if len(vectors) < k:
+        raise InputError(
+            f"--codebook_size {k:,} is more than the {len(vectors):,} items there are. Lower it."
+        )
+    faiss = import_faiss()
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    clustering = faiss.Kmeans(
+        vectors.shape[1], k, niter=iterations, seed=seed % 2**31, min_points_per_centroid=1,
+        max_points_per_centroid=POINTS_PER_CODE,
+    )  # fmt: skip
+    clustering.train(vectors)
+    return clustering.centroids.astype(np.float32)
+
+
+def means(vectors, assigned, k):
+    """[k, E] mean of each part; every part has a vector."""
+    total = np.zeros((k, vectors.shape[1]), np.float64)
+    order = np.argsort(assigned, kind="stable")
+    starts = np.searchsorted(assigned[order], np.arange(k))
+    total = np.add.reduceat(vectors[order].astype(np.float64), starts, axis=0)
+    return (total / np.bincount(assigned, minlength=k)[:, None]).astype(np.float32)
+
+
+def import_faiss():
+    try:
+        import faiss
+    except ImportError as error:
+        raise InputError(
+            f"faiss cannot be imported ({error}). The quantisers need it: pip install faiss-cpu."
+        ) from None
+    return faiss

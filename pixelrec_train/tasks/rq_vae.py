@@ -1,0 +1,99 @@
+"""The RQ-VAE's objective: give the vectors back from their codes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pixelrec_train import distributed
+from pixelrec_train.batch import Tensors
+from pixelrec_train.model.backbone import save_tensors
+
+FILE = "rq_vae.safetensors"
+
+
+@dataclass(frozen=True)
+class VectorBatch(Tensors):
+    """Embeddings of some items, preprocessed."""
+
+    vectors: Tensor  # [N, D]
+
+    num_tokens = 0
+
+    @property
+    def num_items(self):
+        return len(self.vectors)
+
+    @property
+    def num_users(self):
+        return 0
+
+
+class VectorLoader:
+    """Batches of vectors in an order that depends on (seed, epoch) alone; each rank takes its share."""
+
+    def __init__(self, vectors, batch_size, steps, seed):
+        """steps: batches of an epoch, which may pass through the vectors several times, or not at all."""
+        self.vectors = torch.from_numpy(vectors)
+        self.batch_size, self.steps, self.seed = batch_size, steps, seed
+
+    def __len__(self):
+        return self.steps
+
+    def epoch(self, epoch, skip=0):
+        """Batches of one epoch, from number `skip` on."""
+        draw = np.random.default_rng([self.seed, epoch])
+        slots = self.batch_size * distributed.world_size()
+        passes = -(-self.steps * slots // len(self.vectors))
+        order = np.concatenate([draw.permutation(len(self.vectors)) for _ in range(passes)])
+        first = distributed.rank() * self.batch_size
+        for step in range(skip, self.steps):
+            start = step * slots + first
+            yield VectorBatch(self.vectors[torch.from_numpy(order[start : start + self.batch_size])])
+
+
+class RQVAETask(nn.Module):
+    """model + loss, as the loop wants them."""
+
+    def __init__(self, model, beta, variance):
+        """
+        Args:
+            model: RQVAE.
+            beta: weight of the commitment.
+            variance: mean squared distance of a vector from the mean of all; the unit of the loss.
+        """
+        super().__init__()
+        self.model, self.beta, self.variance = model, beta, variance
+
+    def forward(self, batch):
+        """Squared error of the decoded vectors as a share of their variance, plus beta times the commitment;
+        "error" the former alone, "codes_used" the share of codes this batch uses, mean of all levels."""
+        decoded, commitment, codes, _ = self.model(batch.vectors)
+        error = (decoded - batch.vectors).pow(2).sum(1).mean() / self.variance
+        loss = error + self.beta * commitment / self.variance
+        used = [
+            torch.zeros_like(count).index_fill(0, code, 1).mean()
+            for count, code in zip(self.model.counts, codes.unbind(1), strict=True)
+        ]
+        return loss, {"error": error, "codes_used": torch.stack(used).mean()}
+
+    def watch(self, report):
+        """Nothing besides the loss can go wrong."""
+
+    @torch.no_grad()
+    def judge(self, vectors):
+        """{"valid_loss": share of the variance that decoding loses, "explained": 1 - it, "distinct_ids":
+        distinct ids / items} over all vectors, [N, D] on the CPU."""
+        wrong, codes = 0.0, []
+        for part in torch.from_numpy(vectors).split(8192):
+            decoded, _, code, _ = self.model(part.to(distributed.device()))
+            wrong += float((decoded.cpu() - part).pow(2).sum(dtype=torch.float64))
+            codes.append(code.cpu())
+        error = wrong / len(vectors) / self.variance
+        distinct = len(torch.cat(codes).unique(dim=0)) / len(vectors)
+        return {"valid_loss": error, "explained": 1 - error, "distinct_ids": distinct}
+
+    def export(self, directory, tensors):
+        save_tensors({k.removeprefix("model."): v for k, v in tensors.items()}, Path(directory) / FILE)
