@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from pixelrec_train import distributed
-from pixelrec_train.commands.evaluate import load
+from pixelrec_train.commands.checkpoints import load
 from pixelrec_train.data import interactions, item_text
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.tables import read_rows
