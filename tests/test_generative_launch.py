@@ -4,24 +4,36 @@ import json
 import sys
 
 import pytest
+import torch
+import torch.nn.functional as F
 from conftest import ROOT, deepspeed, run_command
+from launched import generative
+from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup
 
 from pixelrec_train.model.expansion import expand
 from pixelrec_train.model.tiny import write_causal_lm
+from pixelrec_train.model.vocabulary import ItemicVocabulary
 
 pytestmark = pytest.mark.launch
 RUNS = [f"tied{tied}-zero{stage}" for tied in (True, False) for stage in (2, 3)]
 
 
 @pytest.fixture(scope="module")
-def findings(tmp_path_factory):
-    """{ranks: what tests/launched/generative.py found}, always the same global batches."""
-    folder, found = tmp_path_factory.mktemp("generative"), {}
+def folder(tmp_path_factory):
+    """tiedTrue/ and tiedFalse/, two tiny Qwen3 with itemic tokens."""
+    folder = tmp_path_factory.mktemp("generative")
     for tied in (True, False):
         base = write_causal_lm(
             ["a tale of two cities"] * 3, folder / f"base{tied}", hidden_size=32, tied=tied
         )
         expand(base, folder / f"tied{tied}", "onerec", (4, 6), "mean_cov", 0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def findings(folder):
+    """{ranks: what tests/launched/generative.py found}, always the same global batches."""
+    found = {}
     for ranks in (1, 2):
         out = folder / f"{ranks}.json"
         script = [ROOT / "tests/launched/generative.py", folder, out]
@@ -45,6 +57,28 @@ def test_every_stage_and_number_of_ranks_trains_the_same_though_a_rank_has_no_la
     assert reference[3]["loss"] != reference[0]["loss"] and "level1_loss" in reference[0]
     for ranks in (1, 2):
         assert same(findings[ranks][run], reference, 1e-4), ranks
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_engine_trains_as_plain_transformers_and_adamw_do(folder, findings, tied):
+    """One table in one piece, all scores at once, no DeepSpeed; rows that are no token are cut off."""
+    plain = AutoModelForCausalLM.from_pretrained(folder / f"tied{tied}")
+    vocabulary = ItemicVocabulary.load(folder / f"tied{tied}")
+    groups = [[p for p in plain.parameters() if (p.dim() > 1) == matrix] for matrix in (True, False)]
+    groups = [{"params": g, "weight_decay": decay} for g, decay in zip(groups, (0.1, 0.0), strict=True)]
+    optimizer = torch.optim.AdamW(groups, lr=1e-2)
+    schedule = get_cosine_schedule_with_warmup(optimizer, 0, 100)
+    for step, report in enumerate(findings[2][f"tied{tied}-zero3"]):
+        batch = generative.batch_of(vocabulary, step)
+        logits = plain(batch.texts.token_ids.reshape(-1, generative.LENGTH)).logits.flatten(0, 1)
+        loss = F.cross_entropy(logits[batch.positions][:, : vocabulary.tokenizer_length], batch.labels)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        assert report["loss"] == pytest.approx(loss.item(), rel=1e-4), step
+        assert report["grad_norm"] == pytest.approx(norm.item(), rel=1e-3), step
 
 
 @pytest.mark.parametrize("run", RUNS)

@@ -6,7 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForCausalLM, GraniteConfig, GraniteForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+)
 
 from pixelrec_train.batch import ItemicBatch, PackedTexts
 from pixelrec_train.engine.optim import decay_groups
@@ -19,6 +25,7 @@ from pixelrec_train.model.tiny import write_causal_lm
 from pixelrec_train.token_loss import token_cross_entropy
 
 SIZES = (4, 6)
+Granite, Gemma2 = (GraniteConfig, GraniteForCausalLM), (Gemma2Config, Gemma2ForCausalLM)
 LENGTHS = (7, 1, 12, 5)
 
 
@@ -247,15 +254,31 @@ def test_an_export_is_a_plain_model_that_computes_the_same(directories, tmp_path
         assert torch.equal(after, before[name]), name
 
 
-def test_a_model_that_does_more_than_a_softmax_over_its_table_is_refused(directories, tmp_path):
-    """Granite divides its logits: trained without it, the export would be another model."""
+@pytest.mark.parametrize(
+    "kind, own, sentence",
+    [
+        (Granite, {"logits_scaling": 3.0}, "its own logits differ from a softmax over its tables"),
+        (
+            Gemma2,
+            {"head_dim": 32, "num_key_value_heads": 1},
+            "its embeddings or its head are not a plain table",
+        ),
+    ],
+)
+def test_a_model_that_does_more_than_a_softmax_over_its_table_is_refused(
+    directories, tmp_path, kind, own, sentence
+):
+    """Trained without what it does besides, the export would be another model."""
+    config_class, model_class = kind
     config = json.loads((directories[True] / "config.json").read_text())
     names = ("hidden_size", "vocab_size", "tie_word_embeddings", "num_hidden_layers", "num_attention_heads")
-    config = GraniteConfig(**{name: config[name] for name in names}, intermediate_size=64, logits_scaling=3.0)
-    granite = GraniteForCausalLM(config)
-    write_like(directories[True], tmp_path / "m", {"x": torch.zeros(1)}, "GraniteForCausalLM")
-    granite.save_pretrained(tmp_path / "m")
-    with pytest.raises(InputError, match="is not a plain causal LM: its own logits"):
+    model = model_class(config_class(**{name: config[name] for name in names}, intermediate_size=64, **own))
+    write_like(directories[True], tmp_path / "m", {"x": torch.zeros(1)}, model_class.__name__)
+    model.save_pretrained(tmp_path / "m")
+    with pytest.raises(InputError, match=sentence):
         GenerativeModel.load(tmp_path / "m")
-    with pytest.raises(InputError, match="has no itemic_meta.json"):
-        GenerativeModel.load(tmp_path)
+
+
+def test_a_model_without_itemic_tokens_is_refused(directories):
+    with pytest.raises(InputError, match="has no itemic_meta.json.*expand_vocabulary"):
+        GenerativeModel.load(directories[True].with_name("baseTrue"))

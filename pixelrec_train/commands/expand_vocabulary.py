@@ -37,18 +37,17 @@ class ExpandConfig:
         require(self.codec in CODECS, f"--codec must be one of {', '.join(CODECS)}", self.codec)
         require(self.init in INITS, f"--init must be one of {', '.join(INITS)}", self.init)
         require(0 <= self.seed < 2**63, "--seed must be in [0, 2**63)", self.seed)
-        if self.semantic_ids is None:
-            both = self.itemic_layer_n is not None and self.vocab_size_per_layer
-            require(
-                both, "--itemic_layer_n and --vocab_size_per_layer, or --semantic_ids, must be given", None
-            )
-        if self.itemic_layer_n is not None:
-            most = len(LETTERS)
-            require(
-                1 <= self.itemic_layer_n <= most, f"--itemic_layer_n must be 1 to {most}", self.itemic_layer_n
-            )
+        most, levels = len(LETTERS), self.itemic_layer_n
+        require(levels is None or 1 <= levels <= most, f"--itemic_layer_n must be 1 to {most}", levels)
+        named = len(self.vocab_size_per_layer)
+        require(named <= most, f"--vocab_size_per_layer must name at most {most} levels", named)
         for size in self.vocab_size_per_layer:
             require(1 <= size <= 10**6, "--vocab_size_per_layer must be 1 to a million", size)
+        enough = named > 1 or (named and levels)
+        if not (enough or self.semantic_ids):
+            raise InputError(
+                "how many tokens? Give --itemic_layer_n and --vocab_size_per_layer, or --semantic_ids."
+            )
 
     def codebook_sizes(self):
         """[L], from the flags or the file.

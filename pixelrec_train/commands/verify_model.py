@@ -34,4 +34,4 @@ def main(argv=None):
         wrong += problem is not None
         print(f"FAIL  {what}: {problem}" if problem else f"ok    {what}", flush=True)
     print(f"{Path(config.hf_model_dir)}: {f'{wrong} checks failed' if wrong else 'all checks passed'}")
-    sys.exit(wrong > 0)
+    sys.exit(int(wrong > 0))

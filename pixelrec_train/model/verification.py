@@ -84,15 +84,18 @@ class Subject:
 
 def verify(subject):
     """Yields (what was checked, what is wrong or None) for every check that can be asked."""
+    said = set()
     for check in CHECKS:
         if check is has_moved and subject.before is None:
             continue
         try:
-            yield check.__doc__, check(subject)
+            problem = check(subject)
         except InputError as error:
-            yield check.__doc__, str(error)
+            problem = str(error)
         except Exception as error:  # whatever a library makes of broken files
-            yield check.__doc__, first_line(error)
+            problem = first_line(error)
+        yield check.__doc__, "cannot be asked, for the reason above" if problem in said else problem
+        said |= {problem} - {None}
 
 
 def has_all_weights(subject):

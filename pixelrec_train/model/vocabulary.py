@@ -18,6 +18,7 @@ from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.run_directory import write_json
 from pixelrec_train.semantic_id.codes import ABSENT
 from pixelrec_train.semantic_id.tokens import CODECS
+from pixelrec_train.tokenizer_files import tokenizer_files
 
 META_FILE = "itemic_meta.json"
 VERSION = 1
@@ -177,6 +178,8 @@ def load_tokenizer(directory, flag_name, trust=False):
     Raises:
         InputError: there is none, or it cannot be read.
     """
+    if not tokenizer_files(directory):  # transformers would make an empty one
+        raise InputError(f"{flag_name} {directory} has no tokenizer files.")
     try:
         return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=trust)
     except Exception as error:  # whatever a library makes of a file that anybody may have written
