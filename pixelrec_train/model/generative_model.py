@@ -155,20 +155,16 @@ class GenerativeModel(nn.Module):
 
     @contextmanager
     def decoding(self):
-        """A Decoder of this model for beam_search; while it lasts, attention follows masks and not texts."""
-        backbone = self.backbone
-        window = getattr(backbone.config, "sliding_window", None) if is_windowed(backbone.config) else None
-        backbone.set_attn_implementation("sdpa")
-        try:
+        """A Decoder of this model for beam_search, as long as this lasts."""
+        config = self.backbone.config
+        with self.reading_step_by_step():
             yield Decoder(
                 embed=lambda ids: self.embedding(look_up, ids.flatten()).unflatten(0, ids.shape),
-                backbone=backbone,
+                backbone=self.backbone,
                 head=lambda hidden, ids: self.output_rows(lambda *rows: score_some(hidden, ids, *rows)),
                 log_norm=lambda hidden: self.output_rows(lambda *rows: log_norm(hidden, rows)),
-                window=window,
+                window=getattr(config, "sliding_window", None) if is_windowed(config) else None,
             )
-        finally:
-            backbone.set_attn_implementation(packed_attention.NAME)
 
     @property
     def output_rows(self):
