@@ -8,4 +8,4 @@ source scripts/prepare_python.sh
 "$PYTHON" -m ruff format --check .
 # A file per worker at a time: launches of two ranks wait for each other often enough to share two cores.
 workers=$("$PYTHON" -c 'import os; n = os.cpu_count(); print(min(4, n) if n > 1 else 0)')
-OMP_NUM_THREADS=1 exec "$PYTHON" -m pytest -n "$workers" --dist loadfile "$@"
+OMP_NUM_THREADS=1 exec "$PYTHON" -m pytest -n "$workers" --dist loadfile --no-loadscope-reorder "$@"

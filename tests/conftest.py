@@ -19,6 +19,16 @@ ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 
 
+LONGEST = (
+    "test_readme.py",
+    "test_launch.py",
+)  # minutes; begun first, so that no worker ends long after others
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
     """A folder with interactions.csv, items.csv (120 users of the synthetic site) and towers/."""
