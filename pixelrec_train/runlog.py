@@ -16,6 +16,7 @@ from pixelrec_train import distributed
 STEP_LINE = {
     "loss": ".4f", "lr": ".2e", "grad_norm": ".2f", "nce_top1_acc": ".3f", "nce_top10_acc": ".3f",
     "nce_samples": ".1f", "logit_scale": ".2f", "item_cosine": ".3f",
+    "recon_error": ".4f", "codes_used": ".3f",
 }  # fmt: skip
 SPEED_LINE = {
     "users_per_s": "{:.0f} users/s", "items_per_s": "{:.0f} items/s", "tokens_per_s": "{:.0f} tokens/s",

@@ -135,6 +135,7 @@ def test_a_checkpoints_items_are_its_embeddings_end_to_end(folder, demo_config, 
     ids = build(matrix=None, matrix_ids=None, checkpoint="run/best_model")
     assert ids.item_ids == data.item_ids
     assert ids.facts["source"] == "the checkpoint run/best_model"
+    assert ids.facts["normalise"] == "l2"
 
 
 def test_import_and_export_on_the_command_line(folder):

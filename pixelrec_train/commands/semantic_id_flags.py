@@ -39,7 +39,7 @@ class BuildConfig(LoopConfig):
     max_text_length: int = flag("tokens of a text the encoder reads", 256)
     normalise: str = flag(
         "none; l2 = every embedding to length 1; zscore = every dimension to mean 0 and deviation 1; auto = "
-        "zscore for rq_vae, else none",
+        "zscore for rq_vae, else l2 for --checkpoint (it learned directions), else none",
         "auto",
     )
 
@@ -118,6 +118,7 @@ class BuildConfig(LoopConfig):
 
     @property
     def normalisation(self):
+        """--normalise with "auto" resolved; of a two-tower checkpoint only directions mean anything."""
         if self.normalise != "auto":
             return self.normalise
-        return "zscore" if self.quantiser == "rq_vae" else "none"
+        return "zscore" if self.quantiser == "rq_vae" else "l2" if self.checkpoint else "none"
