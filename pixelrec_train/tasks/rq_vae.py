@@ -68,8 +68,11 @@ class RQVAETask(nn.Module):
         self.model, self.beta, self.variance = model, beta, variance
 
     def forward(self, batch):
-        """Squared error of the decoded vectors as a share of their variance, plus beta times the commitment;
-        "recon_error" the former alone, "codes_used" the share of codes this batch uses, mean of all levels."""
+        """Squared error of the decoded vectors as a share of their variance, plus beta times the commitment.
+
+        Metrics: "recon_error" the former alone, "codes_used" the share of a level's codes that this batch
+        uses, mean of all levels.
+        """
         decoded, commitment, codes, _ = self.model(batch.vectors)
         error = (decoded - batch.vectors).pow(2).sum(1).mean() / self.variance
         loss = error + self.beta * commitment / self.variance
