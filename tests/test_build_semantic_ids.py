@@ -86,7 +86,9 @@ def test_new_items_get_ids_from_saved_codebooks_and_old_ones_keep_theirs(folder,
     new = build(matrix="new.npy", matrix_ids="new.txt", codebooks="out", output_dir="more", levels=3)
     assert new.item_ids == old.item_ids + [f"n{n}" for n in range(5)]
     assert (new.codes[:N] == old.codes).all()
+    assert new.facts["quantiser"] == "rq_kmeans"
     if rule == "none":
+        assert old.facts["collision_rate_before"] == card()["collision_rate"] > 0
         assert (new.codes[N:] == old.codes[:5]).all()
     else:
         assert card("more")["collision_rate"] == 0
