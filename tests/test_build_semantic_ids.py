@@ -165,6 +165,7 @@ def test_import_and_export_on_the_command_line(folder):
     ({"codebook_size": 91}, "--codebook_size 91 is more than the 90 items"),
     ({"codebook_size": 1}, "--codebook_size is 2 to"),
     ({"levels": 0}, "--levels is 1 to 25"),
+    ({"bf16": True}, "--bf16 must be False"),
     ({"quantiser": "kmeans"}, "--quantiser is one of rq_kmeans,"),
     ({"dedup": "suffx"}, "--dedup is auto, none, suffix or reassign"),
     ({"codec": "x"}, "--codec is one of onerec,"),
