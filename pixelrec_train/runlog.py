@@ -18,6 +18,7 @@ STEP_LINE = {
     "nce_samples": ".1f", "logit_scale": ".2f", "item_cosine": ".3f",
     "itemic_loss": ".4f", "text_loss": ".4f", "level1_top1": ".3f", "level2_top1": ".3f",
     "level3_top1": ".3f",
+    "recon_error": ".4f", "codes_used": ".3f",
 }  # fmt: skip
 SPEED_LINE = {
     "users_per_s": "{:.0f} users/s", "items_per_s": "{:.0f} items/s", "tokens_per_s": "{:.0f} tokens/s",

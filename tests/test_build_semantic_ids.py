@@ -86,7 +86,9 @@ def test_new_items_get_ids_from_saved_codebooks_and_old_ones_keep_theirs(folder,
     new = build(matrix="new.npy", matrix_ids="new.txt", codebooks="out", output_dir="more", levels=3)
     assert new.item_ids == old.item_ids + [f"n{n}" for n in range(5)]
     assert (new.codes[:N] == old.codes).all()
+    assert new.facts["quantiser"] == "rq_kmeans"
     if rule == "none":
+        assert old.facts["collision_rate_before"] == card()["collision_rate"] > 0
         assert (new.codes[N:] == old.codes[:5]).all()
     else:
         assert card("more")["collision_rate"] == 0
@@ -135,6 +137,7 @@ def test_a_checkpoints_items_are_its_embeddings_end_to_end(folder, demo_config, 
     ids = build(matrix=None, matrix_ids=None, checkpoint="run/best_model")
     assert ids.item_ids == data.item_ids
     assert ids.facts["source"] == "the checkpoint run/best_model"
+    assert ids.facts["normalise"] == "l2"
 
 
 def test_import_and_export_on_the_command_line(folder):
@@ -162,6 +165,7 @@ def test_import_and_export_on_the_command_line(folder):
     ({"codebook_size": 91}, "--codebook_size 91 is more than the 90 items"),
     ({"codebook_size": 1}, "--codebook_size is 2 to"),
     ({"levels": 0}, "--levels is 1 to 25"),
+    ({"bf16": True}, "--bf16 must be False"),
     ({"quantiser": "kmeans"}, "--quantiser is one of rq_kmeans,"),
     ({"dedup": "suffx"}, "--dedup is auto, none, suffix or reassign"),
     ({"codec": "x"}, "--codec is one of onerec,"),

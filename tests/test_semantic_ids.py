@@ -166,24 +166,24 @@ def test_reassign_gives_each_later_item_the_nearest_free_id():
     x = np.repeat(clustered(40, width=4), 3, axis=0) + 1e-3 * clustered(120, width=4, seed=5)
     books, codes = rq_kmeans(x, 2, 8, 10, 1, silent)
     quantiser = plain(x, books)
-    order = dedup.by_popularity(np.arange(120), 120)
+    order = dedup.by_popularity(None, 120)
     moved_codes, moved, fell_through = dedup.reassign(codes, order, quantiser.residual(x, codes), books)
     assert moved > 20 and fell_through > 0  # 64 ids for 120 items
     assert len(np.unique(moved_codes, axis=0)) == 64
 
-    used = set()
-    for row in order:  # the twin looks at all ids
-        own = tuple(codes[row].tolist())
-        if own in used:
-            ids = itertools.product(range(8), range(8))
-            free = [i for i in ids if i not in used]
-            same_prefix = [i for i in free if i[0] == own[0]]
-            left = [((x[row] - books[0][a] - books[1][b]) ** 2).sum() for a, b in same_prefix or free]
-            if left:
-                chosen = tuple(moved_codes[row].tolist())
-                assert chosen in free
-                assert left[(same_prefix or free).index(chosen)] <= min(left) * (1 + 1e-3)
-        used.add(tuple(moved_codes[row].tolist()))
+    _, first = np.unique(codes, axis=0, return_index=True)
+    assert (moved_codes[first] == codes[first]).all()
+    used = set(map(tuple, codes.tolist()))
+    for row in np.setdiff1d(order, first):  # the twin looks at all ids
+        free = [i for i in itertools.product(range(8), range(8)) if i not in used]
+        free = [i for i in free if i[0] == codes[row, 0]] or free
+        left = [((x[row] - books[0][a] - books[1][b]) ** 2).sum() for a, b in free]
+        if left:
+            chosen = tuple(moved_codes[row].tolist())
+            assert left[free.index(chosen)] <= min(left) * (1 + 1e-3)
+            used.add(chosen)
+        else:
+            assert (moved_codes[row] == codes[row]).all()
 
 
 def test_reassign_leaves_what_is_given_away_alone():

@@ -126,7 +126,9 @@ def tell_apart(config, items, quantiser, vectors, codes, kept):
         policy = dedup.default_policy(len(codes), sizes)
     counts = None if items.interactions is None else items.interactions[new]
     order = dedup.by_popularity(counts, len(new))
-    facts = {"dedup": policy}
+    colliding = 1 - len(np.unique(codes, axis=0)) / len(codes)
+    say(f"quantiser: collision rate {colliding:.3%} before --dedup {policy}")
+    facts = {"dedup": policy, "collision_rate_before": colliding}
     if policy == "suffix":
         own, size = dedup.add_suffix(own, order, taken, kept.codebook_sizes[-1] if kept else None)
         sizes += (size,)
@@ -143,8 +145,8 @@ def tell_apart(config, items, quantiser, vectors, codes, kept):
         say(f"kept: the ids of {len(kept.item_ids):,} items; new: {len(new):,}")
         item_ids, own = kept.item_ids + item_ids, np.concatenate([kept.codes, own])
     facts |= {"source": items.source, "seed": config.seed, "commit": run_directory.commit()}
-    facts |= {"quantiser": config.quantiser, "normalise": quantiser.preprocessing.kind}
-    facts |= {"codebooks": config.codebooks} if kept else {}
+    facts |= {"quantiser": kept.facts["quantiser"] if kept else config.quantiser}
+    facts |= {"normalise": quantiser.preprocessing.kind, "codebooks": config.codebooks}
     return SemanticIds(item_ids, own.astype(np.int32), sizes, facts)
 
 
@@ -152,7 +154,7 @@ def rule_of(kept, sizes, config):
     """The rule by which the ids of --codebooks were told apart; new ones follow it."""
     policy = kept.facts.get("dedup")
     levels = sizes + kept.codebook_sizes[-1:] if policy == "suffix" else sizes
-    if policy not in dedup.POLICIES or kept.codebook_sizes != levels:
+    if policy not in dedup.POLICIES or kept.codebook_sizes != levels or "quantiser" not in kept.facts:
         raise InputError(
             f"--codebooks {config.codebooks}: its {IDS} and its codebooks do not belong together."
         )

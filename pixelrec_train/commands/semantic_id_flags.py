@@ -39,7 +39,7 @@ class BuildConfig(LoopConfig):
     max_text_length: int = flag("tokens of a text the encoder reads", 256)
     normalise: str = flag(
         "none; l2 = every embedding to length 1; zscore = every dimension to mean 0 and deviation 1; auto = "
-        "zscore for rq_vae, else none",
+        "zscore for rq_vae, else l2 for --checkpoint (it learned directions), else none",
         "auto",
     )
 
@@ -83,7 +83,7 @@ class BuildConfig(LoopConfig):
         "peak of the cosine schedule; None = 1e-3, 1e-4 for rq_kmeans_plus", None
     )
     weight_decay: float = flag("AdamW decay", 0.0)
-    bf16: bool = flag("bf16 weights over fp32 master weights", False)
+    bf16: bool = flag("must be False: codebooks move by less than bf16 can hold", False)
     save_total_limit: int = flag("newest checkpoints kept besides the best", 1)
     output_dir: str = flag(f"where {IDS}, {CARD} and the codebooks go", "results/semantic_ids")
     logging_dir: str = flag("TensorBoard events of the training; its log is beside", "logs/semantic_ids")
@@ -112,12 +112,14 @@ class BuildConfig(LoopConfig):
             require(getattr(self, name) >= 1, f"--{name} must be at least 1", getattr(self, name))
         require(all(width >= 1 for width in self.hidden), "--hidden needs widths of at least 1", self.hidden)
         require(0 <= self.beta < 1e6, "--beta must be a number from 0 to a million", self.beta)
+        require(not self.bf16, "--bf16 must be False: codebooks move by less than bf16 can hold", self.bf16)
         epsilon = self.sinkhorn_epsilon
         require(epsilon == 0 or 1e-4 <= epsilon < 1e6, "--sinkhorn_epsilon is 0 or at least 1e-4", epsilon)
         check_sources(self)
 
     @property
     def normalisation(self):
+        """--normalise with "auto" resolved; of a two-tower checkpoint only directions mean anything."""
         if self.normalise != "auto":
             return self.normalise
-        return "zscore" if self.quantiser == "rq_vae" else "none"
+        return "zscore" if self.quantiser == "rq_vae" else "l2" if self.checkpoint else "none"

@@ -42,9 +42,9 @@ def balanced_assignment(vectors, centroids, prices=None):
     table, points = torch.from_numpy(centroids), torch.from_numpy(vectors)
     # Half the squared distance, without the part that is the same for every centroid.
     costs = (table**2).sum(1) / 2 - points @ table.T  # [N, K]
-    if prices is None and len(vectors) > SAMPLE:
+    if len(vectors) > SAMPLE:
         sample = np.random.default_rng(0).permutation(len(vectors))[:SAMPLE]
-        prices = balanced_assignment(vectors[sample], centroids)[1]
+        prices = balanced_assignment(vectors[sample], centroids, prices)[1]
     assigned, prices = auction(costs, prices)
     low, high = len(vectors) // len(centroids), -(-len(vectors) // len(centroids))
     too_many, too_few = (lambda size: (size > high, size < high)), (lambda size: (size > low, size < low))

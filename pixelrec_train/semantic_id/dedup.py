@@ -55,6 +55,8 @@ def add_suffix(codes, order, taken=None, size=None):
 def reassign(codes, order, residual, codebooks, taken=None):
     """Move items whose id is taken to the nearest free one: of the last level, else of the last two.
 
+    Of items with the same codes the first keeps them, and so does an item that shares them with nobody.
+
     Args:
         codes: [N, L].
         order: item rows, first come first.
@@ -67,17 +69,20 @@ def reassign(codes, order, residual, codebooks, taken=None):
 
     Source: spec A.4, after OnePiece's post-processing; at most CANDIDATES codes are tried at each level.
     """
-    codes, moved, fell_through = codes.copy(), 0, 0
+    codes, rows, late, fell_through = codes.copy(), codes.tolist(), [], 0
     used = set() if taken is None else set(map(tuple, taken.tolist()))
     for row in order:
-        if tuple(codes[row].tolist()) in used:
-            free = nearest_free(codes[row].tolist(), row, residual, codebooks, used)
-            if free is None:
-                fell_through += 1
-            else:
-                codes[row], moved = free, moved + 1
-        used.add(tuple(codes[row].tolist()))
-    return codes, moved, fell_through
+        if tuple(rows[row]) in used:
+            late.append(row)
+        used.add(tuple(rows[row]))
+    for row in late:
+        free = nearest_free(rows[row], row, residual, codebooks, used)
+        if free is None:
+            fell_through += 1
+        else:
+            codes[row] = free
+            used.add(free)
+    return codes, len(late) - fell_through, fell_through
 
 
 def nearest_free(codes, row, residual, codebooks, used):

@@ -8,7 +8,8 @@ from pixelrec_train.semantic_id.balanced import balanced_assignment, check_size
 from pixelrec_train.semantic_id.quantiser import nearest_codes
 
 POINTS_PER_CODE = 1024  # k-means learns from at most so many; further ones do not move its centroids
-BALANCED_ROUNDS = 6  # assignments in equal parts after free k-means
+BALANCED_ROUNDS = 6  # assignments in equal parts after free k-means, at most
+WORTH_IT = 0.01  # share of the error that a round must save for another one to follow
 
 
 def rq_kmeans(vectors, levels, codebook_size, iterations, seed, note):
@@ -37,13 +38,14 @@ def rq_kmeans_balanced(vectors, levels, codebook_size, iterations, seed, note):
     left, codebooks, codes = vectors, [], []
     for level in range(levels):
         centroids = kmeans(left, codebook_size, iterations, seed + level)
-        assigned, prices = None, None
+        prices, error = None, np.inf
         for _ in range(BALANCED_ROUNDS):
-            before = assigned
+            before = error
             assigned, prices = balanced_assignment(left, centroids, prices)
-            if before is not None and (before == assigned).all():
-                break
             centroids = means(left, assigned, codebook_size)
+            error = float(((left - centroids[assigned]) ** 2).sum())
+            if error >= (1 - WORTH_IT) * before:
+                break
         codebooks.append(centroids)
         codes.append(assigned)
         left = left - centroids[assigned]

@@ -68,8 +68,11 @@ class RQVAETask(nn.Module):
         self.model, self.beta, self.variance = model, beta, variance
 
     def forward(self, batch):
-        """Squared error of the decoded vectors as a share of their variance, plus beta times the commitment;
-        "error" the former alone, "codes_used" the share of codes this batch uses, mean of all levels."""
+        """Squared error of the decoded vectors as a share of their variance, plus beta times the commitment.
+
+        Metrics: "recon_error" the former alone, "codes_used" the share of a level's codes that this batch
+        uses, mean of all levels.
+        """
         decoded, commitment, codes, _ = self.model(batch.vectors)
         error = (decoded - batch.vectors).pow(2).sum(1).mean() / self.variance
         loss = error + self.beta * commitment / self.variance
@@ -77,7 +80,7 @@ class RQVAETask(nn.Module):
             torch.zeros_like(count).index_fill(0, code, 1).mean()
             for count, code in zip(self.model.counts, codes.unbind(1), strict=True)
         ]
-        return loss, {"error": error, "codes_used": torch.stack(used).mean()}
+        return loss, {"recon_error": error, "codes_used": torch.stack(used).mean()}
 
     def watch(self, report):
         """Nothing besides the loss can go wrong."""
