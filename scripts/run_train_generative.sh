@@ -49,6 +49,10 @@ if [ "$gpus" -gt 0 ]; then BF16=${BF16:-True}; else BF16=${BF16:-False}; fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / NUM_GPUS > 1 ? cores / NUM_GPUS : 1))}
 if [ "$gpus" -eq 0 ]; then export DS_ACCELERATOR=cpu; fi
 
+overwrite=() # the demo replaces itself, and nothing else unless told
+if [ "$OUTPUT_DIR" = results/demo_generative ]; then overwrite=(--overwrite); fi
+case " $* " in *" --overwrite "*) overwrite=(--overwrite) ;; esac
+
 step() { echo "== $1"; }
 
 # --- 1. the two-tower model, whose item LLM embeds the catalogue
@@ -75,7 +79,8 @@ fi
 step "2 of 6: semantic ids, $QUANTISER, $LEVELS levels of $CODEBOOK_SIZE codes"
 "$PYTHON" scripts/build_semantic_ids.py --checkpoint "$TWO_TOWER" --interaction_data "$INTERACTION_DATA" \
     --text_data "$TEXT_DATA" --quantiser "$QUANTISER" --levels "$LEVELS" --codebook_size "$CODEBOOK_SIZE" \
-    --normalise l2 --seed "$SEED" --output_dir "$OUTPUT_DIR/semantic_ids" --logging_dir "${LOGGING_DIR}_ids" --overwrite
+    --seed "$SEED" --output_dir "$OUTPUT_DIR/semantic_ids" --logging_dir "${LOGGING_DIR}_ids" \
+    ${overwrite[@]+"${overwrite[@]}"}
 ids=$OUTPUT_DIR/semantic_ids/semantic_ids.json
 
 if [ -z "$LLM_DIR" ]; then
@@ -84,12 +89,13 @@ if [ -z "$LLM_DIR" ]; then
 fi
 step "3 of 6: a word for every code"
 "$PYTHON" scripts/expand_vocabulary.py --hf_model_dir "$LLM_DIR" --output_model_dir "$OUTPUT_DIR/llm" \
-    --semantic_ids "$ids" --seed "$SEED" --overwrite
+    --semantic_ids "$ids" --seed "$SEED" ${overwrite[@]+"${overwrite[@]}"}
 
 common=(
     --interaction_data "$INTERACTION_DATA" --text_data "$TEXT_DATA" --text_keys "$TEXT_KEYS" --semantic_ids "$ids"
     --per_device_train_batch_size "$PER_DEVICE_TRAIN_BATCH_SIZE" --bf16 "$BF16" --seed "$SEED"
-    --deepspeed "$DEEPSPEED_CONFIG" --dataloader_num_workers 1 --overwrite
+    --deepspeed "$DEEPSPEED_CONFIG" --dataloader_num_workers 1
+    ${overwrite[@]+"${overwrite[@]}"}
 )
 if [ -n "$demo" ]; then common+=(--gradient_checkpointing False --num_beams 20 --max_text_length 32); fi
 

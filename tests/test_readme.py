@@ -22,7 +22,11 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip()
 ]
-SHORT = {"NUM_TRAIN_EPOCHS": "1", "MAX_TEXT_LENGTH": "16"}  # the same commands, less of it
+SHORT = {
+    "NUM_TRAIN_EPOCHS": "1",
+    "STAGE2_EPOCHS": "1",
+    "MAX_TEXT_LENGTH": "16",
+}  # the same commands, less of it
 
 
 def flags_table():
@@ -86,13 +90,17 @@ def test_every_command_runs_in_the_order_of_the_readme(clone):
             assert "http://" in result.stdout, result.stdout
         else:
             less = " --num_train_epochs 2" if "scripts/compare.py" in command else ""
-            result = run(command + less, clone, **SHORT)
+            # One thread each: other tests run beside, and threads that wait for a core spin.
+            result = run(command + less, clone, **SHORT, OMP_NUM_THREADS="1")
             assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
             assert "Traceback" not in result.stdout + result.stderr
     for produced in ("results/demo/table.json", "results/mine/table.md", "results/direct/best_model",
                      "results/demo/best_model/eval-test/index.faiss", "results/demo/curves.png"):  # fmt: skip
         assert (clone / produced).exists(), produced
+    three = json.loads((clone / "results/demo_generative/table.json").read_text())
+    assert list(three) == ["popularity", "two_tower", "generative"]
     table = json.loads((clone / "results/demo/table.json").read_text())
+    assert three["two_tower"] == table["two_tower"]  # of the same checkpoint, by the same evaluation
     assert table["two_tower"]["recall@10"] >= 3 * table["popularity"]["recall@10"]  # after one epoch already
     assert table["two_tower"]["cold_recall@10"] >= 5 * 10 / 999  # five times chance
 
