@@ -1,5 +1,7 @@
 """Being asked to stop: by a scheduler (SIGTERM, SIGUSR1), by Ctrl-C, or by a launcher that has died."""
 
+import atexit
+import multiprocessing
 import os
 import signal
 import time
@@ -64,7 +66,20 @@ def launchers():
     return [parent.pid] if "torchrun" in words or "torch.distributed.run" in words else []
 
 
+leaving = multiprocessing.RawValue("b", 0)  # of this process; its forked workers see it
+
+
+@atexit.register  # after multiprocessing's own, so before it: that one sends SIGTERM to workers, and waits
+def leave():
+    leaving.value = 1
+
+
 def ignore_signals(worker):
-    """For a data loader's worker: whoever started it will end it, after the batches it still needs."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    """For a data loader's worker: it is there for batches until its rank leaves.
+
+    A launcher that is stopped sends SIGTERM to workers as well, and a rank that has lost one cannot save.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if multiprocessing.get_start_method() == "fork":
+        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0) if leaving.value else None)

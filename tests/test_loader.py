@@ -1,9 +1,11 @@
 """Which window goes where, with which negatives."""
 
+import sys
 from unittest.mock import patch
 
 import numpy as np
 import pytest
+from conftest import run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -209,3 +211,30 @@ def test_workers_prepare_the_same_batches_as_the_training_process(demo_config):
         ]
 
     assert batches(0) == batches(2)
+
+
+WORKER = """
+import os, signal, sys, time
+from pixelrec_train.data.loader import Loader
+
+class Numbers:
+    def __len__(self):
+        return 100
+    def __getitem__(self, slot):
+        return slot.window
+
+loader = Loader(Numbers(), lambda samples: samples, batch_size=1, seed=0, num_workers=1)
+batches = loader.epoch(0)
+next(batches)
+[worker] = loader.loader._iterator._workers
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    os.kill(worker.pid, number)
+print(len(list(batches)), worker.is_alive(), flush=True)
+kept = [batches, loader.loader._iterator]
+kept.append(kept)  # alive when the interpreter ends
+"""
+
+
+def test_a_worker_outlives_signals_but_not_its_rank():
+    result = run_command([sys.executable, "-c", WORKER], timeout=60)
+    assert (result.returncode, result.stdout) == (0, "99 True\n"), result.stderr

@@ -20,7 +20,7 @@ from pixelrec_train.ending import speak_plainly
 watchdog.BEAT, watchdog.SILENT, watchdog.GRACE = 0.2, 1.0, 1.0
 rank, port, case = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 store = dist.TCPStore("127.0.0.1", port, None, rank == 0, timedelta(seconds=20), wait_for_workers=False)
-watchdog.start(store, rank, 3, limit_s=2.0)
+watchdog.start(store, rank, 3, limit_s=2.0 if case == "hang" else 60.0)
 store = None
 
 def stand_still():
@@ -33,7 +33,9 @@ def main():
         watchdog.at("step 8: waiting for a batch")
     if case == "hang":
         stand_still()
-    time.sleep(0.5)  # every rank is there
+    while len(watchdog.watchdog.read()) < 3:
+        time.sleep(0.05)  # some start later than others
+    time.sleep(0.5)
     if case == "killed" and rank == 1:
         import os
         os._exit(9)
