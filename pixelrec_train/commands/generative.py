@@ -11,7 +11,7 @@ from pixelrec_train.commands.generative_config import GenerativeConfig
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.commands.itemic import Prepared, numbers
 from pixelrec_train.commands.plan import trained
-from pixelrec_train.commands.session import carry_out, session
+from pixelrec_train.commands.session import carry_out, conclude, session
 from pixelrec_train.commands.start import check_places, seed_everything, trained_config
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.itemic import ItemicDataset
@@ -21,7 +21,6 @@ from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.state import steps_per_epoch
 from pixelrec_train.engine.weights import load_weights
 from pixelrec_train.evaluation.generation import figures_side_by_side
-from pixelrec_train.evaluation.report import beside_popularity, candidates, draw_curves, write_table
 from pixelrec_train.flags import parse_args, possible_directory
 from pixelrec_train.model.generative_model import GenerativeModel
 from pixelrec_train.tasks.generative import LLM, GenerativeTask
@@ -117,18 +116,9 @@ def finish(engine, prepared, state, config, log):
     if config.beside:
         two_tower = load(config.beside, config, config.interaction_data, config.text_data)
         ranks = {"two_tower": two_tower.rank(test, config)} | ranks
-    if distributed.rank() == 0:
-        rows = beside_popularity(ranks, test, inputs.split.train_counts, config)
-        over = "vocabulary" if config.normalised_over == "full" else "level"
-        note = (
-            f"Test = last item of each user, {candidates(inputs.interactions.num_items, config)}, best epoch "
-            f"{state.best_epoch} by validation {loop.BEST_BY}; at least {config.num_beams} beams, none "
-            f"outside the catalogue, probabilities over the {over}; an id of several items stands for them "
-            f"by popularity; ± is half the width of the 95 % bootstrap interval."
-        )
-        log.block(f"\n{write_table(run, rows, config.topk, note)}\n{note}\n")
-        draw_curves(run)
-        log.block(f"Files in {run}/: table.md, table.json, curves.png, metrics.jsonl, best_model/")
-    distributed.barrier()
-    best = f"best epoch {state.best_epoch} (validation {loop.BEST_BY} {state.best_score:.4f})"
-    log.note(f"done: {state.step} steps, {best}")
+    over = "vocabulary" if config.normalised_over == "full" else "level"
+    judged = (
+        f"at least {config.num_beams} beams, none outside the catalogue, probabilities over the {over}; "
+        f"an id of several items stands for them by popularity; "
+    )
+    conclude(ranks, inputs, state, config, log, judged)

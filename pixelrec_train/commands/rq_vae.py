@@ -7,11 +7,10 @@ import numpy as np
 import torch
 
 from pixelrec_train import distributed
-from pixelrec_train.commands.start import open_log, seed_everything, telling
-from pixelrec_train.engine import checkpoint, ds_config, loop
+from pixelrec_train.commands.start import open_log, seed_everything, telling, unsharded_settings
+from pixelrec_train.engine import checkpoint, loop
 from pixelrec_train.engine.build import build_engine
 from pixelrec_train.engine.state import TrainState, steps_per_epoch
-from pixelrec_train.errors import InputError
 from pixelrec_train.model.backbone import read_tensors
 from pixelrec_train.semantic_id.networks import typical_size
 from pixelrec_train.semantic_id.quantiser import Quantiser
@@ -84,9 +83,4 @@ def starting_model(config, vectors, note):
 
 def deepspeed_settings(config):
     """The dict for deepspeed.initialize, or an InputError."""
-    resolved = ds_config.resolve(config, distributed.world_size(), config.code_width)
-    if resolved["zero_optimization"]["stage"] == 3:
-        raise InputError(
-            f"--deepspeed {config.deepspeed} is ZeRO-3; codebooks are too small for it. Use stage 1 or 2."
-        )
-    return resolved
+    return unsharded_settings(config, config.code_width, "codebooks are")

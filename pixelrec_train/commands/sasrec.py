@@ -3,17 +3,15 @@
 import dataclasses
 from pathlib import Path
 
-from pixelrec_train import distributed
-from pixelrec_train.commands.start import open_log, seed_everything, telling
+from pixelrec_train.commands.start import open_log, seed_everything, telling, unsharded_settings
 from pixelrec_train.data.collate import TwoTowerCollator
 from pixelrec_train.data.dataset import HistoryDataset
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.negatives import NegativeSampler
-from pixelrec_train.engine import checkpoint, ds_config, loop
+from pixelrec_train.engine import checkpoint, loop
 from pixelrec_train.engine.build import build_engine
 from pixelrec_train.engine.state import TrainState, steps_per_epoch
-from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.scores import rank_by_scores
 from pixelrec_train.model.sasrec_model import SASRecModel
@@ -51,12 +49,7 @@ def train_sasrec(config, interactions, split):
 
 def deepspeed_settings(config):
     """The dict for deepspeed.initialize, or an InputError."""
-    resolved = ds_config.resolve(config, distributed.world_size(), config.hidden_size)
-    if resolved["zero_optimization"]["stage"] == 3:
-        raise InputError(
-            f"--deepspeed {config.deepspeed} is ZeRO-3; SASRec is too small for it. Use stage 1 or 2."
-        )
-    return resolved
+    return unsharded_settings(config, config.hidden_size, "SASRec is")
 
 
 def validate(model, held_out, config):

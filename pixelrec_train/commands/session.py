@@ -7,11 +7,12 @@ from typing import NamedTuple
 from pixelrec_train import distributed, rendezvous, watchdog
 from pixelrec_train.commands.resume import check_same_run, checkpoint_to_resume
 from pixelrec_train.commands.start import claimed_directory, open_log, telling
-from pixelrec_train.engine import checkpoint
+from pixelrec_train.engine import checkpoint, loop
 from pixelrec_train.engine.build import build_engine
 from pixelrec_train.engine.manifest import verify
 from pixelrec_train.engine.state import TrainState, steps_per_epoch
 from pixelrec_train.errors import StopRequested
+from pixelrec_train.evaluation.report import beside_popularity, candidates, draw_curves, write_table
 from pixelrec_train.runlog import RunLog, say
 from pixelrec_train.stopping import StopSignals
 
@@ -68,3 +69,26 @@ def session(config, task, loader, resolved, facts, plan):
         for line in plan:
             log.note(line)
         yield Session(engine, state, log, signals)
+
+
+def conclude(ranks, inputs, state, config, log, judged=""):
+    """The last words of a run: its table on the test split and its curves. All ranks call it.
+
+    Args:
+        ranks: {name: [E] places} that models gave the test split's targets.
+        judged: what the note under the table adds about how.
+    """
+    run, test = Path(config.output_dir), inputs.split.test
+    if distributed.rank() == 0:
+        rows = beside_popularity(ranks, test, inputs.split.train_counts, config)
+        note = (
+            f"Test = last item of each user, {candidates(inputs.interactions.num_items, config)}, "
+            f"best epoch {state.best_epoch} by validation {loop.BEST_BY}; {judged}"
+            f"± is half the width of the 95 % bootstrap interval."
+        )
+        log.block(f"\n{write_table(run, rows, config.topk, note)}\n{note}\n")
+        draw_curves(run)
+        log.block(f"Files in {run}/: table.md, table.json, curves.png, metrics.jsonl, best_model/")
+    distributed.barrier()
+    best = f"best epoch {state.best_epoch} (validation {loop.BEST_BY} {state.best_score:.4f})"
+    log.note(f"done: {state.step} steps, {best}")

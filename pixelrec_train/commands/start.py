@@ -13,6 +13,7 @@ import torch
 
 from pixelrec_train import distributed, run_directory, watchdog
 from pixelrec_train.config import TrainConfig
+from pixelrec_train.engine import ds_config
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import possible_directory
 from pixelrec_train.runlog import RunLog, log_path, show_under_tensorboard
@@ -82,6 +83,19 @@ def check_places(config, going_on=False):
     """Raises InputError where the run directory is not free, or it and the log cannot be written."""
     run_directory.check_free(config.output_dir, config.overwrite or going_on)
     possible_directory(config.logging_dir, "--logging_dir")
+
+
+def unsharded_settings(config, width, what):
+    """The dict for deepspeed.initialize of a model that is too small for ZeRO-3, or an InputError.
+
+    what: "SASRec is"
+    """
+    resolved = ds_config.resolve(config, distributed.world_size(), width)
+    if resolved["zero_optimization"]["stage"] == 3:
+        raise InputError(
+            f"--deepspeed {config.deepspeed} is ZeRO-3; {what} too small for it. Use stage 1 or 2."
+        )
+    return resolved
 
 
 def check_compiler():

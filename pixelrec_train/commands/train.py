@@ -11,7 +11,7 @@ import torch
 from pixelrec_train import distributed, watchdog
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.commands.plan import describe_plan
-from pixelrec_train.commands.session import carry_out, session
+from pixelrec_train.commands.session import carry_out, conclude, session
 from pixelrec_train.commands.start import (
     check_compiler,
     check_init_from,
@@ -30,7 +30,6 @@ from pixelrec_train.engine.manifest import verify
 from pixelrec_train.engine.weights import load_weights, whole
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import import_faiss
-from pixelrec_train.evaluation.report import beside_popularity, candidates, draw_curves, write_table
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
 from pixelrec_train.evaluation.validation_loss import ValidationLoss
 from pixelrec_train.flags import parse_args, possible_directory
@@ -158,16 +157,4 @@ def finish(engine, inputs, state, config, log):
     with loop.judging(engine):
         catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
         ranks, _ = rank_held_out(model, catalogue, test, config, config.seq_length_in_evaluation)
-    if distributed.rank() == 0:
-        rows = beside_popularity({"two_tower": ranks}, test, inputs.split.train_counts, config)
-        note = (
-            f"Test = last item of each user, {candidates(inputs.interactions.num_items, config)}, "
-            f"best epoch {state.best_epoch} by validation {loop.BEST_BY}; "
-            f"± is half the width of the 95 % bootstrap interval."
-        )
-        log.block(f"\n{write_table(run, rows, config.topk, note)}\n{note}\n")
-        draw_curves(run)
-        log.block(f"Files in {run}/: table.md, table.json, curves.png, metrics.jsonl, best_model/")
-    distributed.barrier()
-    best = f"best epoch {state.best_epoch} (validation {loop.BEST_BY} {state.best_score:.4f})"
-    log.note(f"done: {state.step} steps, {best}")
+    conclude({"two_tower": ranks}, inputs, state, config, log)
