@@ -108,8 +108,9 @@ def finish(engine, prepared, state, config, log):
     run, inputs, test = Path(config.output_dir), prepared.inputs, prepared.inputs.split.test
     if state.best_epoch != state.epoch:
         best = GenerativeModel.load(
-            run / checkpoint.BEST / LLM, "the checkpoint", config.loss_chunk, dtype="auto"
-        )
+            run / checkpoint.BEST / LLM, "the checkpoint", config.loss_chunk, dtype="auto",
+            trust="item" in config.trust_remote_code,
+        )  # fmt: skip
         load_weights(prepared.model, best)
     with loop.judging(engine):
         ranks = {"generative": rank(prepared, test, config).item}
