@@ -97,6 +97,9 @@ class TrainConfig(LoopConfig):
         "text in front of every item's fields", "Compress the following sentence into embedding: "
     )
     max_seq_length: int = flag("items per training window, history + target", 11)
+    split_data: str | None = flag(
+        "CSV with split, user_id, item_id, history: what is held out; None = everybody's last two items", None
+    )
     one_window_per_user: bool = flag("train on each user's newest window alone, as HLLM does on Books", False)
     eval_seq_length: int | None = flag(
         "the same in evaluation; None = max_seq_length (HLLM on Books: 56, and 51 here)", None
@@ -109,9 +112,7 @@ class TrainConfig(LoopConfig):
     init_from: str | None = flag(
         "start from a checkpoint's weights instead: both towers, [ITEM], item ids, temperature", None
     )
-    random_init: tuple[str, ...] = flag(
-        "towers of which only the architecture is used, not the weights: item, user", ()
-    )
+    random_init: tuple[str, ...] = flag("towers that start from random weights: item, user", ())
     freeze_item_llm: bool = flag(
         "embed the catalogue once and train the user LLM on it (item caching)", False
     )
@@ -155,18 +156,12 @@ class TrainConfig(LoopConfig):
     def __post_init__(self):
         super().__post_init__()
         require(self.max_text_length >= 1, "--max_text_length must be at least 1", self.max_text_length)
-        require(
-            self.max_seq_length >= 2,
-            "--max_seq_length counts history + target: at least 2",
-            self.max_seq_length,
-        )
-        require(self.eval_seq_length is None or self.eval_seq_length >= 2,
-                "--eval_seq_length counts history + target: at least 2", self.eval_seq_length)  # fmt: skip
+        require_sequences(self)
         require(self.text_keys, "--text_keys needs at least one column", self.text_keys)
         require_distinct(self.text_keys, "--text_keys")
         require(0 <= self.history_dropout < 1, "--history_dropout must be in [0, 1)", self.history_dropout)
         self.check_towers()
-        for name in ("item_chunk_tokens", "nce_chunk"):
+        for name in ("item_chunk_tokens", "nce_chunk", "num_negatives"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name} must be None or at least 1", value)
         require(self.reads_texts or not self.item_chunk_tokens,
@@ -179,8 +174,6 @@ class TrainConfig(LoopConfig):
                 "--item_chunk_tokens saves memory by recomputing, so it needs --gradient_checkpointing True",
                 self.gradient_checkpointing)  # fmt: skip
         require(self.item_emb_token_n in (0, 1), "--item_emb_token_n must be 0 or 1", self.item_emb_token_n)
-        require(self.num_negatives is None or self.num_negatives >= 1,
-                "--num_negatives must be None or at least 1", self.num_negatives)  # fmt: skip
         require(-1 <= self.nce_thres <= 1, "--nce_thres is a cosine, in [-1, 1]", self.nce_thres)
         require(self.loss_weighting in ("position", "rank"),
                 "--loss_weighting must be position or rank", self.loss_weighting)  # fmt: skip
@@ -232,3 +225,10 @@ class TrainConfig(LoopConfig):
         if self.num_negatives is None:
             return self.max_seq_length
         return -(-self.num_negatives // (world_size * self.per_device_train_batch_size))
+
+
+def require_sequences(config):
+    """Raises InputError where a sequence would hold no history."""
+    for name in ("max_seq_length", "eval_seq_length"):
+        length = getattr(config, name)
+        require(length is None or length >= 2, f"--{name} counts history + target: at least 2", length)

@@ -13,7 +13,7 @@ from transformers import set_seed
 from pixelrec_train import distributed
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.data.collate import TwoTowerCollator
-from pixelrec_train.data.interactions import HeldOut, training_counts
+from pixelrec_train.data.interactions import HeldOut, before_last_two
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.baselines import item_knn, tfidf
@@ -70,7 +70,7 @@ def test_item_knn_is_the_sum_of_cosines_between_sets_of_users(inputs):
         return len(users_of[a] & users_of[b]) / math.sqrt(len(users_of[a]) * len(users_of[b]))
 
     histories = [inputs.split.test.history(e) for e in range(3)]
-    fast = item_knn(data, recent=4, decay=0.5)(histories)
+    fast = item_knn(inputs.split.taken, data.num_items, recent=4, decay=0.5)(histories)
     for history, scores in zip(histories, fast, strict=True):
         recent = history[-4:][::-1]  # newest first
         assert np.count_nonzero(scores) > 3
@@ -107,7 +107,8 @@ def test_counts_before_the_last_two_do_not_depend_on_windows(inputs):
     data, slow = inputs.interactions, Counter()
     for user in range(data.num_users):
         slow.update(data.items[data.offsets[user] : data.offsets[user + 1]][:-2].tolist())
-    assert training_counts(data).tolist() == [slow[item] for item in range(data.num_items)]
+    counts = before_last_two(data).counts(data.num_items)
+    assert counts.tolist() == [slow[item] for item in range(data.num_items)]
 
 
 def test_the_paired_p_is_that_of_resampled_users():

@@ -11,9 +11,10 @@ from pixelrec_train.config import RankingConfig
 from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.evaluation.generation import (
     beams_needed,
+    counted_otherwise,
     expand,
     expected_figures,
-    figures_side_by_side,
+    other_counts,
     places_of,
     rank_generated,
 )
@@ -85,10 +86,12 @@ def test_the_three_ways_of_counting_on_an_example_by_hand():
 
     places = places_of(trie, leaves, nothing, np.array([0]), 3)
     assert [int(p[0]) for p in places] == [2, 1, 1, 3]  # places 1, 2, 3 are as likely on average
-    values = figures_side_by_side(places, (2, 3))
+    values = figures(places.item, (2, 3)) | other_counts(places, (2, 3))
     assert (values["recall@2"], values["recall@3"]) == (0, 1)
     assert (values["sid_recall@2"], values["sid_recall@3"]) == (1, 1)
     assert (values["average_recall@2"], values["average_recall@3"]) == pytest.approx((1 / 3, 2 / 3))
+    assert "recall@2 100.00" in counted_otherwise(values, ["recall@2"])
+    assert "items of an id: recall@2 33.33" in counted_otherwise(values, ["recall@2"])
     assert values["average_ndcg@3"] == pytest.approx((1 / np.log2(3) + 1 / 2) / 3)
 
     after = places_of(trie, leaves, [np.array([2, 3])], np.array([0]), 3)  # B is gone, A has two left

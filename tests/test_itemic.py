@@ -63,8 +63,8 @@ def test_windows_come_first_and_alignment_tells_every_item_in_both_directions():
     none = np.array([], np.int64)
     data = Interactions(np.arange(10), np.array([0, 5, 10]), none, none, [str(i) for i in range(10)], {}, "")
     split = leave_last_two_out(data, 3)
-    dataset = ItemicDataset(data, split, align=True)
-    assert len(ItemicDataset(data, split, align=False)) == len(split.windows) == 2
+    dataset = ItemicDataset(split, align=True)
+    assert len(ItemicDataset(split, align=False)) == len(split.windows) == 2
     got = [dataset[Slot(0, 0, place)] for place in range(len(dataset))]
     assert [(kind, items.tolist()) for kind, items in got[:2]] == [(HISTORY, [0, 1, 2]), (HISTORY, [5, 6, 7])]
     assert [items.tolist() for kind, items in got if kind == ID_TO_TEXT] == [[i] for i in range(10)]

@@ -202,7 +202,7 @@ def test_workers_prepare_the_same_batches_as_the_training_process(demo_config):
 
     def batches(workers):
         draw = NegativeSampler(inputs.split.train_counts, 6, 6, seed=3)
-        dataset = HistoryDataset(inputs.interactions, inputs.split)
+        dataset = HistoryDataset(inputs.split)
         loader = Loader(dataset, TwoTowerCollator(inputs.item_text, draw, 6), 8, 3, workers)
         epochs = list(loader.epoch(0)) + list(loader.epoch(1)) + list(loader.epoch(1, skip=2))
         return [

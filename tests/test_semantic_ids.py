@@ -162,38 +162,58 @@ def test_suffix_numbers_the_items_of_a_group_by_popularity():
         dedup.add_suffix(np.array([[1, 2]]), [0], with_suffix, 3)
 
 
-def test_reassign_gives_each_later_item_the_nearest_free_id():
-    x = np.repeat(clustered(40, width=4), 3, axis=0) + 1e-3 * clustered(120, width=4, seed=5)
-    books, codes = rq_kmeans(x, 2, 8, 10, 1, silent)
-    quantiser = plain(x, books)
-    order = dedup.by_popularity(None, 120)
-    moved_codes, moved, fell_through = dedup.reassign(codes, order, quantiser.residual(x, codes), books)
-    assert moved > 20 and fell_through > 0  # 64 ids for 120 items
-    assert len(np.unique(moved_codes, axis=0)) == 64
+def reassign_one_by_one(codes, order, x, books, taken):
+    """What dedup.reassign computes, id by id."""
+    codes, used = codes.copy(), set(map(tuple, taken.tolist()))
+    keeps = []
+    for row in order:
+        keeps.append(tuple(codes[row]) not in used)
+        used.add(tuple(codes[row]))
+    for row in itertools.compress(order, np.logical_not(keeps)):
+        left = x[row].astype(float) - sum(book[c] for book, c in zip(books[:-2], codes[row], strict=False))
+        of_last = [(codes[row][-2], left - books[-2][codes[row][-2]])]
+        of_last_two = [(c, left - books[-2][c]) for c in near(left, books[-2])]
+        for pairs in of_last, of_last_two:
+            free = []
+            for code, rest in pairs:
+                ids = [(*codes[row][:-2], code, c) for c in near(rest, books[-1])]
+                free += [(((rest - books[-1][i[-1]]) ** 2).sum(), i) for i in ids if i not in used][:1]
+            if free:
+                codes[row] = min(free, key=lambda pair: pair[0])[1]
+                used.add(tuple(codes[row]))
+                break
+    return codes
 
-    _, first = np.unique(codes, axis=0, return_index=True)
-    assert (moved_codes[first] == codes[first]).all()
-    used = set(map(tuple, codes.tolist()))
-    for row in np.setdiff1d(order, first):  # the twin looks at all ids
-        free = [i for i in itertools.product(range(8), range(8)) if i not in used]
-        free = [i for i in free if i[0] == codes[row, 0]] or free
-        left = [((x[row] - books[0][a] - books[1][b]) ** 2).sum() for a, b in free]
-        if left:
-            chosen = tuple(moved_codes[row].tolist())
-            assert left[free.index(chosen)] <= min(left) * (1 + 1e-3)
-            used.add(chosen)
-        else:
-            assert (moved_codes[row] == codes[row]).all()
+
+def near(vector, book):
+    return np.argsort(((book - vector) ** 2).sum(1), kind="stable")[: dedup.CANDIDATES]
 
 
-def test_reassign_leaves_what_is_given_away_alone():
-    x = clustered(50, width=4)
-    books, codes = rq_kmeans(x, 2, 8, 10, 1, silent)
-    taken = np.unique(codes, axis=0)
-    quantiser = plain(x, books)
-    out, *_ = dedup.reassign(codes[:10], range(10), quantiser.residual(x, codes), books, taken)
-    assert not {tuple(c) for c in out.tolist()} & {tuple(c) for c in taken.tolist()}
-    assert len(np.unique(out, axis=0)) == 10
+@pytest.mark.parametrize(
+    ("items", "levels", "size", "candidates", "given"),
+    [(120, 2, 8, 50, 0), (400, 3, 16, 3, 0), (300, 3, 8, 50, 100), (500, 2, 64, 5, 50)],
+)
+def test_reassign_moves_as_a_look_at_every_id_would(items, levels, size, candidates, given, monkeypatch):
+    monkeypatch.setattr(dedup, "CANDIDATES", candidates)
+    monkeypatch.setattr(dedup, "BLOCK", 7)
+    x = clustered(20, width=4)[np.random.default_rng(0).integers(20, size=items)]
+    x = (x + 1e-2 * clustered(items, width=4, seed=5)).astype(np.float32)
+    books, codes = rq_kmeans(x, levels, size, 10, 1, silent)
+    order = dedup.by_popularity(np.random.default_rng(1).integers(9, size=items), items)
+    taken = np.unique(codes, axis=0)[:given]
+    out, moved, fell_through = dedup.reassign(codes, order, x, books, taken)
+    expected = reassign_one_by_one(codes, order, x, books, taken)
+    assert (out == expected).all()
+    assert moved == (out != codes).any(1).sum() > items / 10
+    told_apart = {tuple(c) for c in out.tolist()} - {tuple(c) for c in taken.tolist()}
+    assert len(told_apart) == items - fell_through
+    assert (fell_through > 0) == (size == 8 and levels == 2 or candidates == 3), fell_through
+
+
+def test_reassign_moves_within_the_only_level_there_is():
+    x, books = np.zeros((5, 2), np.float32), [np.arange(8, dtype=np.float32).reshape(4, 2)]
+    out, moved, fell_through = dedup.reassign(np.zeros((5, 1), np.int32), range(5), x, books)
+    assert out[:, 0].tolist() == [0, 1, 2, 3, 0] and (moved, fell_through) == (3, 1)
 
 
 def test_the_default_rule_depends_on_the_room_there_is():

@@ -133,8 +133,7 @@ def tell_apart(config, items, quantiser, vectors, codes, kept):
         own, size = dedup.add_suffix(own, order, taken, kept.codebook_sizes[-1] if kept else None)
         sizes += (size,)
     elif policy == "reassign":
-        residual = quantiser.residual(vectors[new], codes[new])
-        own, moved, fell_through = dedup.reassign(own, order, residual, quantiser.codebooks, taken)
+        own, moved, fell_through = dedup.reassign(own, order, vectors[new], quantiser.codebooks, taken)
         facts |= {"moved": moved, "fell_through": fell_through}
         say(
             f"reassign: {moved:,} items moved to a free id, {fell_through:,} fell through (no "

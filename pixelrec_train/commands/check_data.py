@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pixelrec_train.commands.bars import histogram, side_by_side
-from pixelrec_train.commands.inputs import Inputs, read_inputs
+from pixelrec_train.commands.inputs import Inputs, read_inputs, split_of
 from pixelrec_train.config import TrainConfig
 from pixelrec_train.data import interactions
 from pixelrec_train.data.check_interactions import check_interactions
@@ -99,8 +99,7 @@ def load(config):
         inputs = read_inputs(config)
     else:
         read = interactions.read(config.interaction_data, config.cache_dir)
-        split = interactions.leave_last_two_out(read, config.max_seq_length, config.one_window_per_user)
-        inputs = Inputs(read, split, ItemText.unread(read.num_items))
+        inputs = Inputs(read, split_of(read, config), ItemText.unread(read.num_items))
     NegativeSampler(inputs.split.train_counts, 1, config.max_seq_length, config.seed)  # are there enough?
     item_ids = inputs.interactions.item_ids
     if not config.has_texts:

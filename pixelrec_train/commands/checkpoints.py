@@ -15,6 +15,7 @@ from pixelrec_train.commands.start import trained_config
 from pixelrec_train.config import TrainConfig
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.engine.manifest import verify
+from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
 from pixelrec_train.model.backbone import check_vocabulary
 from pixelrec_train.model.generative_model import GenerativeModel
@@ -43,17 +44,33 @@ class Loaded(NamedTuple):
         return rank_held_out(self.model, self.catalogue, held_out, config, self.max_seq_length)[0]
 
 
-def load(checkpoint, config, interaction_data, text_data, read=None):
+def data_files(config):
+    """{flag: path} for load: of what is ranked, whatever a checkpoint was trained on."""
+    return {flag: getattr(config, flag) for flag in ("interaction_data", "text_data", "split_data")}
+
+
+def check_same_split(checkpoint, flag_name, config):
+    """Raises InputError where a checkpoint has learned from what is held out here."""
+    trained = trained_config(checkpoint, flag_name, config_class(checkpoint)).split_data
+    if bool(trained) != bool(config.split_data):
+        then, now = (f"--split_data {x}" if x else "no --split_data" for x in (trained, config.split_data))
+        raise InputError(
+            f"{flag_name} {checkpoint} was trained with {then}, but here is {now}: it may have learned from "
+            f"what is held out. Use the same rows."
+        )
+
+
+def load(checkpoint, config, files, read=None):
     """A checkpoint's model and its embeddings of the catalogue; every rank calls it.
 
     Args:
         config: RankingConfig.
-        interaction_data, text_data: None = those it was trained on.
+        files: {"interaction_data": path, …}; None, or not named = the one it was trained on.
         read: a dict of what item LLMs have read so far; several checkpoints of one frozen item LLM read once.
     """
     trained_config(checkpoint, "--checkpoint")  # is it one at all
     verify(checkpoint, to_resume=False)
-    settings = read_run(Path(checkpoint), config, interaction_data, text_data)
+    settings = read_run(Path(checkpoint), config, files)
     inputs = read_inputs(settings)
     for line in inputs.describe():
         say(line)
@@ -81,14 +98,14 @@ def read_once(model, item_text, item_dir, eval_tokens, read):
     model.store_texts(read[mark])
 
 
-def read_run(checkpoint, config, interaction_data, text_data):
+def read_run(checkpoint, config, files):
     """The TrainConfig a checkpoint was made with, its weights and these data files in place of its own."""
-    trained = trained_config(checkpoint, "--checkpoint")
     return dataclasses.replace(
-        trained, init_from=str(checkpoint), item_model_dir=None, user_model_dir=None, random_init=(),
-        interaction_data=interaction_data or trained.interaction_data,
-        text_data=text_data or trained.text_data, cache_dir=config.cache_dir,
+        trained_config(checkpoint, "--checkpoint"),
+        init_from=str(checkpoint), item_model_dir=None, user_model_dir=None, random_init=(),
+        cache_dir=config.cache_dir,
         trust_remote_code=config.trust_remote_code,  # said now, not by what lies in the checkpoint
+        **{flag: path for flag, path in files.items() if path is not None},
     )  # fmt: skip
 
 
@@ -98,20 +115,20 @@ class LoadedGenerative(NamedTuple):
     settings: GenerativeConfig
 
     def rank(self, held_out, config):
-        """[E] places of a split's targets, with the beams it was trained to be judged by."""
+        """generation.Places of a split's targets, with the beams it was trained to be judged by."""
         length, beams = self.settings.seq_length_in_evaluation, self.settings.num_beams
-        return self.prepared.rank(held_out, config, length, beams, self.settings.normalised_over).item
+        return self.prepared.rank(held_out, config, length, beams, self.settings.normalised_over)
 
 
-def load_generative(checkpoint, config, interaction_data, text_data):
+def load_generative(checkpoint, config, files):
     """As load, for a generative model: it reads no texts, and its semantic ids lie in the checkpoint."""
     checkpoint = Path(checkpoint)
     trained = trained_config(checkpoint, "--checkpoint", GenerativeConfig)
     verify(checkpoint, to_resume=False)
     settings = dataclasses.replace(
         trained, model_dir=str(checkpoint / LLM), semantic_ids=str(checkpoint / SEMANTIC_IDS), align=False,
-        interaction_data=interaction_data or trained.interaction_data, cache_dir=config.cache_dir,
-        trust_remote_code=config.trust_remote_code,
+        cache_dir=config.cache_dir, trust_remote_code=config.trust_remote_code,
+        **{flag: path for flag, path in files.items() if path is not None},
     )  # fmt: skip
     inputs = read_inputs(settings)
     for line in inputs.describe():

@@ -5,32 +5,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelrec_train import distributed, rendezvous, run_directory
-from pixelrec_train.commands.checkpoints import config_class, is_generative, load, load_generative
+from pixelrec_train.commands.checkpoints import (
+    check_same_split,
+    data_files,
+    is_generative,
+    load,
+    load_generative,
+)
+from pixelrec_train.commands.inputs import split_of
 from pixelrec_train.commands.sasrec import deepspeed_settings, train_sasrec
-from pixelrec_train.commands.start import claimed_directory, trained_config
-from pixelrec_train.config import LoopConfig
+from pixelrec_train.commands.start import claimed_directory
+from pixelrec_train.config import LoopConfig, TrainConfig
 from pixelrec_train.data import interactions
 from pixelrec_train.data.item_text import read_fields
 from pixelrec_train.ending import speak_plainly
 from pixelrec_train.errors import InputError, StopRequested
 from pixelrec_train.evaluation.baselines import item_knn, tfidf
+from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
 from pixelrec_train.evaluation.index import import_faiss
 from pixelrec_train.evaluation.metrics import paired_p
 from pixelrec_train.evaluation.popularity import popularity_ranks
-from pixelrec_train.evaluation.report import candidates, table_rows, write_table
+from pixelrec_train.evaluation.report import JUDGED_BY, candidates, table_rows, write_table
 from pixelrec_train.evaluation.retrieval import rank_joined
 from pixelrec_train.evaluation.scores import rank_by_scores
 from pixelrec_train.flags import (
     existing_file,
     flag,
+    flag_of,
     parse_args,
     possible_directory,
     require,
     require_distinct,
 )
 from pixelrec_train.runlog import say
-
-JUDGED_BY = ("recall@10", "ndcg@10")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +47,7 @@ class CompareConfig(LoopConfig):
     interaction_data: str = flag("CSV with columns item_id, user_id, timestamp")
     text_data: str = flag("CSV with a column item_id and the text columns")
     text_keys: tuple[str, ...] = flag("text columns TF-IDF reads", ("title", "description"))
+    split_data: str | None = flag_of(TrainConfig, "split_data")
     checkpoint: tuple[str, ...] = flag(
         "a checkpoint-epoch-N or best_model directory; may be given several times. A+B joins two into one "
         "model, whose score is the mean of their cosines",
@@ -96,41 +104,45 @@ def compare(config):
     deepspeed_settings(config)
     for checkpoint in config.checkpoint:
         for part in joined(checkpoint):
-            trained_config(part, "--checkpoint", config_class(part))
+            check_same_split(part, "--checkpoint", config)
             if is_generative(part) and part != checkpoint:
                 raise InputError(f"--checkpoint {checkpoint}: a generative model has no vectors to join.")
     run_directory.check_free(Path(config.output_dir) / "sasrec", config.overwrite)
     if config.retrieval == "faiss" and config.checkpoint:
         import_faiss()
     data = interactions.read(config.interaction_data, config.cache_dir)
-    split = interactions.leave_last_two_out(data, config.max_seq_length)
-    held_out, counts = getattr(split, config.split), interactions.training_counts(data)
+    split = split_of(data, config)
+    held_out = getattr(split, config.split)
     fields, _ = read_fields(config.text_data, data.item_ids, config.text_keys)
     say(f"data: {data.summary()}")
 
     baselines = {
-        "popularity": popularity_ranks(held_out, counts, config),
-        "item_knn": rank_by_scores(item_knn(data), held_out, config),
+        "popularity": popularity_ranks(held_out, split.taken.counts(data.num_items), config),
+        "item_knn": rank_by_scores(item_knn(split.taken, data.num_items), held_out, config),
         "tfidf": rank_by_scores(tfidf([" ".join(values or ()) for values in fields]), held_out, config),
     }
-    models, read = {}, {}
+    models, more, read = {}, {}, {}
     for checkpoint, name in names(config.checkpoint).items():
         say(f"checkpoint: {checkpoint}")
-        files = (config.interaction_data, config.text_data)
         if is_generative(checkpoint):
-            models[name] = load_generative(checkpoint, config, *files).rank(held_out, config)
+            places = load_generative(checkpoint, config, data_files(config)).rank(held_out, config)
+            models[name], more[name] = places.item, other_counts(places, config.topk)
         else:
-            parts = [load(part, config, *files, read) for part in joined(checkpoint)]
+            parts = [load(part, config, data_files(config), read) for part in joined(checkpoint)]
             models[name] = rank_joined([part[1:] for part in parts], held_out, config)
     baselines["sasrec"] = rank_by_scores(train_sasrec(config, data, split), held_out, config)
     if distributed.rank() == 0:
-        report(config, held_out, counts, baselines, models)
+        report(config, split, baselines, models, more)
     distributed.barrier()
 
 
-def report(config, held_out, counts, baselines, models):
-    """Table, and for every model its lead over the strongest baseline, on screen and on disk."""
-    rows = table_rows(baselines | models, held_out, counts, config)
+def report(config, split, baselines, models, more):
+    """Table, and for every model its lead over the strongest baseline, on screen and on disk.
+
+    more: {model: {metric: value}}, what else was counted of generative ones.
+    """
+    counts = split.taken.counts(len(split.train_counts))
+    rows = table_rows(baselines | models, getattr(split, config.split), counts, config)
     lines = []
     for metric in JUDGED_BY:
         best = max(baselines, key=lambda name: rows[name][metric])
@@ -139,13 +151,16 @@ def report(config, held_out, counts, baselines, models):
             p = paired_p(places, baselines[best], config.topk)[metric]
             rows[name][f"{metric}_against"] = {"baseline": best, "change": change, "p": p}
             lines.append(f"{name}: {metric} {change:+.1%} against {best}, p = {p:.4f} (paired bootstrap)")
+    for name, counts in more.items():
+        rows[name] |= counts
+        lines.append(f"{name}, {counted_otherwise(counts, JUDGED_BY)}")
     for checkpoint, name in names(config.checkpoint).items():
         rows[name]["checkpoint"] = checkpoint
         lines.append(f"{name} is {checkpoint}")
     note = (
-        f"{config.split} split of {config.interaction_data}, {candidates(len(counts), config)}; never seen "
-        f"in training = among no user's items before the last two; ± is half the width of the 95 % bootstrap "
-        f"interval; commit {run_directory.commit()}."
+        f"{config.split} split of {config.interaction_data} ({split.origin}), "
+        f"{candidates(len(counts), config)}; never seen in training = nobody took it in training; ± is half "
+        f"the width of the 95 % bootstrap interval; commit {run_directory.commit()}."
     )
     note = "\n".join([*lines, note])
     print(f"\n{write_table(config.output_dir, rows, config.topk, note)}\n{note}\n")

@@ -6,13 +6,14 @@ from pathlib import Path
 import torch
 
 from pixelrec_train import distributed, rendezvous, run_directory
-from pixelrec_train.commands.checkpoints import config_class, is_generative, load, load_generative
+from pixelrec_train.commands.checkpoints import config_class, data_files, is_generative, load, load_generative
 from pixelrec_train.commands.start import trained_config
 from pixelrec_train.config import RankingConfig
 from pixelrec_train.ending import speak_plainly
 from pixelrec_train.evaluation import metrics
+from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
 from pixelrec_train.evaluation.index import FaissIndex, import_faiss, unit
-from pixelrec_train.evaluation.report import beside_popularity, candidates, table_text
+from pixelrec_train.evaluation.report import JUDGED_BY, beside_popularity, candidates, table_text
 from pixelrec_train.flags import flag, parse_args, possible_directory, require, require_minutes
 from pixelrec_train.model.backbone import save_tensors
 from pixelrec_train.runlog import say
@@ -26,6 +27,7 @@ class EvaluateConfig(RankingConfig):
     split: str = flag("valid = second-last item of every user; test = last item", "test")
     interaction_data: str | None = flag("CSV; None = the one the checkpoint was trained on", None)
     text_data: str | None = flag("CSV; None = the one the checkpoint was trained on", None)
+    split_data: str | None = flag("CSV; None = the split the checkpoint was trained on", None)
     output_dir: str | None = flag(
         "where metrics.json and the index go; None = <checkpoint>/eval-<split>", None
     )
@@ -53,7 +55,7 @@ def evaluate(config):
     if config.retrieval == "faiss":
         import_faiss()
     read = load_generative if is_generative(config.checkpoint) else load
-    loaded = read(config.checkpoint, config, config.interaction_data, config.text_data)
+    loaded = read(config.checkpoint, config, data_files(config))
     held_out = getattr(loaded.inputs.split, config.split)
     ranks = loaded.rank(held_out, config)
     if distributed.rank() == 0:
@@ -70,8 +72,11 @@ def results_directory(config):
 
 def report(config, loaded, held_out, ranks):
     """Table on screen, metrics.json on disk; of a two-tower model what serving needs as well."""
-    inputs, name = loaded.inputs, "generative" if is_generative(config.checkpoint) else "two_tower"
+    inputs, name, counts = loaded.inputs, "two_tower", {}
+    if is_generative(config.checkpoint):
+        name, ranks, counts = "generative", ranks.item, other_counts(ranks, config.topk)
     rows = beside_popularity({name: ranks}, held_out, inputs.split.train_counts, config)
+    rows[name] |= counts
     target_counts = inputs.split.train_counts[held_out.target]
     directory, _ = results_directory(config)
     directory.mkdir(parents=True, exist_ok=True)
@@ -91,6 +96,8 @@ def report(config, loaded, held_out, ranks):
         | inputs.facts(),
     )
     say(f"\n{table_text(rows, config.topk)}")
+    if counts:
+        say(f"generative, {counted_otherwise(counts, JUDGED_BY)}\n")
     say(f"{config.split} split; figures, slices and versions in {directory}/metrics.json")
     if name == "two_tower":
         write_index(config, loaded, directory)

@@ -6,13 +6,13 @@ The only place where its data, model, task, engine and evaluation meet.
 from pathlib import Path
 
 from pixelrec_train import distributed, watchdog
-from pixelrec_train.commands.checkpoints import load
+from pixelrec_train.commands.checkpoints import check_same_split, data_files, load
 from pixelrec_train.commands.generative_config import GenerativeConfig
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.commands.itemic import Prepared, numbers
 from pixelrec_train.commands.plan import trained
 from pixelrec_train.commands.session import carry_out, conclude, session
-from pixelrec_train.commands.start import check_places, seed_everything, trained_config
+from pixelrec_train.commands.start import check_places, seed_everything
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.itemic import ItemicDataset
 from pixelrec_train.data.loader import Loader
@@ -20,7 +20,9 @@ from pixelrec_train.ending import speak_plainly
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.state import steps_per_epoch
 from pixelrec_train.engine.weights import load_weights
-from pixelrec_train.evaluation.generation import figures_side_by_side
+from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
+from pixelrec_train.evaluation.metrics import figures
+from pixelrec_train.evaluation.report import JUDGED_BY
 from pixelrec_train.flags import parse_args, possible_directory
 from pixelrec_train.model.generative_model import GenerativeModel
 from pixelrec_train.tasks.generative import LLM, GenerativeTask
@@ -43,7 +45,8 @@ def prepare(config):
     model = GenerativeModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trust)
     inputs = read_inputs(config)
     if config.beside:
-        trained_config(config.beside, "--beside")
+        check_same_split(config.beside, "--beside", config)
+    model.dropout = config.dropout
     if config.new_rows_only:
         model.train_new_rows_only()
     return Prepared.of(model, config.model_dir, config.semantic_ids, inputs)
@@ -52,7 +55,7 @@ def prepare(config):
 def plan(config, prepared, ranks):
     """Lines for --dry_run and for the top of every log."""
     inputs, model, vocabulary = prepared.inputs, prepared.model, prepared.model.vocabulary
-    samples = len(ItemicDataset(inputs.interactions, inputs.split, config.align))
+    samples = len(ItemicDataset(inputs.split, config.align))
     batch = config.per_device_train_batch_size * ranks
     steps = steps_per_epoch(-(-samples // batch), config)
     what = f"{len(inputs.split.windows):,} histories" + (", every item both ways" if config.align else "")
@@ -75,7 +78,7 @@ def run(config):
     prepared = prepare(config)
     inputs, model = prepared.inputs, prepared.model
     loader = Loader(
-        ItemicDataset(inputs.interactions, inputs.split, config.align), prepared.collator,
+        ItemicDataset(inputs.split, config.align), prepared.collator,
         config.per_device_train_batch_size, config.seed, config.dataloader_num_workers,
     )  # fmt: skip
     if config.gradient_checkpointing:
@@ -94,7 +97,11 @@ def run(config):
 
 def validate(prepared, config):
     """Validation figures of the current weights: by items, and by ids as most papers count."""
-    return figures_side_by_side(rank(prepared, prepared.inputs.split.valid, config), config.topk)
+    users = prepared.inputs.split.valid
+    if config.valid_users:
+        users = users.sample(config.valid_users, config.seed)
+    places = rank(prepared, users, config)
+    return figures(places.item, config.topk) | other_counts(places, config.topk)
 
 
 def rank(prepared, held_out, config):
@@ -113,13 +120,14 @@ def finish(engine, prepared, state, config, log):
         )  # fmt: skip
         load_weights(prepared.model, best)
     with loop.judging(engine):
-        ranks = {"generative": rank(prepared, test, config).item}
+        places = rank(prepared, test, config)
+    ranks, counts = {"generative": places.item}, other_counts(places, config.topk)
     if config.beside:
-        two_tower = load(config.beside, config, config.interaction_data, config.text_data)
+        two_tower = load(config.beside, config, data_files(config))
         ranks = {"two_tower": two_tower.rank(test, config)} | ranks
     over = "vocabulary" if config.normalised_over == "full" else "level"
     judged = (
         f"at least {config.num_beams} beams, none outside the catalogue, probabilities over the {over}; "
-        f"an id of several items stands for them by popularity; "
+        f"an id of several items stands for them by popularity ({counted_otherwise(counts, JUDGED_BY)}); "
     )
-    conclude(ranks, inputs, state, config, log, judged)
+    conclude(ranks, inputs, state, config, log, judged, {"generative": counts})

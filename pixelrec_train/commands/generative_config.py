@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pixelrec_train.config import LoopConfig, TrainConfig
+from pixelrec_train.config import LoopConfig, TrainConfig, require_sequences
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import flag, flag_of, require
 
@@ -18,6 +18,7 @@ class GenerativeConfig(LoopConfig):
     semantic_ids: str = flag("file that scripts/build_semantic_ids.py wrote")
     align: bool = flag("besides histories, tell the text for every item's id and the id for its text", True)
     max_seq_length: int = flag_of(TrainConfig, "max_seq_length")
+    split_data: str | None = flag_of(TrainConfig, "split_data")
     one_window_per_user: bool = flag_of(TrainConfig, "one_window_per_user")
     eval_seq_length: int | None = flag_of(TrainConfig, "eval_seq_length")
     max_text_length: int = flag("tokens kept of an item's text", 64)
@@ -25,6 +26,7 @@ class GenerativeConfig(LoopConfig):
     # model
     model_dir: str = flag("directory made by scripts/expand_vocabulary.py, or the llm/ of a checkpoint")
     new_rows_only: bool = flag("stage 1: train the rows of the itemic tokens and nothing else", False)
+    dropout: float = flag("share of the entries of embeddings and final states zeroed while training", 0.0)
     gradient_checkpointing: bool = flag_of(TrainConfig, "gradient_checkpointing")
     loss_chunk: int = flag("labels whose logits over the vocabulary exist at a time", 4096)
 
@@ -32,6 +34,10 @@ class GenerativeConfig(LoopConfig):
     num_beams: int = flag("semantic ids kept per user and level", 50)
     normalised_over: str = flag(
         "probabilities of a code: full = over the vocabulary, level = its level", "full"
+    )
+
+    valid_users: int | None = flag(
+        "validation users judged after each epoch, drawn once; None = all (decoding takes its time)", None
     )
 
     beside: str | None = flag("a two-tower checkpoint that gets a row in the table too", None)
@@ -42,10 +48,10 @@ class GenerativeConfig(LoopConfig):
         super().__post_init__()
         for name in ("max_text_length", "loss_chunk", "num_beams"):
             require(getattr(self, name) >= 1, f"--{name} must be at least 1", getattr(self, name))
-        for name in ("max_seq_length", "eval_seq_length"):
-            length = getattr(self, name)
-            enough = length is None or length >= 2
-            require(enough, f"--{name} counts history + target: at least 2", length)
+        require_sequences(self)
+        require(0 <= self.dropout < 1, "--dropout must be in [0, 1)", self.dropout)
+        users = self.valid_users
+        require(users is None or users >= 1, "--valid_users must be None or at least 1", users)
         require(self.normalised_over in ("full", "level"),
                 "--normalised_over must be full or level", self.normalised_over)  # fmt: skip
         require(self.text_keys, "--text_keys needs at least one column", self.text_keys)

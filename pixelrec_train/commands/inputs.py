@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pixelrec_train.data import interactions, item_text
+from pixelrec_train.data.given_split import read_split
 from pixelrec_train.data.interactions import Interactions, Split
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.flags import existing_file
@@ -20,8 +21,8 @@ class Inputs:
         cold = int((split.train_counts == 0).sum())
         return [
             f"data: {self.interactions.summary()}",
-            f"split: {len(split.windows):,} training windows, {len(split.valid):,} validation and "
-            f"{len(split.test):,} test users; {cold:,} items are cold (in no training window)",
+            f"split: {split.origin}; {len(split.windows):,} training windows, {len(split.valid):,} "
+            f"validation and {len(split.test):,} test targets; {cold:,} items are cold, in no window",
             f"text: {self.item_text.summary()}",
         ]
 
@@ -33,6 +34,7 @@ class Inputs:
                 "item_text": self.item_text.fingerprint,
                 "users": self.interactions.num_users,
                 "items": self.interactions.num_items,
+                "split": self.split.origin,
                 "training_windows": len(self.split.windows),
                 "unusable_rows": self.interactions.unusable,
             }
@@ -40,12 +42,20 @@ class Inputs:
 
 
 def read_inputs(config):
-    """config: interaction_data, text_data, id_only, the text settings, max_seq_length, one_window_per_user,
-    item_dir (whose tokenizer reads), cache_dir."""
+    """config: interaction_data, text_data, id_only, the text settings, split_data, max_seq_length,
+    one_window_per_user, item_dir (whose tokenizer reads), cache_dir."""
     existing_file(config.interaction_data, "--interaction_data")
     if not config.id_only:
         existing_file(config.text_data, "--text_data")
     read = interactions.read(config.interaction_data, config.cache_dir)
-    split = interactions.leave_last_two_out(read, config.max_seq_length, config.one_window_per_user)
+    split = split_of(read, config)
     texts = ItemText.unread(read.num_items) if config.id_only else item_text.read(read, config)
     return Inputs(read, split, texts)
+
+
+def split_of(interactions_read, config):
+    """Split: that of --split_data, else everybody's last two items are held out."""
+    one_window = getattr(config, "one_window_per_user", False)
+    if config.split_data:
+        return read_split(config.split_data, interactions_read, config.max_seq_length, one_window)
+    return interactions.leave_last_two_out(interactions_read, config.max_seq_length, one_window)

@@ -68,10 +68,11 @@ def embed(config):
 
 def of_checkpoint(config):
     """Of each item what the trained item LLM (and its item ids) make of it."""
-    loaded = load(config.checkpoint, config, config.interaction_data, config.text_data)
-    data = loaded.inputs.interactions
-    counts = interactions.training_counts(data)
-    return Items(list(data.item_ids), loaded.catalogue, counts, f"the checkpoint {config.checkpoint}")
+    files = {"interaction_data": config.interaction_data, "text_data": config.text_data}
+    loaded = load(config.checkpoint, config, files)
+    item_ids, taken = loaded.inputs.interactions.item_ids, loaded.inputs.split.taken
+    counts = taken.counts(len(item_ids))
+    return Items(list(item_ids), loaded.catalogue, counts, f"the checkpoint {config.checkpoint}")
 
 
 def of_encoder(config):
@@ -105,12 +106,17 @@ def catalogue(config):
     if config.interaction_data:
         existing_file(config.interaction_data, "--interaction_data")
         data = interactions.read(config.interaction_data, config.cache_dir)
-        return list(data.item_ids), interactions.training_counts(data), data.fingerprint
+        return list(data.item_ids), training_counts(data), data.fingerprint
     rows = read_rows(config.text_data, ("item_id",))
     item_ids = list(dict.fromkeys(item_id for (item_id,) in rows if item_id))
     if not item_ids:
         raise InputError(f"--text_data {config.text_data} holds no item.")
     return item_ids, None, fingerprint("all items of", Path(config.text_data))
+
+
+def training_counts(data):
+    """[num_items] how often each was taken, everybody's last two items left out."""
+    return interactions.before_last_two(data).counts(data.num_items)
 
 
 def of_matrix(config):
@@ -124,7 +130,7 @@ def of_matrix(config):
     if config.interaction_data:
         existing_file(config.interaction_data, "--interaction_data")
         data = interactions.read(config.interaction_data, config.cache_dir)
-        of_item = dict(zip(data.item_ids, interactions.training_counts(data).tolist(), strict=True))
+        of_item = dict(zip(data.item_ids, training_counts(data).tolist(), strict=True))
         counts = np.array([of_item.get(item_id, 0) for item_id in item_ids])
         if not set(item_ids) & of_item.keys():
             raise InputError(f"--matrix_ids and --interaction_data {config.interaction_data} share no item.")

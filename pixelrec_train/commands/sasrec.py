@@ -32,7 +32,7 @@ def train_sasrec(config, interactions, split):
     no_negatives = NegativeSampler(split.train_counts, 0, max_seq_length=0, seed=config.seed)
     collator = TwoTowerCollator(ItemText.unread(interactions.num_items), no_negatives, config.max_seq_length)
     loader = Loader(
-        HistoryDataset(interactions, split), collator, config.per_device_train_batch_size, config.seed,
+        HistoryDataset(split), collator, config.per_device_train_batch_size, config.seed,
         config.dataloader_num_workers,
     )  # fmt: skip
     state = TrainState(total_steps=steps_per_epoch(len(loader), config) * config.num_train_epochs)

@@ -71,18 +71,21 @@ def session(config, task, loader, resolved, facts, plan):
         yield Session(engine, state, log, signals)
 
 
-def conclude(ranks, inputs, state, config, log, judged=""):
+def conclude(ranks, inputs, state, config, log, judged="", more=None):
     """The last words of a run: its table on the test split and its curves. All ranks call it.
 
     Args:
         ranks: {name: [E] places} that models gave the test split's targets.
         judged: what the note under the table adds about how.
+        more: {name: {metric: value}} for table.json alone.
     """
     run, test = Path(config.output_dir), inputs.split.test
     if distributed.rank() == 0:
         rows = beside_popularity(ranks, test, inputs.split.train_counts, config)
+        for name, figures in (more or {}).items():
+            rows[name] |= figures
         note = (
-            f"Test = last item of each user, {candidates(inputs.interactions.num_items, config)}, "
+            f"Test split ({inputs.split.origin}), {candidates(inputs.interactions.num_items, config)}, "
             f"best epoch {state.best_epoch} by validation {loop.BEST_BY}; {judged}"
             f"± is half the width of the 95 % bootstrap interval."
         )

@@ -114,7 +114,7 @@ def build_loader(config, inputs):
     # A frozen item LLM has read its texts before the first step.
     texts = ItemText.unread(inputs.interactions.num_items) if config.freeze_item_llm else inputs.item_text
     return Loader(
-        HistoryDataset(inputs.interactions, inputs.split),
+        HistoryDataset(inputs.split),
         TwoTowerCollator(texts, sampler, config.max_seq_length, config.item_chunk_tokens),
         config.per_device_train_batch_size,
         config.seed,

@@ -7,8 +7,8 @@ from torch.utils.data import Dataset
 class HistoryDataset(Dataset):
     """dataset[slot] -> (slot, [n] item numbers of its window, oldest first; none for an empty slot)."""
 
-    def __init__(self, interactions, split):
-        self.items, self.windows = interactions.items, split.windows
+    def __init__(self, split):
+        self.items, self.windows = split.taken.items, split.windows
 
     def __len__(self):
         return len(self.windows)

@@ -80,23 +80,69 @@ class HeldOut:
     def history(self, e):
         return self.items[self.start[e] : self.end[e]]
 
+    def sample(self, count, seed):
+        """`count` of them drawn without replacement, in their order; all where there are no more."""
+        drawn = np.random.default_rng(seed).permutation(len(self))[:count]
+        drawn.sort()
+        return HeldOut(*(x[drawn] for x in (self.users, self.start, self.end, self.target)), self.items)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What users took in training, oldest first: items[start[s]:end[s]] was taken by user users[s]."""
+
+    users: np.ndarray  # [S], mostly every user once
+    start: np.ndarray  # [S]
+    end: np.ndarray  # [S], start where a user took nothing
+    items: np.ndarray  # flat
+
+    def pairs(self):
+        """(users [n], items [n]) of all that was taken, whatever windows keep of it."""
+        length = self.end - self.start
+        first = np.cumsum(length) - length
+        return np.repeat(self.users, length), self.items[
+            np.arange(length.sum()) + np.repeat(self.start - first, length)
+        ]
+
+    def counts(self, num_items):
+        """[num_items] how often each item was taken."""
+        return np.bincount(self.pairs()[1], minlength=num_items)
+
 
 @dataclass(frozen=True)
 class Split:
-    """Training windows and the two held-out items of every user."""
+    """Training windows, and what is held out."""
 
-    windows: np.ndarray  # [Wn, 2] start, end into the flat items
+    taken: Taken
+    windows: np.ndarray  # [Wn, 2] start, end into taken.items
     train_counts: np.ndarray  # [num_items] occurrences in the windows; 0 = a cold item
     valid: HeldOut
     test: HeldOut
+    origin: str = "everybody's last two items are held out"
+
+    @staticmethod
+    def of(taken, held_out, num_items, max_seq_length, one_window_per_user=False, **origin):
+        """Cut what users took into windows of max_seq_length items.
+
+        They are cut from the end, so a remainder falls off the oldest side; a user with fewer has one
+        shorter window. Or only the newest window is kept. Windows of one item teach nothing and are left out.
+
+        Args:
+            held_out: {"valid": HeldOut, "test": HeldOut}
+        """
+        windows = cut_windows(taken.start, taken.end, max_seq_length, one_window_per_user)
+        covered = np.zeros(len(taken.items) + 1, np.int64)
+        # Windows do not overlap: +1 where one starts, -1 where it ends.
+        np.add.at(covered, windows[:, 0], 1)
+        np.add.at(covered, windows[:, 1], -1)
+        counts = np.bincount(taken.items[np.cumsum(covered)[:-1] > 0], minlength=num_items)
+        return Split(taken, windows, counts, **held_out, **origin)
 
 
 def leave_last_two_out(interactions, max_seq_length, one_window_per_user=False):
-    """Last item = test target, second-last = validation target, the rest = training.
+    """Last item = test target, second-last = validation target, the rest = training, see Split.of.
 
-    Training items of a user are cut into windows of max_seq_length from the end, so a remainder falls
-    off the oldest side; a user with fewer has one shorter window. Or only the newest window is kept. Windows
-    of one item teach nothing and are left out, and so are held-out targets without any history.
+    Held-out targets without any history are left out.
 
     Source: HLLM (arXiv:2409.12740), as its code does it with data_split=True (or False).
 
@@ -105,37 +151,27 @@ def leave_last_two_out(interactions, max_seq_length, one_window_per_user=False):
     """
     items, start, stop = interactions.items, interactions.offsets[:-1], interactions.offsets[1:]
     users = np.arange(interactions.num_users)
-    split = {}
+    held_out = {}
     for name, held_back in (("valid", 2), ("test", 1)):
         end = stop - held_back
         kept = end > start  # at least one item of history
-        split[name] = HeldOut(users[kept], start[kept], end[kept], np.asarray(items[end[kept]]), items)
-
-    windows = cut_windows(start, np.maximum(stop - 2, start), max_seq_length, one_window_per_user)
-    if not len(windows):
+        held_out[name] = HeldOut(users[kept], start[kept], end[kept], np.asarray(items[end[kept]]), items)
+    split = Split.of(
+        before_last_two(interactions), held_out, interactions.num_items, max_seq_length, one_window_per_user
+    )
+    if not len(split.windows):
         raise InputError(
             f"no user has 4 interactions, the least that leaves a training pair after two items are held out "
             f"({interactions.summary()})."
         )
-    covered = np.zeros(len(items) + 1, np.int64)
-    # Windows do not overlap: +1 where one starts, -1 where it ends.
-    np.add.at(covered, windows[:, 0], 1)
-    np.add.at(covered, windows[:, 1], -1)
-    counts = np.bincount(items[np.cumsum(covered)[:-1] > 0], minlength=interactions.num_items)
-    return Split(windows, counts, **split)
+    return split
 
 
 def before_last_two(interactions):
-    """(users [n], items [n]): what each user took before the two held-out items, whatever windows keep."""
-    length = np.diff(interactions.offsets)
-    users = np.repeat(np.arange(interactions.num_users), length)
-    kept = np.arange(len(users)) < interactions.offsets[users + 1] - 2
-    return users[kept], interactions.items[kept]
-
-
-def training_counts(interactions):
-    """[num_items] how often each item occurs before its users' last two."""
-    return np.bincount(before_last_two(interactions)[1], minlength=interactions.num_items)
+    """Taken: all but every user's last two items."""
+    start, stop = interactions.offsets[:-1], interactions.offsets[1:]
+    end = np.maximum(stop - 2, start)
+    return Taken(np.arange(interactions.num_users), start, end, interactions.items)
 
 
 def cut_windows(start, stop, size, newest_only=False):

@@ -17,9 +17,9 @@ class ItemicDataset(Dataset):
     items from id to text and all from text to id. (-1: an empty slot.)
     """
 
-    def __init__(self, interactions, split, align):
-        self.items, self.windows = interactions.items, split.windows
-        self.num_items = interactions.num_items if align else 0
+    def __init__(self, split, align):
+        self.items, self.windows = split.taken.items, split.windows
+        self.num_items = len(split.train_counts) if align else 0
 
     def __len__(self):
         return len(self.windows) + 2 * self.num_items

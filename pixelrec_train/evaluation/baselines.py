@@ -8,23 +8,25 @@ import numpy as np
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from pixelrec_train.data.interactions import before_last_two
 from pixelrec_train.errors import InputError
 
 CJK = r"\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af"  # kana, Chinese characters, Hangul syllables
 WORD = rf"[{CJK}]|[^\W{CJK}]{{2,}}"
 
 
-def item_knn(interactions, recent=10, decay=0.8):
+def item_knn(taken, num_items, recent=10, decay=0.8):
     """Items that the takers of the history's items took: cosines of the columns of the user x item matrix.
 
-    Users count with all but their last two items. The newest of the history's last `recent` items weighs 1,
+    Users count with what they took in training. The newest of the history's last `recent` items weighs 1,
     each one before it `decay` times as much.
+
+    Args:
+        taken: interactions.Taken of the split.
 
     Source: Deshpande and Karypis, TOIS 2004.
     """
-    users, items = before_last_two(interactions)
-    shape = (interactions.num_users, interactions.num_items)
+    users, items = taken.pairs()
+    shape = (int(users.max()) + 1, num_items)
     taken = sparse.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape)
     taken.data[:] = 1  # taking an item twice counts once
     norms = np.sqrt(np.maximum(np.asarray(taken.sum(0)).ravel(), 1))

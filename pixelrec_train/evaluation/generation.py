@@ -155,10 +155,18 @@ def expected_figures(first, size, topk):
     return values
 
 
-def figures_side_by_side(places, topk):
-    """{"recall@5": by items, …, "sid_recall@5": by ids, …, "average_recall@5": on average, …}"""
-    return (
-        figures(places.item, topk)
-        | {f"sid_{name}": value for name, value in figures(places.sid, topk).items()}
-        | {f"average_{n}": value for n, value in expected_figures(places.first, places.size, topk).items()}
+def other_counts(places, topk):
+    """{"sid_recall@5": by ids, …, "average_recall@5": on average, …}, beside figures(places.item, topk)."""
+    by_ids, average = figures(places.sid, topk), expected_figures(places.first, places.size, topk)
+    return {f"sid_{name}": value for name, value in by_ids.items()} | {
+        f"average_{name}": value for name, value in average.items()
+    }
+
+
+def counted_otherwise(counts, metrics):
+    """A sentence with what other_counts found, in percent."""
+    by_ids, average = (
+        ", ".join(f"{name} {100 * counts[f'{kind}_{name}']:.2f}" for name in metrics)
+        for kind in ("sid", "average")
     )
+    return f"counting ids, as most papers do: {by_ids}; on average over the items of an id: {average}"

@@ -8,6 +8,7 @@ from pixelrec_train.evaluation.popularity import popularity_ranks
 from pixelrec_train.run_directory import write_json
 
 SHOWN = ("recall", "ndcg")
+JUDGED_BY = ("recall@10", "ndcg@10")
 CURVES = {
     "loss (nats)": ("loss", "valid_loss"),
     "in-pool accuracy": ("nce_top1_acc", "nce_top10_acc"),

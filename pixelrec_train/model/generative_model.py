@@ -64,7 +64,7 @@ class GenerativeModel(nn.Module):
     def __init__(self, causal_lm: nn.Module, vocabulary: ItemicVocabulary, chunk: int):
         """chunk: labels scored at a time."""
         super().__init__()
-        self.vocabulary, self.chunk = vocabulary, chunk
+        self.vocabulary, self.chunk, self.dropout = vocabulary, chunk, 0.0
         self.architecture, self.prefix = type(causal_lm).__name__, f"{causal_lm.base_model_prefix}."
         self.table_names = table_names(causal_lm, "the model")
         cut = vocabulary.first_new_id, vocabulary.tokenizer_length
@@ -128,12 +128,12 @@ class GenerativeModel(nn.Module):
     def read(self, texts: PackedTexts) -> Tensor:
         """Texts -> [T, D] final hidden states; none sees another."""
         segments = Segments.plan(texts.lengths, texts.token_ids.device)
-        embeddings = self.embedding(look_up, texts.token_ids)
+        embeddings = F.dropout(self.embedding(look_up, texts.token_ids), self.dropout, self.training)
         out = self.backbone(
             inputs_embeds=embeddings[None], position_ids=segments.position_ids[None], segments=segments,
             use_cache=False,
         )  # fmt: skip
-        return out.last_hidden_state[0]
+        return F.dropout(out.last_hidden_state[0], self.dropout, self.training)
 
     @contextmanager
     def reading_step_by_step(self):

@@ -8,7 +8,7 @@ import numpy as np
 
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import existing_file
-from pixelrec_train.run_directory import write_json
+from pixelrec_train.run_directory import write_whole
 
 VERSION = 1
 ABSENT = -1  # fills up an id that is shorter than others
@@ -59,10 +59,14 @@ class SemanticIds:
         return self.codes[[row[item_id] for item_id in item_ids]]
 
     def save(self, path):
-        write_json(path, {
-            "version": VERSION, "codebook_sizes": list(self.codebook_sizes), "facts": self.facts,
-            "item_ids": self.item_ids, "codes": self.codes.tolist(),
-        })  # fmt: skip
+        """JSON with a line per item id, and one per item's codes."""
+        head = {"version": VERSION, "codebook_sizes": list(self.codebook_sizes), "facts": self.facts}
+        lists = {"item_ids": self.item_ids, "codes": self.codes.tolist()}
+        parts = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()]
+        for key, rows in lists.items():
+            lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+            parts.append(f"{json.dumps(key)}: [\n{lines}\n]")
+        write_whole(path, "{\n" + ",\n".join(parts) + "\n}\n")
 
     @staticmethod
     def load(path, flag_name="--semantic_ids"):

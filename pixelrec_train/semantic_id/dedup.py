@@ -1,5 +1,7 @@
 """What becomes of items that got the same codes: left so, told apart by one more level, or moved."""
 
+from collections import defaultdict
+
 import numpy as np
 
 from pixelrec_train.errors import InputError
@@ -7,6 +9,7 @@ from pixelrec_train.errors import InputError
 POLICIES = ("none", "suffix", "reassign")
 ROOMY = 8  # times as many possible ids as items: then there is a free one near almost every item
 CANDIDATES = 50  # codes of a level that are tried, nearest first
+BLOCK = 4096  # items whose distances are held at a time
 
 
 def default_policy(num_items, codebook_sizes):
@@ -52,7 +55,7 @@ def add_suffix(codes, order, taken=None, size=None):
     return np.column_stack([codes, suffix]), size or 2 * needed
 
 
-def reassign(codes, order, residual, codebooks, taken=None):
+def reassign(codes, order, vectors, codebooks, taken=None):
     """Move items whose id is taken to the nearest free one: of the last level, else of the last two.
 
     Of items with the same codes the first keeps them, and so does an item that shares them with nobody.
@@ -60,7 +63,7 @@ def reassign(codes, order, residual, codebooks, taken=None):
     Args:
         codes: [N, L].
         order: item rows, first come first.
-        residual: (row, level) -> [D] what is left of its vector before that level.
+        vectors: [N, D] what the codebooks quantise.
         codebooks: [L] arrays [K, D].
         taken: [M, L] ids that are given away already, or None.
 
@@ -70,43 +73,61 @@ def reassign(codes, order, residual, codebooks, taken=None):
     Source: spec A.4, after OnePiece's post-processing; at most CANDIDATES codes are tried at each level.
     """
     codes, rows, late, fell_through = codes.copy(), codes.tolist(), [], 0
-    used = set() if taken is None else set(map(tuple, taken.tolist()))
+    used = defaultdict(set)  # prefix -> codes of the last level that are given away behind it
+    for *prefix, code in () if taken is None else taken.tolist():
+        used[tuple(prefix)].add(code)
     for row in order:
-        if tuple(rows[row]) in used:
+        *prefix, code = rows[row]
+        behind = used[tuple(prefix)]
+        if code in behind:
             late.append(row)
-        used.add(tuple(rows[row]))
-    for row in late:
-        free = nearest_free(rows[row], row, residual, codebooks, used)
-        if free is None:
-            fell_through += 1
-        else:
-            codes[row] = free
-            used.add(free)
+        behind.add(code)
+    *coarse, last = [codebook.astype(np.float64) for codebook in codebooks]
+    for start in range(0, len(late), BLOCK):
+        block = np.array(late[start : start + BLOCK])
+        left = vectors[block].astype(np.float64)
+        for level, codebook in enumerate(coarse[:-1]):
+            left -= codebook[codes[block, level]]
+        before_last = left - coarse[-1][codes[block, -2]] if coarse else left
+        for row, before_last_two, candidates in zip(block, left, nearest(before_last, last), strict=True):
+            free = first_free(rows[row][:-1], candidates, used)
+            if free is None and coarse:
+                free = nearest_free(rows[row][:-2], before_last_two, coarse[-1], last, used)
+            if free is None:
+                fell_through += 1
+            else:
+                codes[row] = free
+                used[free[:-1]].add(free[-1])
     return codes, len(late) - fell_through, fell_through
 
 
-def nearest_free(codes, row, residual, codebooks, used):
-    """The id nobody has that is nearest to the row's vector, or None."""
-    last = len(codes) - 1
-    _, found = free_in_last(tuple(codes[:-1]), residual(row, last), codebooks[-1], used)
-    if found is not None or last == 0:
-        return found
-    left, best = residual(row, last - 1), (np.inf, None)
-    for code in nearest(left, codebooks[-2]):
-        distance, found = free_in_last((*codes[:-2], code), left - codebooks[-2][code], codebooks[-1], used)
-        if distance < best[0]:
-            best = distance, found
-    return best[1]
+def first_free(prefix, candidates, used):
+    """The id behind a prefix whose last code is the first that nobody has, or None."""
+    behind = used[tuple(prefix)]
+    return next(((*prefix, code) for code in candidates.tolist() if code not in behind), None)
 
 
-def free_in_last(prefix, left, codebook, used):
-    """(squared distance, id) of the nearest free code behind a prefix; (inf, None) where there is none."""
-    for code in nearest(left, codebook):
-        if (*prefix, code) not in used:
-            return float(((left - codebook[code]) ** 2).sum()), (*prefix, code)
-    return np.inf, None
+def nearest_free(prefix, left, codebook, last, used):
+    """The id behind a prefix, two levels further, that is nearest to what is left and that nobody has."""
+    candidates = nearest(left[None], codebook)[0]
+    rest = left - codebook[candidates]
+    distances = (rest**2).sum(1)[:, None] - 2 * rest @ last.T + (last**2).sum(1)  # [candidates, K]
+    free = distances.copy()
+    for place, code in enumerate(candidates.tolist()):
+        free[place, list(used[(*prefix, code)])] = np.inf
+    best = free.min(1)
+    # A code that is free, but behind more than CANDIDATES nearer ones, is not tried.
+    best[(distances < best[:, None]).sum(1) >= CANDIDATES] = np.inf
+    place = int(best.argmin())
+    if best[place] == np.inf:
+        return None
+    return *prefix, int(candidates[place]), int(free[place].argmin())
 
 
-def nearest(vector, codebook):
-    """The CANDIDATES codes nearest to [D], equals by number."""
-    return np.argsort(((codebook - vector) ** 2).sum(1), kind="stable")[:CANDIDATES].tolist()
+def nearest(vectors, codebook):
+    """[n, D], [K, D] -> [n, CANDIDATES] numbers of the nearest codes, nearest first, equals by number."""
+    distances = (codebook**2).sum(1) - 2 * vectors @ codebook.T  # but for what is the same for every code
+    count = min(CANDIDATES, len(codebook))
+    found = np.sort(np.argpartition(distances, count - 1, axis=1)[:, :count], axis=1)
+    order = np.argsort(np.take_along_axis(distances, found, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(found, order, axis=1)

@@ -91,15 +91,6 @@ class Quantiser:
             errors.append(float((left**2).sum(dtype=np.float64)) / variance)
         return errors
 
-    def residual(self, vectors, codes):
-        """(row, level) -> [E] what is left of a row's vector before that level, its codes being these."""
-
-        def left(row, level):
-            taken = [self.codebooks[before][codes[row, before]] for before in range(level)]
-            return vectors[row] - np.sum(taken, axis=0) if taken else vectors[row]
-
-        return left
-
     def save(self, directory, facts):
         """codebooks.safetensors and codebooks.json, each whole or not at all.
 
