@@ -27,7 +27,17 @@ import torch  # noqa: E402
 from benchmarks import inputs, measure  # noqa: E402
 from benchmarks.registry import BENCHMARKS  # noqa: E402
 
-FILES = ("item_tower", "plan", "step", "evaluation", "reading", "tokens", "launch", "decoding")
+FILES = (
+    "item_tower",
+    "plan",
+    "step",
+    "evaluation",
+    "reading",
+    "tokens",
+    "launch",
+    "decoding",
+    "semantic_ids",
+)
 COLUMNS = "{:<27} {:>9} {:>10}  {:<7} {:>7}  {:<15} {:<4} {:>15}  {}"
 
 

@@ -1,7 +1,9 @@
 """The generative head from the command line: two stages, ZeRO-3, and evaluation with the same figures."""
 
 import json
+import shutil
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -45,14 +47,31 @@ def generative(demo, demo_config, tmp_path_factory):
     return folder, flags
 
 
-@pytest.mark.launch
-def test_two_stages_train_export_and_evaluate_alike_on_any_ranks(generative):
+@pytest.fixture(scope="module")
+def stages(generative):
+    """{stage: (run directory, a function that launches it)}: 1 on two ranks with ZeRO-3, 2 on one."""
     folder, flags = generative
-    script, zero3 = ROOT / "scripts/train_generative.py", ROOT / "configs/ds_config_zero3.json"
-    stage1, stage2 = folder / "stage1", folder / "stage2"
-    first = as_flags(flags | {"output_dir": stage1, "new_rows_only": True, "deepspeed": zero3})
-    result = deepspeed(2, script, *first)
-    assert result.returncode == 0, result.stdout + result.stderr
+    script, more = ROOT / "scripts/train_generative.py", {"save_steps": 3, "save_total_limit": 50}
+    zero3 = {"new_rows_only": True, "deepspeed": ROOT / "configs/ds_config_zero3.json"}
+    own = {
+        1: flags | more | zero3,
+        2: flags | more | {"model_dir": folder / "stage1/best_model/llm", "num_beams": 30, "dropout": 0.1},
+    }
+
+    def launch(stage, **changes):
+        command = [script, *as_flags(own[stage] | changes)]
+        result = deepspeed(2, *command) if stage == 1 else run_command([sys.executable, *command])
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    for stage in own:
+        launch(stage, output_dir=folder / f"stage{stage}")
+    return {stage: (folder / f"stage{stage}", partial(launch, stage)) for stage in own}
+
+
+@pytest.mark.launch
+def test_two_stages_train_export_and_evaluate_alike_on_any_ranks(generative, stages):
+    folder, flags = generative
+    (stage1, _), (stage2, _) = stages.values()
     before, after = (
         AutoModelForCausalLM.from_pretrained(path).state_dict()
         for path in (folder / "llm", stage1 / "best_model/llm")
@@ -61,9 +80,6 @@ def test_two_stages_train_export_and_evaluate_alike_on_any_ranks(generative):
     assert set(moved) == {"model.embed_tokens.weight", "lm_head.weight"}  # tied: one table
     old = GenerativeModel.load(folder / "llm").vocabulary.first_new_id
     assert before[moved[0]][:old].equal(after[moved[0]][:old])
-    second = as_flags(flags | {"output_dir": stage2, "model_dir": stage1 / "best_model/llm", "num_beams": 30})
-    result = run_command([sys.executable, script, *second])
-    assert result.returncode == 0, result.stdout + result.stderr
     losses = [event["loss"] for event in events(stage2, "step")]
     assert losses[-1] < losses[0] and {"itemic_loss", "text_loss", "level3_top1"} <= set(
         events(stage2, "step")[0]
@@ -72,10 +88,39 @@ def test_two_stages_train_export_and_evaluate_alike_on_any_ranks(generative):
 
     own = json.loads((stage2 / "table.json").read_text())
     assert list(own) == ["popularity", "generative"]
+    assert own["generative"]["sid_recall@10"] >= own["generative"]["recall@10"]
     evaluate = [ROOT / "scripts/evaluate_pixelrec.py", "--checkpoint", stage2 / "best_model"]
     result = deepspeed(2, *evaluate, "--output_dir", folder / "judged", "--cache_dir", flags["cache_dir"])
     assert result.returncode == 0, result.stdout + result.stderr
     assert json.loads((folder / "judged/metrics.json").read_text())["metrics"] == own
+    assert "counting ids, as most papers do: recall@10" in result.stdout
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_stage_that_stopped_goes_on_equal_to_the_bit(stages, stage, tmp_path):
+    whole, launch = stages[stage]
+    left = tmp_path / "left"  # what is there when all processes are killed behind this step
+    left.mkdir()
+    shutil.copytree(whole / "checkpoint-step-6", left / "checkpoint-step-6")
+    for name in ("run.json", "metrics.jsonl", "train.log"):
+        shutil.copy(whole / name, left)
+    launch(output_dir=left, resume="auto")
+    for kind in ("step", "eval"):
+        assert computed(left, kind) == computed(whole, kind)
+    assert len(events(whole, "step")) > 2
+    weights = "best_model/llm/model.safetensors"
+    assert (left / weights).read_bytes() == (whole / weights).read_bytes()
+    assert json.loads((left / "table.json").read_text()) == json.loads((whole / "table.json").read_text())
+
+
+def computed(run, kind):
+    """All figures of a run's events but times and rates."""
+    measured = {"step_ms", "data_wait_pct", "memory_gb", "eta_s", "time"}
+    return [
+        {k: v for k, v in event.items() if k not in measured and not k.endswith("_per_s")}
+        for event in events(run, kind)
+    ]
 
 
 def test_ids_and_vocabulary_that_do_not_fit_are_refused(generative, tmp_path):

@@ -114,7 +114,7 @@ def main(folder, out):
             findings[f"export-{name}"] = exported_is_what_the_engine_holds(
                 engine, directory, Path(f"{out}-{name}")
             )
-            if tied:
+            if tied or stage == 3:
                 findings[f"one-{name}"] = stage_one(directory, stage)
         findings[f"recomputed-tied{tied}"] = train(directory, 3, 2, recompute=True)[0]
     findings["bf16"] = train(Path(folder) / "tiedTrue", 3, 2, bf16=True)[0]
