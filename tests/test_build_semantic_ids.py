@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from pixelrec_train import rendezvous
 from pixelrec_train.commands import item_embeddings
 from pixelrec_train.commands.build_semantic_ids import main
+from pixelrec_train.commands.inputs import Inputs
 from pixelrec_train.commands.rq_vae import starting_model
 from pixelrec_train.commands.semantic_id_flags import BuildConfig
 from pixelrec_train.data import interactions
@@ -130,7 +131,7 @@ def test_a_checkpoints_items_are_its_embeddings_end_to_end(folder, demo_config, 
     data = interactions.read(demo_config.interaction_data, "cache")
 
     class Loaded:
-        inputs = type("Inputs", (), {"interactions": data})
+        inputs = Inputs(data, interactions.leave_last_two_out(data, 5), None)
         catalogue = np.resize(table, (data.num_items, 4))
 
     monkeypatch.setattr(item_embeddings, "load", lambda checkpoint, *rest: Loaded)

@@ -7,6 +7,10 @@ import pytest
 from conftest import ROOT, run_command
 
 from pixelrec_train.commands.compare import CompareConfig
+from pixelrec_train.commands.evaluate import EvaluateConfig
+from pixelrec_train.commands.expand_vocabulary import ExpandConfig
+from pixelrec_train.commands.generative_config import GenerativeConfig
+from pixelrec_train.commands.semantic_id_flags import BuildConfig
 from pixelrec_train.config import TrainConfig
 from pixelrec_train.flags import parse_args
 
@@ -46,7 +50,7 @@ def test_a_dry_run_shows_the_papers_numbers(recipe, demo, tmp_path):
 
 def test_every_recipe_is_tested_and_states_what_to_expect_on_what():
     scripts = {path.stem for path in (ROOT / "scripts/reproduce").glob("*.sh")}
-    scripts -= {"recipe", "amazon_scientific"}
+    scripts -= {"recipe", "amazon_scientific", "amazon_generative"}
     assert scripts == set(RECIPES)
     for script in scripts:
         text = (ROOT / f"scripts/reproduce/{script}.sh").read_text()
@@ -61,15 +65,19 @@ def test_a_recipe_on_too_few_gpus_says_which_numbers_to_keep(demo, tmp_path):
     assert "batch: 512 windows x 1 per step over 8 ranks; pool 5,632 negatives" in result.stdout
 
 
-def test_our_own_results_recipe_passes_flags_that_are_read(demo, tmp_path):
-    """With an interpreter that only writes down what it is asked to run."""
+def recorded(recipe, demo, tmp_path, **environment):
+    """[[script, flag, …]] that a recipe runs, by an interpreter that only writes down what it is asked."""
     record, stub = tmp_path / "record", tmp_path / "python"
     stub.write_text(f"#!/bin/bash\nprintf '%s\\t' \"$@\" >> {record}\nprintf '\\n' >> {record}\n")
     stub.chmod(0o755)
-    result = run("amazon_scientific", demo, tmp_path, PYTHON=str(stub))
+    result = run(recipe, demo, tmp_path, PYTHON=str(stub), **environment)
     assert result.returncode == 0, result.stderr
     lines = [line.split("\t")[:-1] for line in record.read_text().splitlines()]
-    commands = [line for line in lines if line and line[0].startswith("scripts/")]
+    return [line for line in lines if line and line[0].startswith("scripts/")]
+
+
+def test_our_own_results_recipe_passes_flags_that_are_read(demo, tmp_path):
+    commands = recorded("amazon_scientific", demo, tmp_path)
     trained = [parse_args(TrainConfig, flags) for script, *flags in commands if "train" in script]
     assert [Path(config.output_dir).name for config in trained] == [
         "text_ids_42", "text_ids_1", "text_ids_2", "text", "text_title", "ids",
@@ -81,3 +89,31 @@ def test_our_own_results_recipe_passes_flags_that_are_read(demo, tmp_path):
     assert len(compared.checkpoint) == 10
     written = {f"{config.output_dir}/best_model" for config in trained}
     assert {part for checkpoint in compared.checkpoint for part in checkpoint.split("+")} == written
+
+
+def test_the_recipe_of_the_generative_results_trains_on_every_kind_of_ids(demo, tmp_path):
+    split, published = tmp_path / "rows.csv", "theirs=a.index.json others=b.index.json"
+    commands = recorded("amazon_generative", demo, tmp_path, SPLIT_DATA=str(split), PUBLISHED=published)
+    configs = {
+        "train_pixelrec": TrainConfig, "evaluate_pixelrec": EvaluateConfig, "build_semantic_ids": BuildConfig,
+        "expand_vocabulary": ExpandConfig, "train_generative": GenerativeConfig, "compare": CompareConfig,
+    }  # fmt: skip
+    by_script = {name: [] for name in configs}
+    for script, *flags in commands:
+        name = Path(script).stem
+        if name != "make_demo":
+            by_script[name].append(parse_args(configs[name], flags))
+    kinds = ["rq_kmeans", "rq_kmeans_balanced", "rq_vae", "rq_kmeans_plus", "text", "meaningless"]
+    kinds += ["theirs", "others"]
+    trained, (compared,) = by_script["train_generative"], by_script["compare"]
+    assert [Path(config.output_dir).name for config in trained] == kinds
+    assert {config.semantic_ids for config in trained} == {
+        f"{config.output_dir}/semantic_ids.json" for config in by_script["build_semantic_ids"]
+    }
+    assert [config.model_dir for config in trained] == [
+        config.output_model_dir for config in by_script["expand_vocabulary"]
+    ]
+    judged = [*by_script["train_pixelrec"], *trained]
+    assert list(compared.checkpoint) == [f"{config.output_dir}/best_model" for config in judged]
+    for config in [*judged, compared, *by_script["evaluate_pixelrec"]]:
+        assert config.split_data == str(split) and config.keep_seen

@@ -1,19 +1,18 @@
 """Give every item a semantic id: embeddings, a quantiser, a rule for collisions, a report card."""
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from pixelrec_train import distributed, rendezvous, run_directory
+from pixelrec_train import distributed, run_directory
 from pixelrec_train.commands.item_embeddings import embed
 from pixelrec_train.commands.rq_vae import deepspeed_settings, train_rq_vae
 from pixelrec_train.commands.semantic_id_flags import CARD, IDS, TRAINED, BuildConfig
-from pixelrec_train.commands.start import claimed_directory
+from pixelrec_train.commands.session import carry_out_anew
 from pixelrec_train.data.semantic_id_files import check_index, read_index, write_index
 from pixelrec_train.ending import speak_plainly
-from pixelrec_train.errors import InputError, StopRequested
+from pixelrec_train.errors import InputError
 from pixelrec_train.flags import parse_args, possible_directory, possible_file
 from pixelrec_train.runlog import say
 from pixelrec_train.semantic_id import dedup
@@ -35,13 +34,7 @@ def main(argv=None):
     config = dataclasses.replace(config, codebook_size=config.codebook_size or 256)
     check_free(config)
     import_faiss()
-    rendezvous.initialise(config.collective_timeout_minutes)
-    try:
-        with claimed_directory(config):
-            build(config)
-    except StopRequested as stop:
-        sys.exit(128 + stop.number)  # unlike a training, a build starts anew
-    rendezvous.finish()
+    carry_out_anew(config, build)
 
 
 def convert(config):

@@ -1,10 +1,9 @@
 """The table a result has to stand in: the same users and rules for baselines, SASRec and any checkpoints."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelrec_train import distributed, rendezvous, run_directory
+from pixelrec_train import distributed, run_directory
 from pixelrec_train.commands.checkpoints import (
     check_same_split,
     data_files,
@@ -14,12 +13,12 @@ from pixelrec_train.commands.checkpoints import (
 )
 from pixelrec_train.commands.inputs import split_of
 from pixelrec_train.commands.sasrec import deepspeed_settings, train_sasrec
-from pixelrec_train.commands.start import claimed_directory
+from pixelrec_train.commands.session import carry_out_anew
 from pixelrec_train.config import LoopConfig, TrainConfig
 from pixelrec_train.data import interactions
 from pixelrec_train.data.item_text import read_fields
 from pixelrec_train.ending import speak_plainly
-from pixelrec_train.errors import InputError, StopRequested
+from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.baselines import item_knn, tfidf
 from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
 from pixelrec_train.evaluation.index import import_faiss
@@ -87,14 +86,7 @@ class CompareConfig(LoopConfig):
 
 @speak_plainly
 def main(argv=None):
-    config = parse_args(CompareConfig, argv)
-    rendezvous.initialise(config.collective_timeout_minutes)
-    try:
-        with claimed_directory(config):
-            compare(config)
-    except StopRequested as stop:
-        sys.exit(128 + stop.number)  # unlike a training, a comparison starts anew
-    rendezvous.finish()
+    carry_out_anew(parse_args(CompareConfig, argv), compare)
 
 
 def compare(config):

@@ -1,5 +1,6 @@
 """What every training has in common: an engine, new or resumed, and a log that says how it ends."""
 
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +35,20 @@ def carry_out(config, run):
         rendezvous.finish()
         raise
     rendezvous.finish()  # not after an error: it would wait for ranks that wait for this one
+
+
+def carry_out_anew(config, work):
+    """work(config) on all ranks, for what does not go on after a signal: it ends with 128 + its number.
+
+    config: LoopConfig.
+    """
+    rendezvous.initialise(config.collective_timeout_minutes)
+    try:
+        with claimed_directory(config):
+            work(config)
+    except StopRequested as stop:
+        sys.exit(128 + stop.number)
+    rendezvous.finish()
 
 
 class Session(NamedTuple):
