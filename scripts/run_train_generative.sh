@@ -13,12 +13,13 @@ source scripts/prepare_python.sh
 source scripts/launcher.sh
 case " $* " in *" --help "* | *" -h "*) exec "$PYTHON" scripts/train_generative.py --help ;; esac
 
-# --- data and models: unset = the demo of run_train_pixelrec.sh, and a tiny Qwen3 with random weights
+# --- data and models: unset = the demo of run_train_pixelrec.sh, and a small Qwen3 with random weights
 INTERACTION_DATA=${INTERACTION_DATA:-}
 TEXT_DATA=${TEXT_DATA:-}
 TWO_TOWER=${TWO_TOWER:-}
 LLM_DIR=${LLM_DIR:-}
 if [ -z "$INTERACTION_DATA$TEXT_DATA" ]; then demo=1; else demo=; fi
+if [ -z "$LLM_DIR" ]; then tiny=1; else tiny=; fi # from scratch it needs larger steps, more epochs and dropout
 
 # --- semantic ids, vocabulary
 LEVELS=${LEVELS:-3}
@@ -30,11 +31,13 @@ QUANTISER=${QUANTISER:-rq_kmeans}
 TEXT_KEYS=${TEXT_KEYS:-${demo:+title,tag,description}}
 TEXT_KEYS=${TEXT_KEYS:-title,description}
 STAGE1_EPOCHS=${STAGE1_EPOCHS:-1}
+STAGE2_EPOCHS=${STAGE2_EPOCHS:-${demo:+5}}
+STAGE2_EPOCHS=${STAGE2_EPOCHS:-${tiny:+12}}
 STAGE2_EPOCHS=${STAGE2_EPOCHS:-5}
-PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-16}
-LEARNING_RATE_STAGE1=${LEARNING_RATE_STAGE1:-${demo:+5e-3}}
+PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-$([ -n "$tiny" ] && [ -z "$demo" ] && echo 32 || echo 16)}
+LEARNING_RATE_STAGE1=${LEARNING_RATE_STAGE1:-${tiny:+5e-3}}
 LEARNING_RATE_STAGE1=${LEARNING_RATE_STAGE1:-1e-3}
-LEARNING_RATE=${LEARNING_RATE:-${demo:+2e-3}}
+LEARNING_RATE=${LEARNING_RATE:-${tiny:+2e-3}}
 LEARNING_RATE=${LEARNING_RATE:-1e-4}
 SEED=${SEED:-42}
 DEEPSPEED_CONFIG=${DEEPSPEED_CONFIG:-configs/ds_config_zero2.json}
@@ -85,7 +88,8 @@ ids=$OUTPUT_DIR/semantic_ids/semantic_ids.json
 
 if [ -z "$LLM_DIR" ]; then
     LLM_DIR=$OUTPUT_DIR/tiny_llm
-    "$PYTHON" scripts/make_demo.py --text_data "$TEXT_DATA" --lm_dir "$LLM_DIR" --seed "$SEED"
+    "$PYTHON" scripts/make_demo.py --text_data "$TEXT_DATA" --lm_dir "$LLM_DIR" --seed "$SEED" \
+        --hidden_size "$([ -n "$demo" ] && echo 64 || echo 128)"
 fi
 step "3 of 6: a word for every code"
 "$PYTHON" scripts/expand_vocabulary.py --hf_model_dir "$LLM_DIR" --output_model_dir "$OUTPUT_DIR/llm" \
@@ -97,7 +101,8 @@ common=(
     --deepspeed "$DEEPSPEED_CONFIG" --dataloader_num_workers 1
     ${overwrite[@]+"${overwrite[@]}"}
 )
-if [ -n "$demo" ]; then common+=(--gradient_checkpointing False --num_beams 20 --max_text_length 32); fi
+if [ -n "$tiny" ]; then common+=(--gradient_checkpointing False --num_beams 20 --max_text_length 32); fi
+if [ -n "$tiny" ] && [ -z "$demo" ]; then common+=(--dropout 0.2 --weight_decay 0.05 --valid_users 2000); fi
 
 step "4 of 6: stage 1, the rows of the new words alone"
 launcher_for "$NUM_GPUS" "$gpus"

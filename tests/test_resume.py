@@ -16,7 +16,7 @@ from pixelrec_train.engine.state import TrainState
 from pixelrec_train.errors import InputError
 from pixelrec_train.model.hllm_model import HLLMModel
 
-FACTS = {"data": {"interactions": "aa", "item_text": "bb"}}
+FACTS = {"data": {"interactions": "aa", "item_text": "bb", "split": "the last two"}}
 
 
 def make_checkpoint(run, name, step, config):
@@ -70,11 +70,13 @@ def test_another_runs_checkpoint_is_refused_and_says_what_differs(run):
     harmless = {"per_device_train_batch_size": 4, "save_steps": 5, "dataloader_num_workers": 3}
     check_same_run(dataclasses.replace(config, **harmless), checkpoint, FACTS, 4)
     other_data = {"data": FACTS["data"] | {"item_text": "cc"}}
+    other_split = {"data": FACTS["data"] | {"split": "rows of another.csv"}}
     for changed, facts, ranks, words in (
         ({"learning_rate": 0.5}, FACTS, 2, "--learning_rate was 0.0001, is 0.5"),
         ({"num_train_epochs": 9}, FACTS, 2, "--num_train_epochs was 5, is 9"),
         ({}, FACTS, 4, "ranks x --per_device_train_batch_size was 16, is 32"),
         ({}, other_data, 2, "the item text of the data files changed"),
+        ({}, other_split, 2, "the split of the data files changed"),
     ):
         with pytest.raises(InputError, match=words):
             check_same_run(dataclasses.replace(config, **changed), checkpoint, facts, ranks)
