@@ -17,6 +17,7 @@ from pixelrec_train.commands.rq_vae import starting_model
 from pixelrec_train.commands.semantic_id_flags import BuildConfig
 from pixelrec_train.data import interactions
 from pixelrec_train.data.tables import read_rows
+from pixelrec_train.model.backbone import save_tensors
 from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.semantic_id.rq_kmeans import rq_kmeans_balanced
 
@@ -75,6 +76,12 @@ def test_the_same_command_gives_the_same_file(folder):
     assert build(seed=3, output_dir="other").codes.tolist() != build(output_dir="again").codes.tolist()
 
 
+def test_a_matrix_may_be_bf16(folder):
+    table = torch.from_numpy(np.load("items.npy")).bfloat16()
+    save_tensors({"item_embeddings": table}, folder / "bf16.safetensors")
+    assert (item_embeddings.read_matrix("bf16.safetensors") == table.float().numpy()).all()
+
+
 @pytest.mark.parametrize("rule", ["none", "suffix", "reassign"])
 def test_new_items_get_ids_from_saved_codebooks_and_old_ones_keep_theirs(folder, rule):
     old = build(quantiser="rq_kmeans", levels=3, dedup=rule)
@@ -130,7 +137,8 @@ def test_a_checkpoints_items_are_its_embeddings_end_to_end(folder, demo_config, 
     data = interactions.read(demo_config.interaction_data, "cache")
 
     class Loaded:
-        inputs = type("Inputs", (), {"interactions": data})
+        split = interactions.leave_last_two_out(data, 6)
+        inputs = type("Inputs", (), {"interactions": data, "split": split})
         catalogue = np.resize(table, (data.num_items, 4))
 
     monkeypatch.setattr(item_embeddings, "load", lambda checkpoint, *rest: Loaded)

@@ -63,7 +63,7 @@ def check_same_run(config, checkpoint, facts, world_size):
     before = then.per_device_train_batch_size * record["ranks"]
     if before != (now := config.per_device_train_batch_size * world_size):
         changes.append(f"ranks x --per_device_train_batch_size was {before}, is {now}")
-    for name in ("interactions", "item_text", "semantic_ids"):
+    for name in ("interactions", "item_text", "semantic_ids", "split"):
         if record["data"].get(name) != facts["data"].get(name):
             changes.append(f"the {name.replace('_', ' ')} of the data files changed")
     if changes:
