@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 from pixelrec_train.errors import InputError
@@ -88,6 +89,13 @@ def clear(directory):
     for pattern in RUN_FILES:
         for path in Path(directory).glob(pattern):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def is_part(path, directory):
+    """Whether a path is, or lies in, what a run writes into the directory and `clear` removes."""
+    path, directory = Path(path).resolve(), Path(directory).resolve()
+    inside = path.relative_to(directory).parts if path.is_relative_to(directory) else ()
+    return any(fnmatch(inside[0], pattern) for pattern in RUN_FILES if inside)
 
 
 def forget_after(directory, step):

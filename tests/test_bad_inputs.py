@@ -2,29 +2,39 @@
 
 A case of bad_inputs/<theme>.json changes one thing in a folder that would train:
     name     what is wrong
-    command  plan (train with --dry_run 1; the usual one), train, evaluate, compare or demo
+    command  plan (train with --dry_run 1; the usual one), train, evaluate, compare, demo; of the generative
+             head: generative_plan, generative, build_ids, expand, verify
     flags    flags of the command to set; null leaves one out
     files    {path: how it changes}, see `change`
     says     what the sentence must contain, a regular expression
 """
 
-import dataclasses
 import gzip
+import io
 import json
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow
 import pytest
 from conftest import ROOT, as_flags
+from good_folder import GENERATIVE, flags_of, shared_flags, write_good_folder
+from pyarrow import parquet
 
 from pixelrec_train import rendezvous
-from pixelrec_train.commands import compare, demo, evaluate, train
-from pixelrec_train.commands.inputs import read_inputs
+from pixelrec_train.commands import (
+    build_semantic_ids,
+    compare,
+    demo,
+    evaluate,
+    expand_vocabulary,
+    generative,
+    train,
+    verify_model,
+)
 from pixelrec_train.ending import speak_plainly
-from pixelrec_train.engine import manifest
-from pixelrec_train.engine.state import TrainState
-from pixelrec_train.model.hllm_model import HLLMModel
 
 THEMES = sorted((ROOT / "tests/bad_inputs").glob("*.json"))
 CASES = [
@@ -34,41 +44,17 @@ CASES = [
 ]
 COMMANDS = {
     "plan": train.main, "train": train.main, "evaluate": evaluate.main, "compare": compare.main,
-    "demo": demo.main,
+    "demo": demo.main, "generative_plan": generative.main, "generative": generative.main,
+    "build_ids": build_semantic_ids.main, "expand": expand_vocabulary.main, "verify": verify_model.main,
 }  # fmt: skip
 COMPLETE = re.compile(r"cache(/(interactions|item_text)-[0-9a-f]{16}(/\w+\.(npy|json))?)?")
 
 
 @pytest.fixture(scope="session")
 def good_folder(demo, demo_config, tmp_path_factory):
-    """Data, towers, a DeepSpeed JSON, a finished run (done/), a stopped one (stopped/), one of ids (ids/)."""
     folder = tmp_path_factory.mktemp("good")
-    shutil.copytree(demo, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("cache", "run", "logs"))
-    shutil.copy(ROOT / "configs/ds_config_zero2.json", folder / "ds.json")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        config = flags_of(demo_config)
-        inputs = read_inputs(config)
-        shutil.rmtree("cache")
-        for checkpoint, id_only in (
-            ("done/best_model", False), ("stopped/checkpoint-epoch-1", False), ("ids/best_model", True),
-        ):  # fmt: skip
-            write_checkpoint(Path(checkpoint), dataclasses.replace(config, id_only=id_only), inputs)
-        Path("done/table.json").write_text("{}")
+    write_good_folder(folder, demo, demo_config)
     return folder
-
-
-def write_checkpoint(checkpoint, config, inputs):
-    """An untrained one, of a run as `config` describes it."""
-    model = HLLMModel.starting(config, inputs.interactions.item_ids, inputs.split.train_counts)
-    checkpoint.mkdir(parents=True)
-    model.export(checkpoint, model.state_dict(), config.item_model_dir)
-    config = dataclasses.replace(config, output_dir=str(checkpoint.parent))
-    run = {"config": dataclasses.asdict(config), "ranks": 1} | inputs.facts()
-    for place in (checkpoint, checkpoint.parent):
-        (place / "run.json").write_text(json.dumps(run))
-    (checkpoint / "train_state.json").write_text(json.dumps(TrainState(total_steps=20, step=20).as_dict()))
-    manifest.write_manifest(checkpoint, {})
 
 
 @pytest.fixture
@@ -80,33 +66,26 @@ def folder(good_folder, tmp_path, monkeypatch):
     return tmp_path
 
 
-def flags_of(demo_config):
-    return dataclasses.replace(
-        demo_config, interaction_data="interactions.csv", text_data="items.csv", cache_dir="cache",
-        item_model_dir="towers/item_llm", user_model_dir="towers/user_llm", output_dir="out/run",
-        logging_dir="logs/run", deepspeed="ds.json",
-    )  # fmt: skip
-
-
 def arguments(command, demo_config, changes):
     """The command line; without any changes it is a good one."""
     config = vars(flags_of(demo_config))
-    if command == "demo":
-        config = {"text_data": "new/items.csv", "interaction_data": "new/interactions.csv"}
-        config |= {"towers_dir": "new/towers"}
-    elif command == "plan":
-        config = config | {"dry_run": 1}
-    elif command != "train":
-        config = {name: config[name] for name in ("cache_dir", "output_dir")}
-        config |= {"checkpoint": "done/best_model"}
-    if command == "compare":
-        config |= {
-            "interaction_data": "interactions.csv",
-            "text_data": "items.csv",
-            "logging_dir": "logs/run",
-        }
-        config |= {"text_keys": "title", "deepspeed": "ds.json"}
-    return as_flags({name: value for name, value in (config | changes).items() if value is not None})
+    some = {name: config[name] for name in ("cache_dir", "output_dir", "logging_dir", "deepspeed")}
+    data = {"interaction_data": "interactions.csv", "text_data": "items.csv", "text_keys": "title"}
+    judged = {"checkpoint": "done/best_model", "cache_dir": "cache", "output_dir": "out/run"}
+    generative = shared_flags(flags_of(demo_config)) | GENERATIVE
+    good = {
+        "plan": config | {"dry_run": 1},
+        "train": config,
+        "evaluate": judged,
+        "compare": judged | some | data,
+        "demo": {name: f"new/{name}" for name in ("text_data", "interaction_data", "towers_dir")},
+        "generative_plan": generative | {"dry_run": 1},
+        "generative": generative,
+        "build_ids": some | {"matrix": "items.npy", "matrix_ids": "ids.txt", "codebook_size": 8, "levels": 2},
+        "expand": {"hf_model_dir": "lm", "output_model_dir": "out/llm", "semantic_ids": "sid.json"},
+        "verify": {"hf_model_dir": "llm"},
+    }[command]
+    return as_flags({name: value for name, value in (good | changes).items() if value is not None})
 
 
 def change(path, how):
@@ -132,9 +111,17 @@ def change(path, how):
         "append": lambda: before + value.encode(),
         "replace": lambda: before.replace(value[0].encode(), value[1].encode()),
         "json": lambda: json.dumps(value).encode(),
+        "npz_of": lambda: as_bytes(np.savez, items=np.load(value)),
+        "parquet": lambda: as_bytes(lambda file: parquet.write_table(pyarrow.table(value), file)),
         "set": lambda: json.dumps(json.loads(before) | value).encode(),
         "copy_of": lambda: Path(value).read_bytes(),
     }[way]())  # fmt: skip
+
+
+def as_bytes(write, **what):
+    file = io.BytesIO()
+    write(file, **what)
+    return file.getvalue()
 
 
 def everything(folder):
@@ -173,12 +160,23 @@ def test_what_the_system_says_of_a_place_is_a_sentence_and_a_bug_keeps_its_trace
     assert stop.value.code == 1 and "FileNotFoundError" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["plan", "evaluate"])
-def test_the_same_folder_is_fine_before_it_is_spoilt(command, folder, demo_config, capfd):
-    COMMANDS[command](arguments(command, demo_config, {}))
+@pytest.mark.parametrize(
+    ("command", "changes"),
+    [
+        ("plan", {}), ("evaluate", {}), ("evaluate", {"checkpoint": "told/best_model"}),
+        ("evaluate", {"checkpoint": "split/checkpoint-epoch-1"}), ("generative_plan", {}),
+        ("generative_plan", {"split_data": "rows.csv", "beside": None}),
+        ("generative_plan", {"beside": "done/best_model", "align": False}), ("build_ids", {}),
+        ("build_ids", {"codebooks": "books"}), ("expand", {}),
+        ("generative_plan", {"output_dir": "."}),
+        ("build_ids", {"matrix": None, "semantic_ids": "sid.json", "export_index": "new/x.json"}),
+    ],
+)  # fmt: skip
+def test_the_same_folder_is_fine_before_it_is_spoilt(command, changes, folder, demo_config, capfd):
+    COMMANDS[command](arguments(command, demo_config, changes))
     assert "error" not in capfd.readouterr().err
 
 
 def test_the_table_is_long_and_no_claim_is_made_twice():
     names = [case.id for case in CASES]
-    assert len(names) == len(set(names)) >= 250
+    assert len(names) == len(set(names)) >= 450

@@ -18,6 +18,7 @@ from pixelrec_train.commands.rq_vae import starting_model
 from pixelrec_train.commands.semantic_id_flags import BuildConfig
 from pixelrec_train.data import interactions
 from pixelrec_train.data.tables import read_rows
+from pixelrec_train.model.backbone import save_tensors
 from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.semantic_id.rq_kmeans import rq_kmeans_balanced
 
@@ -74,6 +75,12 @@ def test_the_same_command_gives_the_same_file(folder):
     after = (folder / "out/semantic_ids.json").read_bytes()
     assert after.replace(b"items.safetensors", b"items.npy") == before
     assert build(seed=3, output_dir="other").codes.tolist() != build(output_dir="again").codes.tolist()
+
+
+def test_a_matrix_may_be_bf16(folder):
+    table = torch.from_numpy(np.load("items.npy")).bfloat16()
+    save_tensors({"item_embeddings": table}, folder / "bf16.safetensors")
+    assert (item_embeddings.read_matrix("bf16.safetensors") == table.float().numpy()).all()
 
 
 @pytest.mark.parametrize("rule", ["none", "suffix", "reassign"])

@@ -117,7 +117,7 @@ def test_codes_from_one_and_suffixes_of_colliding_items_are_understood(tmp_path)
     ("minionerec", '{"1": []}', "no id in the spelling"),
     ("minionerec", '{"1": 5}', "no id in the spelling"),
     ("onerec", '{"1": {"title": "x"}}', "no id in the spelling onerec"),
-    ("onerec", '{"1": {"sid": "<s_a_1>"}, "2": {"sid": "<s_a_900>"}}', "outside of its codebook"),
+    ("onerec", '{"1": {"sid": "<s_a_1>"}, "2": {"sid": "<s_a_900>"}}', "holds code 900, but"),
     ("semantic_ids_llm", '{"1": ["<|sid_3|>"]}', "Parquet"),
 ])  # fmt: skip
 def test_a_file_that_is_none_is_one_sentence(tmp_path, name, content, says):
@@ -130,9 +130,9 @@ def test_a_file_that_is_none_is_one_sentence(tmp_path, name, content, says):
     ({"x": [1], "sid": [[1, 2]]}, "has the columns x, sid"),
     ({"pid": [1]}, "has the columns pid"),
     ({"pid": [1, 1], "sid": [[1], [2]]}, "names an item twice"),
-    ({"pid": [1], "sid": [[1, -2]]}, "no number from 0 on"),
-    ({"pid": [1], "sid": ["<s_a_1>"]}, "no number from 0 on"),
-    ({"parent_asin": ["B0"], "semantic_id_0": [None]}, "no number from 0 on"),
+    ({"pid": [1], "sid": [[1, -2]]}, "no number from 0 to a billion"),
+    ({"pid": [1], "sid": ["<s_a_1>"]}, "no number from 0 to a billion"),
+    ({"parent_asin": ["B0"], "semantic_id_0": [None]}, "no number from 0 to a billion"),
 ])  # fmt: skip
 def test_a_table_that_is_none_is_one_sentence(tmp_path, columns, says):
     pyarrow.parquet.write_table(pa.table(columns), tmp_path / "index.parquet")

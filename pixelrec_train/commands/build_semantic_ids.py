@@ -26,8 +26,7 @@ from pixelrec_train.semantic_id.rq_kmeans import import_faiss, rq_kmeans, rq_kme
 def main(argv=None):
     config = parse_args(BuildConfig, argv)
     if config.export_index:
-        possible_file(config.export_index, "--export_index")
-        check_index(config.export_index, config.codec, config.code_base or 0)
+        check_export(config)
     if config.import_index or config.semantic_ids:
         convert(config)
         return
@@ -59,6 +58,20 @@ def check_free(config):
         )
     if config.codebooks and Path(config.codebooks).resolve() == directory.resolve():
         raise InputError(f"--codebooks and --output_dir are both {directory}. Choose another --output_dir.")
+
+
+def check_export(config):
+    """Raises InputError where the index file cannot be written, or something is there already."""
+    path = possible_file(config.export_index, "--export_index")
+    check_index(path, config.codec, config.code_base or 0)
+    for name in ("import_index", "semantic_ids", "matrix", "matrix_ids", "interaction_data", "text_data"):
+        given = getattr(config, name)
+        if given and path.resolve() == Path(given).resolve():
+            raise InputError(f"--export_index {path} is --{name} itself. Choose another.")
+    if path.exists() and not config.overwrite:
+        raise InputError(
+            f"--export_index {path} is there already. Choose another, or add --overwrite to replace it."
+        )
 
 
 def build(config):
@@ -177,5 +190,6 @@ def write(config, ids, card, quantiser=None):
 
 
 def export(config, ids):
+    Path(config.export_index).parent.mkdir(parents=True, exist_ok=True)
     write_index(ids, config.export_index, config.codec, config.code_base or 0)
     say(f"wrote {config.export_index} in the spelling {config.codec}")

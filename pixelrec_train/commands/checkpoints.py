@@ -1,6 +1,7 @@
 """A trained checkpoint of either head, ready to rank."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.engine.manifest import verify
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
+from pixelrec_train.flags import existing_file
 from pixelrec_train.model.backbone import check_vocabulary
 from pixelrec_train.model.generative_model import GenerativeModel
 from pixelrec_train.model.hllm_model import HLLMModel
@@ -50,14 +52,25 @@ def data_files(config):
 
 
 def check_same_split(checkpoint, flag_name, config):
-    """Raises InputError where a checkpoint has learned from what is held out here."""
+    """Raises InputError where a checkpoint may have learned from what is held out here."""
     trained = trained_config(checkpoint, flag_name, config_class(checkpoint)).split_data
-    if bool(trained) != bool(config.split_data):
-        then, now = (f"--split_data {x}" if x else "no --split_data" for x in (trained, config.split_data))
+    then, now = (f"--split_data {x}" if x else "no --split_data" for x in (trained, config.split_data))
+    if trained and config.split_data:
+        rows = fingerprint(existing_file(config.split_data, "--split_data"))
+        same, now = rows in split_of_run(checkpoint), f"{now} with other rows"
+    else:
+        same = not trained and not config.split_data
+    if not same:
         raise InputError(
             f"{flag_name} {checkpoint} was trained with {then}, but here is {now}: it may have learned from "
             f"what is held out. Use the same rows."
         )
+
+
+def split_of_run(checkpoint):
+    """What run.json says about the split; Split.origin."""
+    record = json.loads((Path(checkpoint) / "run.json").read_text(encoding="utf-8"))
+    return record.get("data", {}).get("split", "")
 
 
 def load(checkpoint, config, files, read=None):

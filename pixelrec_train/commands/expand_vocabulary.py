@@ -104,6 +104,11 @@ def check_free(config):
     output = possible_directory(config.output_model_dir, "--output_model_dir")
     if output.resolve() == Path(config.hf_model_dir).resolve():
         raise InputError("--output_model_dir must not be --hf_model_dir: the base model stays as it is.")
+    if Path(config.hf_model_dir).resolve().is_relative_to(output.resolve()) and output.is_dir():
+        raise InputError(
+            f"--hf_model_dir {config.hf_model_dir} lies in --output_model_dir {output}, which is replaced. "
+            f"Choose another."
+        )
     if not output.is_dir() or not any(output.iterdir()):
         return
     if not (output / META_FILE).is_file():

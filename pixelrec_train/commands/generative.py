@@ -6,20 +6,22 @@ The only place where its data, model, task, engine and evaluation meet.
 from pathlib import Path
 
 from pixelrec_train import distributed, watchdog
-from pixelrec_train.commands.checkpoints import check_same_split, data_files, load
+from pixelrec_train.commands.checkpoints import check_same_split, data_files, is_generative, load
 from pixelrec_train.commands.generative_config import GenerativeConfig
 from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.commands.itemic import Prepared, numbers
 from pixelrec_train.commands.plan import trained
 from pixelrec_train.commands.session import carry_out, conclude, session
-from pixelrec_train.commands.start import check_places, seed_everything
+from pixelrec_train.commands.start import check_kept, check_places, seed_everything, trained_config
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.itemic import ItemicDataset
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.ending import speak_plainly
 from pixelrec_train.engine import checkpoint, ds_config, loop
+from pixelrec_train.engine.manifest import verify
 from pixelrec_train.engine.state import steps_per_epoch
 from pixelrec_train.engine.weights import load_weights
+from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
 from pixelrec_train.evaluation.metrics import figures
 from pixelrec_train.evaluation.report import JUDGED_BY
@@ -34,22 +36,50 @@ def main(argv=None):
     if not config.dry_run:
         return carry_out(config, run)
     check_places(config, going_on=bool(config.resume))
-    print("\n".join(plan(config, prepare(config), config.dry_run)))
+    prepared, _ = prepare(config, config.dry_run)
+    print("\n".join(plan(config, prepared, config.dry_run)))
 
 
-def prepare(config):
-    """Everything that can be wrong with the input is found here, before a single step."""
+def prepare(config, world_size):
+    """Everything that can be wrong with the input is found here, before a single step.
+
+    Returns:
+        (Prepared, the dict for deepspeed.initialize)
+    """
     seed_everything(config.seed)
     possible_directory(config.cache_dir, "--cache_dir")
+    check_kept(config, "model_dir", "semantic_ids", "beside")
+    if is_generative(config.model_dir):
+        llm = Path(config.model_dir) / LLM
+        raise InputError(f"--model_dir {config.model_dir} is a checkpoint. Did you mean {llm}?")
+    if config.beside:  # it is needed at the end; then is too late to find out
+        trained_config(config.beside, "--beside")
+        check_same_split(config.beside, "--beside", config)
+        verify(config.beside, to_resume=False)
     trust = "item" in config.trust_remote_code
     model = GenerativeModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trust)
     inputs = read_inputs(config)
-    if config.beside:
-        check_same_split(config.beside, "--beside", config)
+    check_positions(model, config)
     model.dropout = config.dropout
     if config.new_rows_only:
         model.train_new_rows_only()
-    return Prepared.of(model, config.model_dir, config.semantic_ids, inputs)
+    prepared = Prepared.of(model, config.model_dir, config.semantic_ids, inputs)
+    return prepared, ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
+
+
+def check_positions(model, config):
+    """Raises InputError where a sequence would be longer than the LLM has learned to read."""
+    vocabulary, history = model.vocabulary, max(config.max_seq_length, config.seq_length_in_evaluation)
+    of_item = vocabulary.levels + sum(x is not None for x in (vocabulary.begin_id, vocabulary.end_id))
+    needs = [("--max_seq_length (or --eval_seq_length)", history * of_item)]
+    if config.align:
+        needs.append(("--max_text_length", of_item + config.max_text_length + 1))  # and the end of the text
+    for flag_name, needed in needs:
+        limit = getattr(model.backbone.config, "max_position_embeddings", needed)
+        if needed > limit:
+            raise InputError(
+                f"{flag_name} needs {needed} positions, but the LLM has {limit}. Lower the flag."
+            )
 
 
 def plan(config, prepared, ranks):
@@ -75,7 +105,7 @@ def plan(config, prepared, ranks):
 def run(config):
     """One whole run, on every rank."""
     watchdog.at("reading data and model")
-    prepared = prepare(config)
+    prepared, resolved = prepare(config, distributed.world_size())
     inputs, model = prepared.inputs, prepared.model
     loader = Loader(
         ItemicDataset(inputs.split, config.align), prepared.collator,
@@ -83,8 +113,6 @@ def run(config):
     )  # fmt: skip
     if config.gradient_checkpointing:
         model.enable_checkpointing()
-    width = model.backbone.config.hidden_size
-    resolved = ds_config.resolve(config, distributed.world_size(), width)
     lines, facts = plan(config, prepared, distributed.world_size()), inputs.facts()
     facts["data"]["semantic_ids"] = fingerprint(Path(config.semantic_ids))
     with session(config, GenerativeTask(model, config), loader, resolved, facts, lines) as session_:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pixelrec_train.config import LoopConfig, TrainConfig, require_sequences
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import flag, flag_of, require
+from pixelrec_train.flags import flag, flag_of, require, require_distinct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,7 @@ class GenerativeConfig(LoopConfig):
         require(self.normalised_over in ("full", "level"),
                 "--normalised_over must be full or level", self.normalised_over)  # fmt: skip
         require(self.text_keys, "--text_keys needs at least one column", self.text_keys)
+        require_distinct(self.text_keys, "--text_keys")
         if self.align and not self.text_data:
             raise InputError("--text_data is needed (or --align False).")
         require(self.dry_run is None or self.dry_run >= 1, "--dry_run needs a number of ranks", self.dry_run)

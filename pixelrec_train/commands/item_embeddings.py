@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from pixelrec_train import distributed
 from pixelrec_train.commands.checkpoints import load
@@ -145,9 +145,11 @@ def read_matrix(path):
             found = list(load_file(path).values())
             if len(found) != 1:
                 raise InputError(f"--matrix {path} holds {len(found)} tensors; it must hold one.")
-            table = found[0]
+            table = found[0].float().numpy()  # numpy has no bf16
         else:
             table = np.load(path, allow_pickle=False)
+            if not isinstance(table, np.ndarray):
+                raise ValueError("it is an archive of several arrays")
     except (OSError, ValueError, EOFError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(
             f"--matrix {path} could not be read: {first_line(error)} It must be .npy or .safetensors."
@@ -171,9 +173,12 @@ def read_ids(path):
                 raise InputError(f"--matrix_ids {path} must hold a JSON list of item ids.")
             item_ids = [str(item_id) for item_id in found]
         else:
-            item_ids = [unescaped(line) for line in text.removesuffix("\n").split("\n")]
+            lines = text.removesuffix("\n").split("\n") if text else []
+            item_ids = [unescaped(line) for line in lines]
     except ValueError as error:
         raise InputError(f"--matrix_ids {path} could not be read: {first_line(error)}") from None
+    if not item_ids:
+        raise InputError(f"--matrix_ids {path} is empty. Row i of --matrix needs the id of its item.")
     if len(set(item_ids)) < len(item_ids):
         twice = next(item_id for item_id in item_ids if item_ids.count(item_id) > 1)
         raise InputError(f"--matrix_ids {path} names item {twice!r} twice.")

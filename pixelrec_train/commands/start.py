@@ -18,6 +18,7 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.flags import possible_directory
 from pixelrec_train.runlog import RunLog, log_path, show_under_tensorboard
 from pixelrec_train.stopping import StopSignals
+from pixelrec_train.tasks.generative import LLM
 
 
 def open_log(config, resolved, facts, resumed_at=None):
@@ -116,12 +117,18 @@ def check_init_from(config):
     if not config.init_from:
         return
     trained_config(config.init_from, "--init_from")
-    checkpoint = Path(config.init_from)
-    if checkpoint.resolve().is_relative_to(Path(config.output_dir).resolve()):
-        raise InputError(
-            f"--init_from {checkpoint} lies in --output_dir {config.output_dir}, which this run replaces. "
-            f"Choose another --output_dir."
-        )
+    check_kept(config, "init_from")
+
+
+def check_kept(config, *flags):
+    """Raises InputError where what one of the flags names belongs to the run that this one replaces."""
+    for name in flags:
+        path = getattr(config, name)
+        if path and run_directory.is_part(path, config.output_dir):
+            raise InputError(
+                f"--{name} {path} lies in --output_dir {config.output_dir}, which this run replaces. Choose "
+                f"another --output_dir."
+            )
 
 
 def trained_config(checkpoint, flag_name, config_class=TrainConfig):
@@ -130,11 +137,15 @@ def trained_config(checkpoint, flag_name, config_class=TrainConfig):
     for inside in (directory / "best_model", *directory.glob("checkpoint-*-*")):
         if inside.is_dir():
             raise InputError(f"{flag_name} {directory} is a run. Did you mean {inside}?")
-    weights = (*directory.glob("*.safetensors"), *directory.glob("llm/*.safetensors"))
+    weights = (*directory.glob("*.safetensors"), *directory.glob(f"{LLM}/*.safetensors"))
     if not (directory / "run.json").is_file() or not weights:
         raise InputError(
             f"{flag_name} {directory} is not a checkpoint (looked from {Path.cwd()}). Expected a "
             f"checkpoint-epoch-N or best_model directory of a training run."
+        )
+    if config_class is TrainConfig and (directory / LLM).is_dir():
+        raise InputError(
+            f"{flag_name} {directory} is a generative checkpoint; it must be one of a two-tower model."
         )
     try:
         found = json.loads((directory / "run.json").read_text(encoding="utf-8"))["config"]

@@ -15,6 +15,7 @@ from pixelrec_train.commands.session import carry_out, conclude, session
 from pixelrec_train.commands.start import (
     check_compiler,
     check_init_from,
+    check_kept,
     check_places,
     seed_everything,
 )
@@ -92,6 +93,7 @@ def prepare(config, world_size):
         import_faiss()
     possible_directory(config.cache_dir, "--cache_dir")
     check_init_from(config)
+    check_kept(config, "item_model_dir", "user_model_dir")
     if config.init_from:
         verify(config.init_from, to_resume=False)
     for tower in ("item", "user"):

@@ -54,7 +54,13 @@ def read_index(path, codec_name, codebook_size=None, code_base=None):
     codes = np.where(codes >= 0, codes - code_base, ABSENT)
     if (codes[:, :least] < 0).any() or (codes < ABSENT).any():
         raise InputError(f"--import_index {path} holds a code 0, but --code_base says they begin with 1.")
-    size = codebook_size or power_of_two(int(codes[:, :least].max()) + 1)
+    largest = int(codes[:, :least].max())
+    if codebook_size and largest >= codebook_size:
+        raise InputError(
+            f"--import_index {path} holds code {largest}, but --codebook_size is {codebook_size}. Leave it "
+            f"out."
+        )
+    size = codebook_size or power_of_two(largest + 1)
     extra = [int(codes[:, level].max()) + 1 for level in range(least, most)]
     facts = {"imported_from": Path(path).name, "codec": codec_name, "code_base": code_base}
     return SemanticIds(list(rows), codes.astype(np.int32), (size,) * least + tuple(extra), facts)
@@ -112,7 +118,7 @@ def read_parquet(path):
     if ids is None or not ("sid" in names or levels):
         raise InputError(
             f"--import_index {path} has the columns {', '.join(names)}. It needs one of "
-            f"{', '.join(ID_COLUMNS)}, and sid or semantic_id_0, semantic_id_1, …"
+            f"{', '.join(ID_COLUMNS)}, and sid, or semantic_id_0, semantic_id_1 and so on."
         )
     item_ids = [str(item_id) for item_id in table[ids].to_pylist()]
     if levels:
@@ -120,8 +126,8 @@ def read_parquet(path):
     else:
         rows = table["sid"].to_pylist()
     rows = [list(row) if isinstance(row, list | tuple) else [None] for row in rows]
-    if any(not isinstance(code, int) or code < 0 for row in rows for code in row):
-        raise InputError(f"--import_index {path} holds a code that is no number from 0 on.")
+    if any(not isinstance(code, int) or not 0 <= code < 10**9 for row in rows for code in row):
+        raise InputError(f"--import_index {path} holds a code that is no number from 0 to a billion.")
     if len(set(item_ids)) < len(item_ids):
         raise InputError(f"--import_index {path} names an item twice.")
     return dict(zip(item_ids, rows, strict=True))

@@ -15,9 +15,10 @@ import torch
 from transformers import AutoTokenizer
 
 from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.model.backbone import check_directory
 from pixelrec_train.run_directory import write_json
 from pixelrec_train.semantic_id.codes import ABSENT
-from pixelrec_train.semantic_id.tokens import CODECS
+from pixelrec_train.semantic_id.tokens import CODECS, LETTERS
 from pixelrec_train.tokenizer_files import tokenizer_files
 
 META_FILE = "itemic_meta.json"
@@ -117,7 +118,7 @@ class ItemicVocabulary:
         Raises:
             InputError: there is no such file, or ranges in it, in config.json or in the tokenizer contradict.
         """
-        path = Path(directory) / META_FILE
+        path = check_directory(directory, flag_name, trust) / META_FILE
         vocabulary, found = read(path, flag_name)
         for name, ours in json.loads(json.dumps(vocabulary.as_dict())).items():
             if found.get(name, ours) != ours:
@@ -155,8 +156,11 @@ def read(path, flag_name):
         if found["version"] != VERSION or found["codec"] not in CODECS:
             raise ValueError(f"version {found['version']}, codec {found['codec']}")
         values = {name: found[name] for name in names}
-        sizes = tuple(int(size) for size in values["codebook_sizes"])
-        if not sizes or min(sizes) < 1 or not 0 < int(values["first_new_id"]) < int(values["rows"]):
+        sizes, first, rows = tuple(values["codebook_sizes"]), values["first_new_id"], values["rows"]
+        if any(type(number) is not int for number in (*sizes, first, rows)):
+            raise ValueError("codebook_sizes, first_new_id and rows are whole numbers")
+        # Before any word is spelled: of a code too many there would be no end.
+        if not 1 <= len(sizes) <= len(LETTERS) or min(*sizes, first) < 1 or first + sum(sizes) > rows:
             raise ValueError("ranges that are none")
         return ItemicVocabulary(**values | {"codebook_sizes": sizes}), found
     except (ValueError, KeyError, TypeError, AttributeError) as error:

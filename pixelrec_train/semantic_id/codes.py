@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelrec_train.errors import InputError
+from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.flags import existing_file
 from pixelrec_train.run_directory import write_whole
+from pixelrec_train.semantic_id.tokens import LETTERS
 
 VERSION = 1
 ABSENT = -1  # fills up an id that is shorter than others
@@ -77,10 +78,18 @@ class SemanticIds:
             if found["version"] != VERSION:
                 raise ValueError(f"version {found['version']}")
             sizes = tuple(int(size) for size in found["codebook_sizes"])
-            codes = np.array(found["codes"], np.int32).reshape(len(found["item_ids"]), len(sizes))
-            return SemanticIds([str(i) for i in found["item_ids"]], codes, sizes, dict(found["facts"]))
+            if not 1 <= len(sizes) <= len(LETTERS) or min(sizes) < 1:
+                raise ValueError(f"codebook_sizes {found['codebook_sizes']}")
+            codes = np.array(found["codes"]).reshape(len(found["item_ids"]), len(sizes))
+            if codes.size and (codes.dtype.kind != "i" or abs(codes).max() >= 2**31):
+                raise ValueError("a code is not a whole number below 2**31")
+            item_ids = [str(i) for i in found["item_ids"]]
+            return SemanticIds(item_ids, codes.astype(np.int32), sizes, dict(found["facts"]))
+        except InputError as error:
+            raise InputError(f"{flag_name} {path}: {error} Build or import it anew.") from None
         except (ValueError, KeyError, TypeError) as error:
+            why = f"it has no {error}." if isinstance(error, KeyError) else first_line(error)
             raise InputError(
-                f"{flag_name} {path} holds no semantic ids of this version ({error}). Files of other "
+                f"{flag_name} {path} holds no semantic ids of this version: {why} Files of other "
                 f"projects are read with scripts/build_semantic_ids.py --import_index."
             ) from None

@@ -1,0 +1,116 @@
+"""A folder in which every command works, for test_bad_inputs.py to spoil: data, models, runs."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from pixelrec_train.commands.demo import all_text
+from pixelrec_train.commands.generative_config import GenerativeConfig
+from pixelrec_train.commands.inputs import read_inputs
+from pixelrec_train.engine import manifest
+from pixelrec_train.engine.state import TrainState
+from pixelrec_train.model.expansion import expand
+from pixelrec_train.model.generative_model import GenerativeModel
+from pixelrec_train.model.hllm_model import HLLMModel
+from pixelrec_train.model.tiny import write_causal_lm
+from pixelrec_train.semantic_id.codes import SemanticIds
+from pixelrec_train.semantic_id.quantiser import Preprocessing, Quantiser
+from pixelrec_train.tasks.generative import GenerativeTask
+
+SIZES = (6, 7, 9)  # codes of each level of sid.json
+GENERATIVE = {"semantic_ids": "sid.json", "model_dir": "llm", "num_beams": 10}
+
+
+def write_good_folder(folder, demo, demo_config):
+    """Data, towers, a DeepSpeed JSON, a finished run (done/), a stopped one (stopped/), one of ids (ids/).
+
+    And of the generative head, see write_generative.
+    """
+    shutil.copytree(demo, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("cache", "run", "logs"))
+    shutil.copy(ROOT / "configs/ds_config_zero2.json", folder / "ds.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        config = flags_of(demo_config)
+        inputs = read_inputs(config)
+        for checkpoint, id_only in (
+            ("done/best_model", False), ("stopped/checkpoint-epoch-1", False), ("ids/best_model", True),
+        ):  # fmt: skip
+            write_checkpoint(Path(checkpoint), dataclasses.replace(config, id_only=id_only), inputs)
+        Path("done/table.json").write_text("{}")
+        write_generative(config, inputs)
+        shutil.rmtree("cache")
+
+
+def flags_of(demo_config):
+    return dataclasses.replace(
+        demo_config, interaction_data="interactions.csv", text_data="items.csv", cache_dir="cache",
+        item_model_dir="towers/item_llm", user_model_dir="towers/user_llm", output_dir="out/run",
+        logging_dir="logs/run", deepspeed="ds.json",
+    )  # fmt: skip
+
+
+def write_generative(config, inputs):
+    """Semantic ids (sid.json), an LM (lm/), one with words for them (llm/), and two unfinished runs of it:
+    told/ and, with --split_data rows.csv, split/.
+
+    And what else the commands read: embeddings (items.npy, ids.txt), codebooks of theirs (books/), another
+    project's ids (index.json).
+    """
+    item_ids, rng = inputs.interactions.item_ids, np.random.default_rng(0)
+    codes = np.stack(np.unravel_index(rng.integers(0, np.prod(SIZES), len(item_ids)), SIZES), 1)
+    SemanticIds(item_ids, codes.astype(np.int32), SIZES).save("sid.json")
+    write_causal_lm(all_text("items.csv"), "lm", hidden_size=32, layers=1, vocab_size=380)
+    expand("lm", "llm", "onerec", SIZES, "mean", 0)
+    Path("books").mkdir()
+    table = rng.normal(size=(90, 8)).astype(np.float32)
+    np.save("items.npy", table)
+    names = [f"i{n}" for n in range(90)]
+    Path("ids.txt").write_text("\n".join(names) + "\n")
+    Path("index.json").write_text(json.dumps({f"i{n}": [f"<a_{n % 8}>", f"<b_{n % 5}>"] for n in range(9)}))
+    Quantiser(Preprocessing.fit(table, "none"), [table[:8], table[8:16]]).save("books", {})
+    rule = {"dedup": "none", "quantiser": "rq_kmeans"}
+    SemanticIds(names, np.zeros((90, 2), np.int32), (8, 8), rule).save("books/semantic_ids.json")
+    first, second, third, fourth = item_ids[:4]
+    Path("rows.csv").write_text(
+        f"split,user_id,item_id,history\ntrain,u,{second},{first}\nvalid,u,{third},{first} {second}\n"
+        f"test,u,{fourth},{first} {second} {third}\n"
+    )
+    settings = GenerativeConfig(**shared_flags(config), **GENERATIVE)
+    task = GenerativeTask(GenerativeModel.load("llm"), settings)
+    for checkpoint, split_data in (("told/best_model", None), ("split/checkpoint-epoch-1", "rows.csv")):
+        Path(checkpoint).mkdir(parents=True)
+        task.export(checkpoint, task.state_dict())
+        settings = dataclasses.replace(settings, split_data=split_data)
+        complete(Path(checkpoint), settings, read_inputs(settings))
+
+
+def shared_flags(config):
+    """Those of the generative head that the two-tower head has, too."""
+    return {
+        f.name: getattr(config, f.name)
+        for f in dataclasses.fields(GenerativeConfig)
+        if hasattr(config, f.name)
+    }
+
+
+def write_checkpoint(checkpoint, config, inputs):
+    """An untrained one, of a run as `config` describes it."""
+    model = HLLMModel.starting(config, inputs.interactions.item_ids, inputs.split.train_counts)
+    checkpoint.mkdir(parents=True)
+    model.export(checkpoint, model.state_dict(), config.item_model_dir)
+    complete(checkpoint, config, inputs)
+
+
+def complete(checkpoint, config, inputs):
+    """What a run writes beside the weights."""
+    config = dataclasses.replace(config, output_dir=str(checkpoint.parent))
+    run = {"config": dataclasses.asdict(config), "ranks": 1} | inputs.facts()
+    for place in (checkpoint, checkpoint.parent):
+        (place / "run.json").write_text(json.dumps(run))
+    (checkpoint / "train_state.json").write_text(json.dumps(TrainState(total_steps=20, step=20).as_dict()))
+    manifest.write_manifest(checkpoint, {})
