@@ -212,7 +212,7 @@ def check(config, capsys, *more, **changes):
 def test_a_whole_report_with_towers(demo_config, capsys):
     text = check(demo_config, capsys, "--dry_run", "2", max_text_length=8)
     assert re.search(r"^data: 120 users, .* interactions; 2023-\d\d-\d\d to 2024-", text, re.M)
-    assert re.search(r"^split: \d+ training windows, 120 validation and 120 test users", text, re.M)
+    assert re.search(r"^split: \d+ training windows, 120 validation and 120 test targets", text, re.M)
     assert re.search(r"^cut: \d\d\.\d% of the texts are longer than --max_text_length 8; ", text, re.M)
     assert "ok     nothing odd" in text
     for title in (

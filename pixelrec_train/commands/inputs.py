@@ -21,8 +21,8 @@ class Inputs:
         cold = int((split.train_counts == 0).sum())
         return [
             f"data: {self.interactions.summary()}",
-            f"split: {split.origin}; {len(split.windows):,} training windows, {len(split.valid):,} "
-            f"validation and {len(split.test):,} test targets; {cold:,} items are cold, in no window",
+            f"split: {len(split.windows):,} training windows, {len(split.valid):,} validation and "
+            f"{len(split.test):,} test targets; {split.origin}; {cold:,} items are cold, in no window",
             f"text: {self.item_text.summary()}",
         ]
 
