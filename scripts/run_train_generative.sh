@@ -25,7 +25,7 @@ if [ -z "$LLM_DIR" ]; then tiny=1; else tiny=; fi # from scratch it needs larger
 LEVELS=${LEVELS:-3}
 CODEBOOK_SIZE=${CODEBOOK_SIZE:-${demo:+32}}
 CODEBOOK_SIZE=${CODEBOOK_SIZE:-256}
-QUANTISER=${QUANTISER:-rq_kmeans}
+QUANTISER=${QUANTISER:-rq_kmeans_balanced}
 
 # --- training: stage 1 trains the new rows alone, stage 2 everything
 TEXT_KEYS=${TEXT_KEYS:-${demo:+title,tag,description}}
