@@ -143,9 +143,9 @@ def report(config, split, baselines, models, more):
             p = paired_p(places, baselines[best], config.topk)[metric]
             rows[name][f"{metric}_against"] = {"baseline": best, "change": change, "p": p}
             lines.append(f"{name}: {metric} {change:+.1%} against {best}, p = {p:.4f} (paired bootstrap)")
-    for name, counts in more.items():
-        rows[name] |= counts
-        lines.append(f"{name}, {counted_otherwise(counts, JUDGED_BY)}")
+    for name, figures in more.items():
+        rows[name] |= figures
+        lines.append(f"{name}, {counted_otherwise(figures, JUDGED_BY)}")
     for checkpoint, name in names(config.checkpoint).items():
         rows[name]["checkpoint"] = checkpoint
         lines.append(f"{name} is {checkpoint}")
