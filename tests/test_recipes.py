@@ -103,7 +103,7 @@ def test_the_recipe_of_the_generative_results_trains_on_every_kind_of_ids(demo, 
         name = Path(script).stem
         if name != "make_demo":
             by_script[name].append(parse_args(configs[name], flags))
-    kinds = ["rq_kmeans", "rq_kmeans_balanced", "rq_vae", "rq_kmeans_plus", "text", "meaningless"]
+    kinds = ["rq_kmeans", "rq_kmeans_balanced", "rq_vae", "rq_kmeans_plus", "text", "shuffled"]
     kinds += ["theirs", "others"]
     trained, (compared,) = by_script["train_generative"], by_script["compare"]
     assert [Path(config.output_dir).name for config in trained] == kinds

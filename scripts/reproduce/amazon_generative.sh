@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Our own result: what semantic ids are worth, on Amazon Reviews 2018. A two-tower model, ids made from it by every
-# quantiser, ids others published, ids from texts alone and ids without meaning; a small Qwen3 with random weights
+# quantiser, ids others published, ids from texts alone and ids dealt out at random; a small Qwen3 with random weights
 # trained on each; all of them beside every baseline.
 #
 #   INTERACTION_DATA=….csv TEXT_DATA=….csv ITEM_MODEL_DIR=all-MiniLM-L6-v2 bash scripts/reproduce/amazon_generative.sh
@@ -15,7 +15,7 @@ source scripts/prepare_python.sh
 : "${ITEM_MODEL_DIR:?set it to the directory of all-MiniLM-L6-v2}"
 PUBLISHED=${PUBLISHED:-}
 SPLIT_DATA=${SPLIT_DATA:-}
-IDS=${IDS:-rq_kmeans rq_kmeans_balanced rq_vae rq_kmeans_plus text meaningless}
+IDS=${IDS:-rq_kmeans rq_kmeans_balanced rq_vae rq_kmeans_plus text shuffled}
 SEED=${SEED:-42}
 NUM_TRAIN_EPOCHS=${NUM_TRAIN_EPOCHS:-12}
 OUTPUT_DIR=${OUTPUT_DIR:-results/amazon_generative}
@@ -48,13 +48,12 @@ for name in $IDS; do
     case $name in
         text) build text "${data[@]}" --encoder_model_dir "$ITEM_MODEL_DIR" --text_keys $fields --normalise l2 ;;
         rq_vae) build rq_vae "${items[@]}" --quantiser rq_vae ;;
-        meaningless)
-            "$PYTHON" -c 'import sys, numpy as np
-ids, out = sys.argv[1:]
-count = len(open(ids, encoding="utf-8").readlines())
-np.save(out, np.random.default_rng(0).normal(size=(count, 64)).astype(np.float32))' \
-                "$OUTPUT_DIR/items/item_ids.txt" "$OUTPUT_DIR/items/noise.npy"
-            build meaningless "${ids_of[@]}" --matrix "$OUTPUT_DIR/items/noise.npy"
+        shuffled) # every item gets the embedding, and so the id, of another
+            "$PYTHON" -c 'import sys, numpy as np, safetensors.numpy as files
+(table,) = files.load_file(sys.argv[1]).values()
+np.save(sys.argv[2], np.random.default_rng(0).permutation(table))' \
+                "$OUTPUT_DIR/items/item_embeddings.safetensors" "$OUTPUT_DIR/items/shuffled.npy"
+            build shuffled "${ids_of[@]}" --matrix "$OUTPUT_DIR/items/shuffled.npy" --normalise l2
             ;;
         *) build "$name" "${items[@]}" --quantiser "$name" --normalise l2 ;;
     esac
