@@ -10,6 +10,7 @@ from pixelrec_train.errors import InputError
 
 AUCTION_ROUNDS = 40
 SOLD = 0.005  # share of the vectors that may be over when the auction ends; shortest paths move them
+ROUGHLY = 0.03  # the same where the auction is all there is
 EXACT = 1024  # centroids up to which the paths are searched; of more, every move is a direct one
 MOST_STEPS = 100  # of a path; far more than one has
 SAMPLE = 20_000  # vectors that give the first prices where there are more
@@ -24,7 +25,7 @@ def check_size(num_vectors, k):
         )
 
 
-def balanced_assignment(vectors, centroids, prices=None):
+def balanced_assignment(vectors, centroids, prices=None, roughly=False):
     """Each of K centroids gets N/K vectors, rounded down or up; the sum of squared distances is least.
 
     Least of all where K divides N and K <= EXACT, else close to it. Deterministic. An auction first raises
@@ -35,6 +36,7 @@ def balanced_assignment(vectors, centroids, prices=None):
     Args:
         vectors, centroids: [N, E] and [K, E] fp32.
         prices: [K] of an earlier call with similar centroids, to be faster, or None.
+        roughly: the auction alone, in which the parts may still differ a little.
 
     Returns:
         ([N] int64 centroid of each vector, [K] prices at which each vector would choose it by itself)
@@ -44,8 +46,10 @@ def balanced_assignment(vectors, centroids, prices=None):
     costs = (table**2).sum(1) / 2 - points @ table.T  # [N, K]
     if len(vectors) > SAMPLE:
         sample = np.random.default_rng(0).permutation(len(vectors))[:SAMPLE]
-        prices = balanced_assignment(vectors[sample], centroids, prices)[1]
-    assigned, prices = auction(costs, prices)
+        prices = balanced_assignment(vectors[sample], centroids, prices, roughly=True)[1]
+    assigned, prices = auction(costs, prices, ROUGHLY if roughly else SOLD)
+    if roughly:
+        return assigned, prices
     low, high = len(vectors) // len(centroids), -(-len(vectors) // len(centroids))
     too_many, too_few = (lambda size: (size > high, size < high)), (lambda size: (size > low, size < low))
     if len(centroids) > EXACT:
@@ -59,7 +63,7 @@ def balanced_assignment(vectors, centroids, prices=None):
     return assigned, -cheapest_ways(moves.cost, np.ones(len(centroids), bool), moves.slack)[0]
 
 
-def auction(costs, prices):
+def auction(costs, prices, may_be_over):
     """([N] cheapest centroid at the final prices, [K] prices)"""
     k = costs.shape[1]
     high = -(-len(costs) // k)
@@ -69,7 +73,7 @@ def auction(costs, prices):
         cheapest, best = priced.min(1)
         size = np.bincount(best.numpy(), minlength=k)
         over = np.flatnonzero(size > high)
-        if (size[over] - high).sum() <= SOLD * len(costs):
+        if (size[over] - high).sum() <= may_be_over * len(costs):
             break
         second = priced.scatter_(1, best[:, None], torch.inf).min(1).values
         regret = (second - cheapest).numpy()  # what leaving its centroid costs a vector

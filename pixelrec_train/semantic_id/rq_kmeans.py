@@ -8,7 +8,7 @@ from pixelrec_train.semantic_id.balanced import balanced_assignment, check_size
 from pixelrec_train.semantic_id.quantiser import nearest_codes
 
 POINTS_PER_CODE = 1024  # k-means learns from at most so many; further ones do not move its centroids
-BALANCED_ROUNDS = 6  # assignments in equal parts after free k-means, at most
+BALANCED_ROUNDS = 6  # assignments in nearly equal parts after free k-means, at most
 WORTH_IT = 0.01  # share of the error that a round must save for another one to follow
 
 
@@ -41,11 +41,13 @@ def rq_kmeans_balanced(vectors, levels, codebook_size, iterations, seed, note):
         prices, error = None, np.inf
         for _ in range(BALANCED_ROUNDS):
             before = error
-            assigned, prices = balanced_assignment(left, centroids, prices)
-            centroids = means(left, assigned, codebook_size)
+            assigned, prices = balanced_assignment(left, centroids, prices, roughly=True)
+            centroids = means(left, assigned, centroids)
             error = float(((left - centroids[assigned]) ** 2).sum())
             if error >= (1 - WORTH_IT) * before:
                 break
+        assigned, _ = balanced_assignment(left, centroids, prices)
+        centroids = means(left, assigned, centroids)
         codebooks.append(centroids)
         codes.append(assigned)
         left = left - centroids[assigned]
@@ -69,13 +71,13 @@ def kmeans(vectors, k, iterations, seed):
     return clustering.centroids.astype(np.float32)
 
 
-def means(vectors, assigned, k):
-    """[k, E] mean of each part; every part has a vector."""
-    total = np.zeros((k, vectors.shape[1]), np.float64)
+def means(vectors, assigned, centroids):
+    """[K, E] mean of each part; the centroid there is where a part is empty."""
     order = np.argsort(assigned, kind="stable")
-    starts = np.searchsorted(assigned[order], np.arange(k))
-    total = np.add.reduceat(vectors[order].astype(np.float64), starts, axis=0)
-    return (total / np.bincount(assigned, minlength=k)[:, None]).astype(np.float32)
+    parts, starts, counts = np.unique(assigned[order], return_index=True, return_counts=True)
+    found = centroids.copy()
+    found[parts] = np.add.reduceat(vectors[order].astype(np.float64), starts, axis=0) / counts[:, None]
+    return found
 
 
 def import_faiss():
