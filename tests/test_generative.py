@@ -97,6 +97,23 @@ def test_two_stages_train_export_and_evaluate_alike_on_any_ranks(generative, sta
 
 
 @pytest.mark.launch
+def test_a_comparison_puts_it_beside_every_baseline_with_the_same_figures(generative, stages):
+    folder, flags = generative
+    run, own = folder / "stage2", json.loads((folder / "stage2/table.json").read_text())["generative"]
+    shared = {name: flags[name] for name in ("interaction_data", "text_data", "text_keys", "cache_dir")}
+    more = {"checkpoint": run / "best_model", "output_dir": folder / "compared", "num_train_epochs": 1}
+    flags = as_flags(shared | more | {"logging_dir": folder / "logs/compared"})
+    result = run_command([sys.executable, ROOT / "scripts/compare.py", *flags])
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = json.loads((folder / "compared/table.json").read_text())
+    assert list(rows) == ["popularity", "item_knn", "tfidf", "sasrec", "stage2"]
+    figures = {name for name in own if "@" in name and "ci95" not in name and "cold" not in name}
+    assert {name: rows["stage2"][name] for name in figures} == {name: own[name] for name in figures}
+    items = len(SemanticIds.load(folder / "sid.json").item_ids)
+    assert f"{items:,} candidates" in result.stdout and "average over the items of an id" in result.stdout
+
+
+@pytest.mark.launch
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_stage_that_stopped_goes_on_equal_to_the_bit(stages, stage, tmp_path):
     whole, launch = stages[stage]
