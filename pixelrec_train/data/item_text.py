@@ -64,7 +64,7 @@ class ItemText:
     def summary(self):
         lengths = self.lengths
         if not len(self.tokens):
-            return "not read; items are their id embeddings"
+            return "not read"
         text = f"{lengths.mean():.0f} tokens per item (longest {lengths.max()}), {len(self.tokens):,} in all"
         if self.without_text:
             text += f"; items without a row in the text file, read as empty: {self.without_text:,}"

@@ -9,9 +9,10 @@ from pixelrec_train.run_directory import write_json
 
 SHOWN = ("recall", "ndcg")
 JUDGED_BY = ("recall@10", "ndcg@10")
-CURVES = {
-    "loss (nats)": ("loss", "valid_loss"),
+CURVES = {  # a panel is drawn where the run has one of its figures
+    "loss (nats)": ("loss", "valid_loss", "itemic_loss", "text_loss"),
     "in-pool accuracy": ("nce_top1_acc", "nce_top10_acc"),
+    "right codes": ("level1_top1", "level2_top1", "level3_top1", "level4_top1"),
     "validation": ("recall@10", "ndcg@10"),
 }
 
@@ -67,15 +68,19 @@ def write_table(directory, rows, topk, note):
 
 
 def draw_curves(directory):
-    """metrics.jsonl -> curves.png: loss, in-pool accuracy and validation figures over optimizer steps."""
+    """metrics.jsonl -> curves.png: loss, accuracy and validation figures over optimizer steps."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     events = [json.loads(line) for line in Path(directory, "metrics.jsonl").read_text().splitlines()]
-    figure, axes = plt.subplots(1, len(CURVES), figsize=(5 * len(CURVES), 3.8), layout="constrained")
-    for axis, (title, names) in zip(axes, CURVES.items(), strict=True):
+    known = set().union(*events)
+    panels = {title: names for title, names in CURVES.items() if known & set(names)}
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(5 * len(panels), 3.8), layout="constrained", squeeze=False
+    )
+    for axis, (title, names) in zip(axes[0], panels.items(), strict=True):
         for name in names:
             points = [(e["step"], e[name]) for e in events if name in e]
             if points:
@@ -86,8 +91,7 @@ def draw_curves(directory):
         axis.set_xlabel("optimizer step")
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-        if axis.lines:
-            axis.legend(frameon=False)
+        axis.legend(frameon=False)
         axis.set_ylim(bottom=0)
     figure.savefig(Path(directory) / "curves.png", dpi=120)
     plt.close(figure)
