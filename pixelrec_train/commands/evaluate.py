@@ -6,7 +6,14 @@ from pathlib import Path
 import torch
 
 from pixelrec_train import distributed, rendezvous, run_directory
-from pixelrec_train.commands.checkpoints import config_class, data_files, is_generative, load, load_generative
+from pixelrec_train.commands.checkpoints import (
+    check_same_split,
+    config_class,
+    data_files,
+    is_generative,
+    load,
+    load_generative,
+)
 from pixelrec_train.commands.start import trained_config
 from pixelrec_train.config import RankingConfig
 from pixelrec_train.ending import speak_plainly
@@ -51,6 +58,8 @@ def main(argv=None):
 def evaluate(config):
     possible_directory(config.cache_dir, "--cache_dir")
     trained_config(config.checkpoint, "--checkpoint", config_class(config.checkpoint))
+    if config.split_data:
+        check_same_split(config.checkpoint, "--checkpoint", config)
     possible_directory(*results_directory(config))
     if config.retrieval == "faiss":
         import_faiss()

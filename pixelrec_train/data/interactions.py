@@ -13,6 +13,8 @@ from pixelrec_train.data.cache import cached, fingerprint
 from pixelrec_train.data.interaction_csv import number_rows
 from pixelrec_train.errors import InputError
 
+LAST_TWO = "everybody's last two items are held out"
+
 
 @dataclass(frozen=True)
 class Interactions:
@@ -118,10 +120,10 @@ class Split:
     train_counts: np.ndarray  # [num_items] occurrences in the windows; 0 = a cold item
     valid: HeldOut
     test: HeldOut
-    origin: str = "everybody's last two items are held out"
+    origin: str  # in words; of a file of rows with its fingerprint
 
     @staticmethod
-    def of(taken, held_out, num_items, max_seq_length, one_window_per_user=False, **origin):
+    def of(taken, held_out, num_items, max_seq_length, one_window_per_user=False, origin=LAST_TWO):
         """Cut what users took into windows of max_seq_length items.
 
         They are cut from the end, so a remainder falls off the oldest side; a user with fewer has one
@@ -136,7 +138,7 @@ class Split:
         np.add.at(covered, windows[:, 0], 1)
         np.add.at(covered, windows[:, 1], -1)
         counts = np.bincount(taken.items[np.cumsum(covered)[:-1] > 0], minlength=num_items)
-        return Split(taken, windows, counts, **held_out, **origin)
+        return Split(taken, windows, counts, **held_out, origin=origin)
 
 
 def leave_last_two_out(interactions, max_seq_length, one_window_per_user=False):
