@@ -22,15 +22,16 @@ def speak_plainly(main):
         try:
             return main(*args, **kwargs)
         except StopRequested as stop:
-            sys.exit(128 + signal.SIGINT if stop.number == signal.SIGINT else 0)
+            status = 128 + signal.SIGINT if stop.number == signal.SIGINT else 0
         except KeyboardInterrupt:
-            sys.exit(128 + signal.SIGINT)
+            status = 128 + signal.SIGINT
         except Exception as error:
             status, text = judged(error)
             if watchdog.first_to_fail():
                 print(text, file=sys.stderr, flush=True)
                 watchdog.linger()
-            sys.exit(status)
+        watchdog.leave()
+        sys.exit(status)
 
     return wrapped
 

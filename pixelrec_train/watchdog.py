@@ -49,8 +49,8 @@ class Watchdog(threading.Thread):
                 elif time.monotonic() - self.since > self.limit_s:
                     self.report_standing_run()
             except RuntimeError:  # the store has gone with rank 0: the main thread finds out, or is ended
-                self.over.wait(GRACE)
-                os._exit(1)
+                if not self.over.wait(GRACE):
+                    os._exit(1)
 
     def say_where(self):
         here = {"moves": self.moves, "phase": self.phase, "beat": time.time(), "is": process_name()}
@@ -117,8 +117,16 @@ def stop():
     global watchdog
     if watchdog:
         watchdog.over.set()
-        watchdog.join()
+        watchdog.join(GRACE)
         watchdog = None
+
+
+def leave():
+    """After a failure, before the process ends: a thread that still talks to the store while Python shuts
+    down may abort it (status -6). Whoever hangs on the way out is ended, as the thread would have done."""
+    if watchdog:
+        stop()
+        faulthandler.dump_traceback_later(GRACE, exit=True)
 
 
 def at(phase):
