@@ -53,10 +53,10 @@ def data_files(config):
 
 def check_same_split(checkpoint, flag_name, config):
     """Raises InputError where a checkpoint may have learned from what is held out here."""
+    rows = fingerprint(existing_file(config.split_data, "--split_data")) if config.split_data else None
     trained = trained_config(checkpoint, flag_name, config_class(checkpoint)).split_data
     then, now = (f"--split_data {x}" if x else "no --split_data" for x in (trained, config.split_data))
     if trained and config.split_data:
-        rows = fingerprint(existing_file(config.split_data, "--split_data"))
         same, now = rows in split_of_run(checkpoint), f"{now} with other rows"
     else:
         same = not trained and not config.split_data
