@@ -47,8 +47,9 @@ class Loaded(NamedTuple):
 
 
 def data_files(config):
-    """{flag: path} for load: of what is ranked, whatever a checkpoint was trained on."""
-    return {flag: getattr(config, flag) for flag in ("interaction_data", "text_data", "split_data")}
+    """{flag: path} of the files a command names, to rank them whatever a checkpoint was trained on."""
+    named = {flag: getattr(config, flag, None) for flag in ("interaction_data", "text_data", "split_data")}
+    return {flag: path for flag, path in named.items() if path}
 
 
 def check_same_split(checkpoint, flag_name, config):
@@ -78,7 +79,7 @@ def load(checkpoint, config, files, read=None):
 
     Args:
         config: RankingConfig.
-        files: {"interaction_data": path, …}; None, or not named = the one it was trained on.
+        files: of data_files; what it does not name is as the checkpoint was trained.
         read: a dict of what item LLMs have read so far; several checkpoints of one frozen item LLM read once.
     """
     trained_config(checkpoint, "--checkpoint")  # is it one at all
@@ -118,7 +119,7 @@ def read_run(checkpoint, config, files):
         init_from=str(checkpoint), item_model_dir=None, user_model_dir=None, random_init=(),
         cache_dir=config.cache_dir,
         trust_remote_code=config.trust_remote_code,  # said now, not by what lies in the checkpoint
-        **{flag: path for flag, path in files.items() if path is not None},
+        **files,
     )  # fmt: skip
 
 
@@ -141,7 +142,7 @@ def load_generative(checkpoint, config, files):
     settings = dataclasses.replace(
         trained, model_dir=str(checkpoint / LLM), semantic_ids=str(checkpoint / SEMANTIC_IDS), align=False,
         cache_dir=config.cache_dir, trust_remote_code=config.trust_remote_code,
-        **{flag: path for flag, path in files.items() if path is not None},
+        **files,
     )  # fmt: skip
     inputs = read_inputs(settings)
     for line in inputs.describe():

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pixelrec_train import distributed
-from pixelrec_train.commands.checkpoints import load
+from pixelrec_train.commands.checkpoints import data_files, load
 from pixelrec_train.data import interactions, item_text
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.tables import read_rows
@@ -68,8 +68,7 @@ def embed(config):
 
 def of_checkpoint(config):
     """Of each item what the trained item LLM (and its item ids) make of it."""
-    files = {"interaction_data": config.interaction_data, "text_data": config.text_data}
-    loaded = load(config.checkpoint, config, files)
+    loaded = load(config.checkpoint, config, data_files(config))
     item_ids, taken = loaded.inputs.interactions.item_ids, loaded.inputs.split.taken
     counts = taken.counts(len(item_ids))
     return Items(list(item_ids), loaded.catalogue, counts, f"the checkpoint {config.checkpoint}")
