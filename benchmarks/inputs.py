@@ -92,7 +92,7 @@ def shipped():
 def measured(directory):
     """The same from the data themselves; trains the tokenizer on their texts."""
     # Imported here because every child process of a benchmark imports this file.
-    from pixelrec_train.commands.demo import all_text
+    from pixelrec_train.commands.make_demo import all_text
     from pixelrec_train.model.tiny import train_tokenizer
 
     information = Path(directory) / "information/amazon_scientific.csv"

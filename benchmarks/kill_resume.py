@@ -25,7 +25,7 @@ import psutil  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from pixelrec_train.commands.demo import all_text  # noqa: E402
+from pixelrec_train.commands.make_demo import all_text  # noqa: E402
 from pixelrec_train.data.synthetic import write_demo  # noqa: E402
 from pixelrec_train.distributed import free_port  # noqa: E402
 from pixelrec_train.model.tiny import write_towers  # noqa: E402

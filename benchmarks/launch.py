@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.measure import ROOT
 from benchmarks.registry import Goal, Result, benchmark
 from pixelrec_train import distributed
-from pixelrec_train.commands.demo import all_text
+from pixelrec_train.commands.make_demo import all_text
 from pixelrec_train.data.synthetic import write_demo
 from pixelrec_train.model.tiny import write_towers
 

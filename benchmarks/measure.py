@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from pixelrec_train.distributed import cores
-from pixelrec_train.run_directory import commit
+from pixelrec_train.run.directory import commit
 
 ROOT = Path(__file__).resolve().parents[1]
 GEMM_SIZE = 1024

@@ -22,14 +22,14 @@ from safetensors.torch import load_file  # noqa: E402
 from transformers import get_cosine_schedule_with_warmup  # noqa: E402
 
 from pixelrec_train import distributed, rendezvous  # noqa: E402
-from pixelrec_train.commands.inputs import read_inputs  # noqa: E402
 from pixelrec_train.config import TrainConfig  # noqa: E402
 from pixelrec_train.data.collate import TwoTowerCollator  # noqa: E402
+from pixelrec_train.data.inputs import read_inputs  # noqa: E402
 from pixelrec_train.data.interactions import leave_last_two_out  # noqa: E402
 from pixelrec_train.evaluation import metrics  # noqa: E402
 from pixelrec_train.evaluation.index import build_index, recommend  # noqa: E402
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out  # noqa: E402
-from pixelrec_train.losses import nce_logits  # noqa: E402
+from pixelrec_train.losses.nce import nce_logits  # noqa: E402
 from pixelrec_train.model.hllm_model import HLLMModel  # noqa: E402
 from pixelrec_train.tasks.two_tower import TwoTowerTask  # noqa: E402
 

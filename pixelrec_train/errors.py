@@ -1,4 +1,4 @@
-"""Errors that are sentences for a person: they are printed as they are, without a traceback (ending.py)."""
+"""Errors that are sentences for a person: printed as they are, without a traceback (run/exit_status.py)."""
 
 import errno
 import signal

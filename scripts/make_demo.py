@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 try:
-    from pixelrec_train.commands.demo import main
+    from pixelrec_train.commands.make_demo import main
 except KeyboardInterrupt:
     sys.exit(130)
 except ModuleNotFoundError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the deepspeed launcher adds only scripts/
 
 try:
-    from pixelrec_train.commands.generative import main
+    from pixelrec_train.commands.train_generative import main
 except KeyboardInterrupt:
     sys.exit(130)
 except ModuleNotFoundError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixelrec_train.commands.demo import all_text
+from pixelrec_train.commands.make_demo import all_text
 from pixelrec_train.config import TrainConfig
 from pixelrec_train.data.synthetic import write_demo
 from pixelrec_train.model.tiny import write_towers

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from pixelrec_train.commands.demo import all_text
 from pixelrec_train.commands.generative_config import GenerativeConfig
-from pixelrec_train.commands.inputs import read_inputs
+from pixelrec_train.commands.make_demo import all_text
+from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.engine import manifest
 from pixelrec_train.engine.state import TrainState
 from pixelrec_train.model.expansion import expand
-from pixelrec_train.model.generative_model import GenerativeModel
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.model.tiny import write_causal_lm
+from pixelrec_train.model.token_model import GenerativeModel
 from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.semantic_id.quantiser import Preprocessing, Quantiser
-from pixelrec_train.tasks.generative import GenerativeTask
+from pixelrec_train.tasks.tokens import GenerativeTask
 
 SIZES = (6, 7, 9)  # codes of each level of sid.json
 GENERATIVE = {"semantic_ids": "sid.json", "model_dir": "llm", "num_beams": 10}

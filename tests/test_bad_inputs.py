@@ -23,18 +23,13 @@ from conftest import ROOT, as_flags
 from good_folder import GENERATIVE, flags_of, shared_flags, write_good_folder
 from pyarrow import parquet
 
-from pixelrec_train import rendezvous
-from pixelrec_train.commands import (
-    build_semantic_ids,
-    compare,
-    demo,
-    evaluate,
-    expand_vocabulary,
-    generative,
-    train,
-    verify_model,
-)
-from pixelrec_train.ending import speak_plainly
+from pixelrec_train.commands import build_semantic_ids, compare, expand_vocabulary, verify_model
+from pixelrec_train.commands import evaluate_pixelrec as evaluate
+from pixelrec_train.commands import make_demo as demo
+from pixelrec_train.commands import train_generative as generative
+from pixelrec_train.commands import train_pixelrec as train
+from pixelrec_train.run import rendezvous
+from pixelrec_train.run.exit_status import speak_plainly
 
 THEMES = sorted((ROOT / "tests/bad_inputs").glob("*.json"))
 CASES = [

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixelrec_train.commands import check_data
-from pixelrec_train.commands.bars import histogram
 from pixelrec_train.data import interactions
-from pixelrec_train.data.check_interactions import Rows, about_repeats, check_interactions
-from pixelrec_train.data.check_texts import check_texts
+from pixelrec_train.data.checks.bars import histogram
+from pixelrec_train.data.checks.odd_interactions import Rows, about_repeats, check_interactions
+from pixelrec_train.data.checks.odd_texts import check_texts
+from pixelrec_train.data.checks.remarks import LinedRows
 from pixelrec_train.data.interaction_csv import to_seconds
-from pixelrec_train.data.lined_rows import LinedRows
 
 # A BOM, CRLF, a quoted line break and a blank line; the number is the line as an editor counts it.
 PLANTED = [

@@ -7,8 +7,9 @@ import pytest
 import torch
 from conftest import ROOT
 
-from pixelrec_train import distributed, rendezvous
+from pixelrec_train import distributed
 from pixelrec_train.errors import InputError
+from pixelrec_train.run import rendezvous
 
 
 def test_open_mpis_names_become_torchs(monkeypatch):

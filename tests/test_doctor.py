@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT, run_command
 
-from pixelrec_train.commands.machine import hardware, launch, packages
-from pixelrec_train.commands.machine.finding import OK, PROBLEM, WARN
+from pixelrec_train.machine import hardware, launch, packages
+from pixelrec_train.machine.finding import OK, PROBLEM, WARN
 
 
 def doctor(*flags, **environment):

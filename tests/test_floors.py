@@ -6,22 +6,20 @@ from pathlib import Path
 from conftest import ROOT
 
 FLOORS = {
-    "errors": 0, "ending": 0, "watchdog": 0, "stopping": 0, "flags": 0, "config": 0, "distributed": 0,
-    "rendezvous": 0, "runlog": 0, "run_directory": 0,
-    "tokenizer_files": 0,
-    "batch": 1, "losses": 1, "token_loss": 1, "semantic_id": 1,
-    "data": 2, "model": 2, "engine": 2,
+    "errors": 0, "files": 0, "flags": 0, "config": 0, "distributed": 0, "batch": 0,
+    "run": 1, "losses": 1, "semantic_id": 1,
+    "data": 2, "model": 2, "engine": 2, "machine": 2,
     "tasks": 3, "evaluation": 3,
-    "commands": 4,
+    "commands": 4, "__main__": 5,
 }  # fmt: skip
 ONE_ADDRESS = {
-    "deepspeed": ("engine/", "rendezvous.py"),
+    "deepspeed": ("engine/", "run/rendezvous.py"),
     "faiss": ("evaluation/index.py", "semantic_id/"),
     "matplotlib": ("evaluation/report.py",),
     "pyarrow": ("data/",),
     "scipy": ("evaluation/baselines.py",),
     "sklearn": ("evaluation/baselines.py",),
-    "tensorboard": ("runlog.py",),
+    "tensorboard": ("run/log.py",),
 }
 PACKAGE = ROOT / "pixelrec_train"
 

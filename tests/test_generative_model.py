@@ -18,11 +18,11 @@ from pixelrec_train.batch import ItemicBatch, PackedTexts
 from pixelrec_train.engine.optim import decay_groups
 from pixelrec_train.engine.window import Window
 from pixelrec_train.errors import InputError
+from pixelrec_train.losses.cross_entropy import token_cross_entropy
 from pixelrec_train.model.expansion import expand
-from pixelrec_train.model.generative_model import GenerativeModel, look_up
 from pixelrec_train.model.model_files import write_like
 from pixelrec_train.model.tiny import write_causal_lm
-from pixelrec_train.token_loss import token_cross_entropy
+from pixelrec_train.model.token_model import GenerativeModel, look_up
 
 SIZES = (4, 6)
 Granite, Gemma2 = (GraniteConfig, GraniteForCausalLM), (Gemma2Config, Gemma2ForCausalLM)

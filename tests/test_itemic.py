@@ -6,8 +6,14 @@ import pytest
 from pixelrec_train import distributed
 from pixelrec_train.data.interactions import Interactions, leave_last_two_out
 from pixelrec_train.data.item_text import ItemText
-from pixelrec_train.data.itemic import HISTORY, ID_TO_TEXT, TEXT_TO_ID, ItemicCollator, ItemicDataset
 from pixelrec_train.data.loader import Slot
+from pixelrec_train.data.tokens.histories import (
+    HISTORY,
+    ID_TO_TEXT,
+    TEXT_TO_ID,
+    ItemicCollator,
+    ItemicDataset,
+)
 
 EOS, BEGIN, END = 1, 90, 91
 CODES = np.array([[10, 20], [11, 21], [12, -1]])  # the last id is shorter

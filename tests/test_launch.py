@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 from transformers import AutoConfig, AutoModel
 
+from pixelrec_train.files import tokenizer_files
 from pixelrec_train.model.backbone import write_backbone
-from pixelrec_train.tokenizer_files import tokenizer_files
 
 pytestmark = pytest.mark.launch
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelrec_train.losses import hold, mean_cosine, nce_loss
+from pixelrec_train.losses.nce import hold, mean_cosine, nce_loss
 
 
 def cosine(a, b):

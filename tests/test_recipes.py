@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT, run_command
 
 from pixelrec_train.commands.compare import CompareConfig
-from pixelrec_train.commands.evaluate import EvaluateConfig
+from pixelrec_train.commands.evaluate_pixelrec import EvaluateConfig
 from pixelrec_train.commands.expand_vocabulary import ExpandConfig
 from pixelrec_train.commands.generative_config import GenerativeConfig
 from pixelrec_train.commands.semantic_id_flags import BuildConfig

@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pixelrec_train.engine.state import TrainState
 from pixelrec_train.evaluation.metrics import table_row
 from pixelrec_train.evaluation.report import draw_curves, table_text, write_table
-from pixelrec_train.runlog import RunLog, duration, log_path, show_under_tensorboard
+from pixelrec_train.run.log import RunLog, duration, log_path, show_under_tensorboard
 
 
 def rows():

@@ -7,7 +7,6 @@ import os
 import pytest
 import torch
 
-from pixelrec_train import run_directory
 from pixelrec_train.commands.resume import check_same_run, checkpoint_to_resume
 from pixelrec_train.engine.checkpoint import read_state
 from pixelrec_train.engine.manifest import MANIFEST, described, verify
@@ -15,6 +14,7 @@ from pixelrec_train.engine.optimizer_state import Stored
 from pixelrec_train.engine.state import TrainState
 from pixelrec_train.errors import InputError
 from pixelrec_train.model.hllm_model import HLLMModel
+from pixelrec_train.run import directory as run_directory
 
 FACTS = {"data": {"interactions": "aa", "item_text": "bb", "split": "the last two"}}
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelrec_train.commands.inputs import read_inputs
+from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.index import build_index, drop_seen, recommend, unit
@@ -18,7 +18,7 @@ from pixelrec_train.evaluation.popularity import popularity_ranks
 from pixelrec_train.evaluation.retrieval import encode_catalogue, encode_histories, rank_held_out, rank_joined
 from pixelrec_train.evaluation.scores import rank_by_scores
 from pixelrec_train.evaluation.validation_loss import ValidationLoss
-from pixelrec_train.losses import nce_loss
+from pixelrec_train.losses.nce import nce_loss
 from pixelrec_train.model.hllm_model import HLLMModel
 
 

@@ -7,9 +7,10 @@ import sys
 import pytest
 from conftest import ROOT
 
-from pixelrec_train import run_directory
 from pixelrec_train.engine import manifest
 from pixelrec_train.errors import InputError
+from pixelrec_train.files import write_json
+from pixelrec_train.run import directory as run_directory
 
 
 def test_a_finished_run_is_not_overwritten_unless_asked(tmp_path):
@@ -21,7 +22,7 @@ def test_a_finished_run_is_not_overwritten_unless_asked(tmp_path):
 
 def test_a_second_run_is_refused_while_the_first_writes_and_welcome_when_it_was_killed(tmp_path):
     code = (
-        "import sys, time; from pixelrec_train import run_directory\n"
+        "import sys, time; from pixelrec_train.run import directory as run_directory\n"
         f"with run_directory.lock({str(tmp_path)!r}): print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -47,9 +48,9 @@ def test_overwriting_removes_what_runs_write_and_nothing_else(tmp_path):
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "x.json"
-    run_directory.write_json(path, {"a": "拉面"})
+    write_json(path, {"a": "拉面"})
     with pytest.raises(TypeError):
-        run_directory.write_json(path, {"a": object()})
+        write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": "拉面"}
 
 

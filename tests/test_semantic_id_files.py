@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from pixelrec_train.data.semantic_id_files import read_index, write_index
 from pixelrec_train.errors import InputError
+from pixelrec_train.semantic_id.codecs import CODECS
 from pixelrec_train.semantic_id.codes import ABSENT, SemanticIds
 from pixelrec_train.semantic_id.report_card import report_card
-from pixelrec_train.semantic_id.tokens import CODECS
 
 PUBLISHED = Path("/work/shared/data/sid")
 FILES = {"minionerec": ".json", "onerec": ".json", "semantic_ids_llm": ".parquet", "cb": ".json"}

@@ -14,7 +14,7 @@ from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.semantic_id.quantiser import Preprocessing, Quantiser, nearest_codes
 from pixelrec_train.semantic_id.report_card import card_text, report_card
 from pixelrec_train.semantic_id.rq_kmeans import rq_kmeans, rq_kmeans_balanced
-from pixelrec_train.semantic_id.rq_vae import RQVAE, sinkhorn
+from pixelrec_train.semantic_id.rq_vae_model import RQVAE, sinkhorn
 from pixelrec_train.tasks.rq_vae import RQVAETask, VectorLoader
 
 

@@ -12,8 +12,8 @@ from transformers import Qwen3ForCausalLM
 
 from pixelrec_train.commands import verify_model
 from pixelrec_train.model.expansion import expand
-from pixelrec_train.model.generative_model import GenerativeModel
 from pixelrec_train.model.tiny import write_causal_lm
+from pixelrec_train.model.token_model import GenerativeModel
 from pixelrec_train.model.verification import CHECKS, goes_on, has_moved, rows_differ, stays_in_catalogue
 from pixelrec_train.model.vocabulary import ItemicVocabulary
 from pixelrec_train.semantic_id.codes import SemanticIds

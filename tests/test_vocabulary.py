@@ -11,13 +11,13 @@ from conftest import ROOT, run_command
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pixelrec_train.commands import demo as commands_demo
 from pixelrec_train.commands import expand_vocabulary
+from pixelrec_train.commands import make_demo as commands_demo
 from pixelrec_train.errors import InputError
 from pixelrec_train.model.tiny import write_causal_lm
 from pixelrec_train.model.vocabulary import META_FILE, ItemicVocabulary
+from pixelrec_train.semantic_id.codecs import CODECS
 from pixelrec_train.semantic_id.codes import SemanticIds
-from pixelrec_train.semantic_id.tokens import CODECS
 
 SIZES = (8, 16, 100)
 TEXTS = ["the quick brown fox jumps over the lazy dog", "a tale of two cities", "Äpfel und Birnen"] * 3

@@ -8,15 +8,15 @@ import time
 import pytest
 from conftest import ROOT
 
-from pixelrec_train import watchdog
 from pixelrec_train.distributed import free_port
+from pixelrec_train.run import watchdog
 
 RANK = """
 import sys, time
 from datetime import timedelta
 import torch.distributed as dist
-from pixelrec_train import watchdog
-from pixelrec_train.ending import speak_plainly
+from pixelrec_train.run import watchdog
+from pixelrec_train.run.exit_status import speak_plainly
 watchdog.BEAT, watchdog.SILENT, watchdog.GRACE = 0.2, 1.0, 1.0
 rank, port, case = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 store = dist.TCPStore("127.0.0.1", port, None, rank == 0, timedelta(seconds=20), wait_for_workers=False)

@@ -5,16 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelrec_train import distributed, run_directory
+from pixelrec_train import distributed
 from pixelrec_train.commands.item_embeddings import embed
 from pixelrec_train.commands.rq_vae import deepspeed_settings, train_rq_vae
 from pixelrec_train.commands.semantic_id_flags import CARD, IDS, TRAINED, BuildConfig
 from pixelrec_train.commands.session import carry_out_anew
 from pixelrec_train.data.semantic_id_files import check_index, read_index, write_index
-from pixelrec_train.ending import speak_plainly
 from pixelrec_train.errors import InputError
+from pixelrec_train.files import write_json
 from pixelrec_train.flags import parse_args, possible_directory, possible_file
-from pixelrec_train.runlog import say
+from pixelrec_train.run import directory as run_directory
+from pixelrec_train.run.exit_status import speak_plainly
+from pixelrec_train.run.log import say
 from pixelrec_train.semantic_id import dedup
 from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.semantic_id.quantiser import Preprocessing, Quantiser
@@ -183,7 +185,7 @@ def write(config, ids, card, quantiser=None):
     (directory / IDS).unlink(missing_ok=True)
     if quantiser:
         quantiser.save(directory, ids.facts)
-    run_directory.write_json(directory / CARD, card | {"facts": ids.facts})
+    write_json(directory / CARD, card | {"facts": ids.facts})
     ids.save(directory / IDS)
     say(f"\n{card_text(card)}\n")
     say(f"Files in {directory}/: {IDS}, {CARD}{', codebooks.safetensors' if quantiser else ''}")

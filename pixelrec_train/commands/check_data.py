@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pixelrec_train.commands.bars import histogram, side_by_side
-from pixelrec_train.commands.inputs import Inputs, read_inputs, split_of
 from pixelrec_train.config import TrainConfig
 from pixelrec_train.data import interactions
-from pixelrec_train.data.check_interactions import check_interactions
-from pixelrec_train.data.check_texts import check_texts
+from pixelrec_train.data.checks.bars import histogram, side_by_side
+from pixelrec_train.data.checks.odd_interactions import check_interactions
+from pixelrec_train.data.checks.odd_texts import check_texts
+from pixelrec_train.data.checks.remarks import LinedRows
+from pixelrec_train.data.inputs import Inputs, read_inputs, split_of
 from pixelrec_train.data.item_text import ItemText, load_tokenizer, read_texts, tokenise
-from pixelrec_train.data.lined_rows import LinedRows
 from pixelrec_train.data.negatives import NegativeSampler
-from pixelrec_train.ending import speak_plainly
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import existing_file, flag, parse_args
+from pixelrec_train.run.exit_status import speak_plainly
 
 MOST_TOKENISED = 20_000  # texts; of more, as many drawn at random
 UNCUT = 1 << 30  # tokens

@@ -10,20 +10,20 @@ import torch
 
 from pixelrec_train import distributed
 from pixelrec_train.commands.generative_config import GenerativeConfig
-from pixelrec_train.commands.inputs import Inputs, read_inputs
 from pixelrec_train.commands.itemic import Prepared
 from pixelrec_train.commands.start import trained_config
 from pixelrec_train.config import TrainConfig
 from pixelrec_train.data.cache import fingerprint
+from pixelrec_train.data.inputs import Inputs, read_inputs
 from pixelrec_train.engine.manifest import verify
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
 from pixelrec_train.flags import existing_file
 from pixelrec_train.model.backbone import check_vocabulary
-from pixelrec_train.model.generative_model import GenerativeModel
 from pixelrec_train.model.hllm_model import HLLMModel
-from pixelrec_train.runlog import say
-from pixelrec_train.tasks.generative import LLM, SEMANTIC_IDS
+from pixelrec_train.model.token_model import GenerativeModel
+from pixelrec_train.run.log import say
+from pixelrec_train.tasks.tokens import LLM, SEMANTIC_IDS
 
 
 def is_generative(checkpoint):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelrec_train import distributed, run_directory
+from pixelrec_train import distributed
 from pixelrec_train.commands.checkpoints import (
     check_same_split,
     data_files,
@@ -11,13 +11,12 @@ from pixelrec_train.commands.checkpoints import (
     load,
     load_generative,
 )
-from pixelrec_train.commands.inputs import split_of
 from pixelrec_train.commands.sasrec import deepspeed_settings, train_sasrec
 from pixelrec_train.commands.session import carry_out_anew
 from pixelrec_train.config import LoopConfig, TrainConfig
 from pixelrec_train.data import interactions
+from pixelrec_train.data.inputs import split_of
 from pixelrec_train.data.item_text import read_fields
-from pixelrec_train.ending import speak_plainly
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.baselines import item_knn, tfidf
 from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
@@ -36,7 +35,9 @@ from pixelrec_train.flags import (
     require,
     require_distinct,
 )
-from pixelrec_train.runlog import say
+from pixelrec_train.run import directory as run_directory
+from pixelrec_train.run.exit_status import speak_plainly
+from pixelrec_train.run.log import say
 
 
 @dataclass(frozen=True, kw_only=True)

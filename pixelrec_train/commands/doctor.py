@@ -9,11 +9,11 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelrec_train.commands.machine import hardware, launch, packages
-from pixelrec_train.commands.machine.finding import PROBLEM, WARN
 from pixelrec_train.config import TrainConfig
-from pixelrec_train.ending import speak_plainly
 from pixelrec_train.flags import flag, flag_of, parse_args
+from pixelrec_train.machine import hardware, launch, packages
+from pixelrec_train.machine.finding import PROBLEM, WARN
+from pixelrec_train.run.exit_status import speak_plainly
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBE_SECONDS = 60
@@ -65,7 +65,7 @@ def examine(config):
 
 def ask_libraries(modules):
     """What machine/probe.py finds in a process of its own: a broken library may take its process with it."""
-    command = [sys.executable, "-m", "pixelrec_train.commands.machine.probe", *modules]
+    command = [sys.executable, "-m", "pixelrec_train.machine.probe", *modules]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=launch.environment()
     ) as probe:

@@ -9,8 +9,8 @@ import torch
 
 from pixelrec_train import distributed
 from pixelrec_train.commands.plan import describe_plan, size
-from pixelrec_train.commands.train import build_loader, prepare, save_memory_or_time
-from pixelrec_train.runlog import duration
+from pixelrec_train.commands.train_pixelrec import build_loader, prepare, save_memory_or_time
+from pixelrec_train.run.log import duration
 from pixelrec_train.tasks.two_tower import TwoTowerTask
 
 MICRO_BATCHES = 5  # measured, after one to warm up

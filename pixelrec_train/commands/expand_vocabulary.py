@@ -4,14 +4,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelrec_train.ending import speak_plainly
 from pixelrec_train.engine.manifest import remove
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import flag, parse_args, possible_directory, require
 from pixelrec_train.model.expansion import INITS, expand
 from pixelrec_train.model.vocabulary import META_FILE
+from pixelrec_train.run.exit_status import speak_plainly
+from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
 from pixelrec_train.semantic_id.codes import SemanticIds
-from pixelrec_train.semantic_id.tokens import CODECS, LETTERS
 
 
 @dataclass(frozen=True, kw_only=True)

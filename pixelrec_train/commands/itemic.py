@@ -6,13 +6,13 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from pixelrec_train import distributed
-from pixelrec_train.commands.inputs import Inputs
+from pixelrec_train.data.inputs import Inputs
 from pixelrec_train.data.item_text import load_tokenizer
-from pixelrec_train.data.itemic import ItemicCollator
+from pixelrec_train.data.tokens.histories import ItemicCollator
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.generation import rank_generated
 from pixelrec_train.model.decoding import beam_search
-from pixelrec_train.model.generative_model import GenerativeModel
+from pixelrec_train.model.token_model import GenerativeModel
 from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.semantic_id.trie import Trie
 

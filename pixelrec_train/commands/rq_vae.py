@@ -15,7 +15,7 @@ from pixelrec_train.model.backbone import read_tensors
 from pixelrec_train.semantic_id.networks import typical_size
 from pixelrec_train.semantic_id.quantiser import Quantiser
 from pixelrec_train.semantic_id.rq_kmeans import rq_kmeans, rq_kmeans_balanced
-from pixelrec_train.semantic_id.rq_vae import RQVAE
+from pixelrec_train.semantic_id.rq_vae_model import RQVAE
 from pixelrec_train.tasks.rq_vae import FILE, RQVAETask, VectorLoader
 
 

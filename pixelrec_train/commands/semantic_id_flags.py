@@ -6,8 +6,8 @@ from pixelrec_train.commands.item_embeddings import check_sources
 from pixelrec_train.config import LoopConfig
 from pixelrec_train.flags import flag, require
 from pixelrec_train.semantic_id import dedup
+from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
 from pixelrec_train.semantic_id.quantiser import NORMALISATIONS
-from pixelrec_train.semantic_id.tokens import CODECS, LETTERS
 
 IDS, CARD = "semantic_ids.json", "report_card.json"
 QUANTISERS = ("rq_kmeans", "rq_kmeans_balanced", "rq_vae", "rq_kmeans_plus")

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from pixelrec_train import distributed, rendezvous, watchdog
+from pixelrec_train import distributed
 from pixelrec_train.commands.resume import check_same_run, checkpoint_to_resume
 from pixelrec_train.commands.start import claimed_directory, open_log, telling
 from pixelrec_train.engine import checkpoint, loop
@@ -14,8 +14,9 @@ from pixelrec_train.engine.manifest import verify
 from pixelrec_train.engine.state import TrainState, steps_per_epoch
 from pixelrec_train.errors import StopRequested
 from pixelrec_train.evaluation.report import beside_popularity, candidates, draw_curves, write_table
-from pixelrec_train.runlog import RunLog, say
-from pixelrec_train.stopping import StopSignals
+from pixelrec_train.run import rendezvous, watchdog
+from pixelrec_train.run.log import RunLog, say
+from pixelrec_train.run.signals import StopSignals
 
 
 def carry_out(config, run):

@@ -4,21 +4,21 @@ import contextlib
 import json
 import os
 import random
-import shlex
-import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pixelrec_train import distributed, run_directory, watchdog
+from pixelrec_train import distributed
 from pixelrec_train.config import TrainConfig
 from pixelrec_train.engine import ds_config
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import possible_directory
-from pixelrec_train.runlog import RunLog, log_path, show_under_tensorboard
-from pixelrec_train.stopping import StopSignals
-from pixelrec_train.tasks.generative import LLM
+from pixelrec_train.run import directory as run_directory
+from pixelrec_train.run import watchdog
+from pixelrec_train.run.log import RunLog, log_path, show_under_tensorboard
+from pixelrec_train.run.signals import StopSignals
+from pixelrec_train.tasks.tokens import LLM
 
 
 def open_log(config, resolved, facts, resumed_at=None):
@@ -97,19 +97,6 @@ def unsharded_settings(config, width, what):
             f"--deepspeed {config.deepspeed} is ZeRO-3; {what} too small for it. Use stage 1 or 2."
         )
     return resolved
-
-
-def check_compiler():
-    """Raises InputError where torch.compile would find no compiler, before it does in the first step.
-
-    On a CPU it writes C++, on a GPU Triton compiles a piece of C.
-    """
-    variable, usual = ("CC", "gcc") if distributed.uses_gpu() else ("CXX", "g++")
-    compiler = shlex.split(os.environ.get(variable) or usual)[0]
-    if shutil.which(compiler) is None:
-        raise InputError(
-            f"--compile needs a compiler, and {compiler} is not there. Install it or set {variable}."
-        )
 
 
 def check_init_from(config):

@@ -4,9 +4,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelrec_train.ending import speak_plainly
 from pixelrec_train.flags import existing_directory, flag, parse_args
 from pixelrec_train.model.verification import Subject, verify
+from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.semantic_id.codes import SemanticIds
 
 

@@ -15,7 +15,7 @@ from pixelrec_train.batch import Items, PackedTexts
 from pixelrec_train.data.cache import cached, fingerprint
 from pixelrec_train.data.tables import read_rows
 from pixelrec_train.errors import InputError, first_line
-from pixelrec_train.tokenizer_files import tokenizer_files
+from pixelrec_train.files import tokenizer_files
 
 UNREAD = "unread"
 

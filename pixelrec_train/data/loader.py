@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pixelrec_train import distributed
-from pixelrec_train.stopping import ignore_signals
+from pixelrec_train.run.signals import ignore_signals
 
 
 class Slot(NamedTuple):

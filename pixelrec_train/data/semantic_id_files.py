@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.files import write_json
 from pixelrec_train.flags import existing_file
-from pixelrec_train.run_directory import write_json
+from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
 from pixelrec_train.semantic_id.codes import ABSENT, SemanticIds
-from pixelrec_train.semantic_id.tokens import CODECS, LETTERS
 
 ID_COLUMNS = ("pid", "parent_asin", "item_id", "asin")
 WRAPPER = re.compile(r"<\|(sid|item)_(begin|start|end)\|>")

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from pixelrec_train import distributed, watchdog
+from pixelrec_train import distributed
 from pixelrec_train.engine import optimizer_state
 from pixelrec_train.engine.manifest import (
     OLDER,
@@ -33,7 +33,8 @@ from pixelrec_train.engine.state import TrainState
 from pixelrec_train.engine.weights import cpu_state_dict
 from pixelrec_train.engine.window import Window
 from pixelrec_train.errors import InputError, first_line
-from pixelrec_train.run_directory import write_json
+from pixelrec_train.files import write_json
+from pixelrec_train.run import watchdog
 
 BEST = "best_model"
 NAME = r"checkpoint-(epoch|step)-\d+"

@@ -6,11 +6,11 @@ from contextlib import contextmanager, nullcontext
 import torch
 import torch.nn.functional as F
 
-from pixelrec_train import watchdog
 from pixelrec_train.engine.checkpoint import save_checkpoint
 from pixelrec_train.engine.profile import profiling
 from pixelrec_train.engine.window import Window
 from pixelrec_train.errors import StopRequested, TrainingStopped
+from pixelrec_train.run import watchdog
 
 BEST_BY = "ndcg@10"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pixelrec_train import distributed
 from pixelrec_train.errors import InputError
-from pixelrec_train.run_directory import write_json
+from pixelrec_train.files import write_json
 
 MANIFEST = "manifest.json"
 OLDER = "Use an older checkpoint of the run, or start anew."

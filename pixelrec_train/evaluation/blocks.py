@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from pixelrec_train import distributed, watchdog
+from pixelrec_train import distributed
+from pixelrec_train.run import watchdog
 
 
 def in_blocks(count, size, work):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pixelrec_train.evaluation.metrics import table_row
 from pixelrec_train.evaluation.popularity import popularity_ranks
-from pixelrec_train.run_directory import write_json
+from pixelrec_train.files import write_json
 
 SHOWN = ("recall", "ndcg")
 JUDGED_BY = ("recall@10", "ndcg@10")

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pixelrec_train import distributed, watchdog
+from pixelrec_train import distributed
 from pixelrec_train.batch import pad_histories
 from pixelrec_train.evaluation.blocks import in_blocks
 from pixelrec_train.evaluation.index import build_index, recommend, unit
 from pixelrec_train.evaluation.metrics import target_ranks
+from pixelrec_train.run import watchdog
 
 
 @torch.no_grad()

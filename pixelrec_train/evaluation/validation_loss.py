@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from pixelrec_train import distributed
-from pixelrec_train.losses import nce_loss
+from pixelrec_train.losses.nce import nce_loss
 
 
 class ValidationLoss:

@@ -16,7 +16,7 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.model.backbone import check_directory, load_backbone
 from pixelrec_train.model.model_files import write_like
 from pixelrec_train.model.vocabulary import ItemicVocabulary, load_tokenizer
-from pixelrec_train.semantic_id.tokens import CODECS
+from pixelrec_train.semantic_id.codecs import CODECS
 
 ALIGN = 256  # rows of a table come in steps of this many: matrix products like it, and sharding needs it
 INITS = ("mean_cov", "mean")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pixelrec_train import distributed
 from pixelrec_train.batch import Items
 from pixelrec_train.errors import InputError
+from pixelrec_train.files import tokenizer_files
 from pixelrec_train.model.backbone import (
     check_towers,
     load_backbone,
@@ -21,7 +22,6 @@ from pixelrec_train.model.backbone import (
 )
 from pixelrec_train.model.item_id_embedding import ItemIdEmbedding
 from pixelrec_train.model.text_encoder import TextEncoder
-from pixelrec_train.tokenizer_files import tokenizer_files
 
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 HEAD_FILE = "hllm_head.safetensors"

@@ -4,9 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
+from pixelrec_train.files import tokenizer_files
 from pixelrec_train.model.backbone import save_tensors
 from pixelrec_train.model.vocabulary import META_FILE
-from pixelrec_train.tokenizer_files import tokenizer_files
 
 # Besides config.json and weights: what text is made of, how it is generated, what the ids mean, code.
 BESIDE = ("chat_template*", "generation_config*", META_FILE, "*.py")

@@ -13,10 +13,10 @@ from pixelrec_train.batch import PackedTexts
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.model.backbone import check_directory, load_backbone, read_tensors
 from pixelrec_train.model.expansion import table_names
-from pixelrec_train.model.generative_model import GenerativeModel
+from pixelrec_train.model.token_model import GenerativeModel
 from pixelrec_train.model.vocabulary import ItemicVocabulary, load_tokenizer
+from pixelrec_train.semantic_id.codecs import CODECS
 from pixelrec_train.semantic_id.codes import ABSENT, SemanticIds
-from pixelrec_train.semantic_id.tokens import CODECS
 
 FLAG = "--hf_model_dir"
 TOLERANCE = 2e-2  # between transformers' logits and ours, of the largest; bf16 is as coarse as that

@@ -15,11 +15,10 @@ import torch
 from transformers import AutoTokenizer
 
 from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.files import tokenizer_files, write_json
 from pixelrec_train.model.backbone import check_directory
-from pixelrec_train.run_directory import write_json
+from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
 from pixelrec_train.semantic_id.codes import ABSENT
-from pixelrec_train.semantic_id.tokens import CODECS, LETTERS
-from pixelrec_train.tokenizer_files import tokenizer_files
 
 META_FILE = "itemic_meta.json"
 VERSION = 1

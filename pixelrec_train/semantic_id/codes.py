@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.files import write_whole
 from pixelrec_train.flags import existing_file
-from pixelrec_train.run_directory import write_whole
-from pixelrec_train.semantic_id.tokens import LETTERS
+from pixelrec_train.semantic_id.codecs import LETTERS
 
 VERSION = 1
 ABSENT = -1  # fills up an id that is shorter than others

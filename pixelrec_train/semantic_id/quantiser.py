@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 from torch import nn
 
 from pixelrec_train.errors import InputError, first_line
-from pixelrec_train.run_directory import write_json
+from pixelrec_train.files import write_json
 from pixelrec_train.semantic_id.networks import build_encoder
 
 TENSORS, FACTS = "codebooks.safetensors", "codebooks.json"

@@ -3,7 +3,7 @@
 from torch import nn
 
 from pixelrec_train.errors import TrainingStopped
-from pixelrec_train.losses import nce_loss
+from pixelrec_train.losses.nce import nce_loss
 
 COLLAPSED_LOG_STEPS = 20
 

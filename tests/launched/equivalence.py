@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from transformers import AutoModel  # noqa: E402
 
 from pixelrec_train import distributed, rendezvous  # noqa: E402
-from pixelrec_train.commands.train import (  # noqa: E402
+from pixelrec_train.commands.train_pixelrec import (  # noqa: E402
     build_loader,
     prepare,
     save_memory_or_time,
@@ -34,7 +34,7 @@ from pixelrec_train.engine.weights import cpu_state_dict, load_weights  # noqa: 
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out  # noqa: E402
 from pixelrec_train.flags import parse_args  # noqa: E402
 from pixelrec_train.model.hllm_model import HLLMModel  # noqa: E402
-from pixelrec_train.stopping import StopSignals  # noqa: E402
+from pixelrec_train.run.signals import StopSignals  # noqa: E402
 from pixelrec_train.tasks.two_tower import TwoTowerTask  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pixelrec_train import distributed  # noqa: E402
-from pixelrec_train.commands.train import main  # noqa: E402
+from pixelrec_train.commands.train_pixelrec import main  # noqa: E402
 from pixelrec_train.tasks.two_tower import TwoTowerTask  # noqa: E402
 
 forward, calls = TwoTowerTask.forward, itertools.count(1)

@@ -15,13 +15,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pixelrec_train import distributed, rendezvous  # noqa: E402
 from pixelrec_train.commands.resume import checkpoint_to_resume  # noqa: E402
-from pixelrec_train.commands.train import build_loader, prepare  # noqa: E402
+from pixelrec_train.commands.train_pixelrec import build_loader, prepare  # noqa: E402
 from pixelrec_train.config import TrainConfig  # noqa: E402
 from pixelrec_train.engine import checkpoint, manifest, optimizer_state  # noqa: E402
 from pixelrec_train.engine.build import build_engine  # noqa: E402
 from pixelrec_train.engine.state import TrainState  # noqa: E402
 from pixelrec_train.flags import parse_args  # noqa: E402
-from pixelrec_train.run_directory import record_start  # noqa: E402
+from pixelrec_train.run.directory import record_start  # noqa: E402
 from pixelrec_train.tasks.two_tower import TwoTowerTask  # noqa: E402
 
 WATCHED = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "shutil.copyfile"}

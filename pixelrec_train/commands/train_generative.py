@@ -5,18 +5,17 @@ The only place where its data, model, task, engine and evaluation meet.
 
 from pathlib import Path
 
-from pixelrec_train import distributed, watchdog
+from pixelrec_train import distributed
 from pixelrec_train.commands.checkpoints import check_same_split, data_files, is_generative, load
 from pixelrec_train.commands.generative_config import GenerativeConfig
-from pixelrec_train.commands.inputs import read_inputs
 from pixelrec_train.commands.itemic import Prepared, numbers
 from pixelrec_train.commands.plan import trained
 from pixelrec_train.commands.session import carry_out, conclude, session
 from pixelrec_train.commands.start import check_kept, check_places, seed_everything, trained_config
 from pixelrec_train.data.cache import fingerprint
-from pixelrec_train.data.itemic import ItemicDataset
+from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.loader import Loader
-from pixelrec_train.ending import speak_plainly
+from pixelrec_train.data.tokens.histories import ItemicDataset
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.manifest import verify
 from pixelrec_train.engine.state import steps_per_epoch
@@ -26,8 +25,10 @@ from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
 from pixelrec_train.evaluation.metrics import figures
 from pixelrec_train.evaluation.report import JUDGED_BY
 from pixelrec_train.flags import parse_args, possible_directory
-from pixelrec_train.model.generative_model import GenerativeModel
-from pixelrec_train.tasks.generative import LLM, GenerativeTask
+from pixelrec_train.model.token_model import GenerativeModel
+from pixelrec_train.run import watchdog
+from pixelrec_train.run.exit_status import speak_plainly
+from pixelrec_train.tasks.tokens import LLM, GenerativeTask
 
 
 @speak_plainly

@@ -14,6 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from pixelrec_train.errors import InputError
+from pixelrec_train.files import write_json
 from pixelrec_train.flags import possible_directory
 
 # Everything a run writes. --overwrite removes these and nothing else.
@@ -142,7 +143,7 @@ def versions():
 
 def commit():
     """The repository's commit, "+changes" when the tree differs from it, or None outside git."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     git = ["git", "-C", str(root)]
     try:
         head = subprocess.run(
@@ -152,15 +153,3 @@ def commit():
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
-
-
-def write_json(path, value):
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_whole(path, text):
-    """Whole or not at all: written beside and moved into place."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

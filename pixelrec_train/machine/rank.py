@@ -2,7 +2,8 @@
 
 import time
 
-from pixelrec_train import distributed, rendezvous
+from pixelrec_train import distributed
+from pixelrec_train.run import rendezvous
 
 
 def main():

@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
-from pixelrec_train.data.check_interactions import simplified
-from pixelrec_train.data.lined_rows import SHOWN, Examples, LinedRows, Remark
+from pixelrec_train.data.checks.odd_interactions import simplified
+from pixelrec_train.data.checks.remarks import SHOWN, Examples, LinedRows, Remark
 
 SNIPPET = 40  # characters of a text that is shown
 

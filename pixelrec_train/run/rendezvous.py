@@ -7,8 +7,9 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from pixelrec_train import distributed, watchdog
+from pixelrec_train import distributed
 from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.run import watchdog
 
 
 def initialise(timeout_minutes):

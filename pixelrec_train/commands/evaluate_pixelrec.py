@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from pixelrec_train import distributed, rendezvous, run_directory
+from pixelrec_train import distributed
 from pixelrec_train.commands.checkpoints import (
     check_same_split,
     config_class,
@@ -16,14 +16,17 @@ from pixelrec_train.commands.checkpoints import (
 )
 from pixelrec_train.commands.start import trained_config
 from pixelrec_train.config import RankingConfig
-from pixelrec_train.ending import speak_plainly
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
 from pixelrec_train.evaluation.index import FaissIndex, import_faiss, unit
 from pixelrec_train.evaluation.report import JUDGED_BY, beside_popularity, candidates, table_text
+from pixelrec_train.files import write_json
 from pixelrec_train.flags import flag, parse_args, possible_directory, require, require_minutes
 from pixelrec_train.model.backbone import save_tensors
-from pixelrec_train.runlog import say
+from pixelrec_train.run import directory as run_directory
+from pixelrec_train.run import rendezvous
+from pixelrec_train.run.exit_status import speak_plainly
+from pixelrec_train.run.log import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,7 @@ def report(config, loaded, held_out, ranks):
     target_counts = inputs.split.train_counts[held_out.target]
     directory, _ = results_directory(config)
     directory.mkdir(parents=True, exist_ok=True)
-    run_directory.write_json(
+    write_json(
         directory / "metrics.json",
         {
             "split": config.split,

@@ -5,8 +5,8 @@ import signal
 import sys
 import traceback
 
-from pixelrec_train import watchdog
 from pixelrec_train.errors import InputError, StopRequested, TrainingStopped, of_a_place
+from pixelrec_train.run import watchdog
 
 
 def speak_plainly(main):

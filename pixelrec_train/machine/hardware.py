@@ -6,8 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from pixelrec_train.commands.machine.finding import OK, PROBLEM, WARN, Finding, gib
-from pixelrec_train.commands.machine.launch import RANKS_ON_CPU
+from pixelrec_train.machine.finding import OK, PROBLEM, WARN, Finding, gib
+from pixelrec_train.machine.launch import RANKS_ON_CPU
 
 LITTLE_DISK, NO_DISK = 20 * 2**30, 2**29
 LITTLE_MEMORY, LITTLE_SHARED_MEMORY = 4 * 2**30, 2**30

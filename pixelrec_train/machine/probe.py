@@ -1,6 +1,6 @@
 """Import libraries and ask torch what it sees; each answer is a line of JSON, written as soon as it is known.
 
-Run by the doctor: python -m pixelrec_train.commands.machine.probe torch numpy …
+Run by the doctor: python -m pixelrec_train.machine.probe torch numpy …
 """
 
 import importlib
@@ -49,7 +49,7 @@ def accelerator():
 
 
 def compiler():
-    from pixelrec_train.commands.start import check_compiler
+    from pixelrec_train.machine.compiler import check_compiler
 
     try:
         check_compiler()

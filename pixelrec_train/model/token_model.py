@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from pixelrec_train import distributed
 from pixelrec_train.batch import ItemicBatch, PackedTexts
 from pixelrec_train.errors import InputError
+from pixelrec_train.losses.cross_entropy import score, token_cross_entropy
 from pixelrec_train.model import packed_attention
 from pixelrec_train.model.backbone import load_backbone
 from pixelrec_train.model.decoding import ROWS_PER_BLOCK, Decoder, is_windowed
@@ -21,7 +22,6 @@ from pixelrec_train.model.expansion import table_names
 from pixelrec_train.model.model_files import write_like
 from pixelrec_train.model.packed_attention import Segments
 from pixelrec_train.model.vocabulary import ItemicVocabulary
-from pixelrec_train.token_loss import score, token_cross_entropy
 
 
 class SplitRows(nn.Module):

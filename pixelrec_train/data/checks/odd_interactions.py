@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pixelrec_train.data.checks.remarks import SHOWN, Examples, LinedRows, Remark
 from pixelrec_train.data.interaction_csv import COLUMNS, blank, numbered, to_numbers, units_per_second
-from pixelrec_train.data.lined_rows import SHOWN, Examples, LinedRows, Remark
 
 YEAR_1990 = 631152000
 DAY = 86400

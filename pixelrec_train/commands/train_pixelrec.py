@@ -8,12 +8,10 @@ from pathlib import Path
 
 import torch
 
-from pixelrec_train import distributed, watchdog
-from pixelrec_train.commands.inputs import read_inputs
+from pixelrec_train import distributed
 from pixelrec_train.commands.plan import describe_plan
 from pixelrec_train.commands.session import carry_out, conclude, session
 from pixelrec_train.commands.start import (
-    check_compiler,
     check_init_from,
     check_kept,
     check_places,
@@ -22,10 +20,10 @@ from pixelrec_train.commands.start import (
 from pixelrec_train.config import TrainConfig
 from pixelrec_train.data.collate import TwoTowerCollator
 from pixelrec_train.data.dataset import HistoryDataset
+from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.negatives import NegativeSampler, check_candidates
-from pixelrec_train.ending import speak_plainly
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.manifest import verify
 from pixelrec_train.engine.weights import load_weights, whole
@@ -34,8 +32,11 @@ from pixelrec_train.evaluation.index import import_faiss
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
 from pixelrec_train.evaluation.validation_loss import ValidationLoss
 from pixelrec_train.flags import parse_args, possible_directory
+from pixelrec_train.machine.compiler import check_compiler
 from pixelrec_train.model.backbone import check_directory, check_vocabulary
 from pixelrec_train.model.hllm_model import HLLMModel
+from pixelrec_train.run import watchdog
+from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.tasks.two_tower import TwoTowerTask
 
 

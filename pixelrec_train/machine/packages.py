@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from pixelrec_train.commands.machine.finding import OK, PROBLEM, WARN, Finding
+from pixelrec_train.machine.finding import OK, PROBLEM, WARN, Finding
 
 MODULES = {"faiss-cpu": "faiss", "scikit-learn": "sklearn"}  # where the name to import is another
 FOR_TESTS = "# tests"  # packages behind this line of requirements.txt are not needed to train

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pixelrec_train.data.synthetic import write_demo
 from pixelrec_train.data.tables import read_header, read_rows
-from pixelrec_train.ending import speak_plainly
 from pixelrec_train.flags import existing_file, flag, parse_args, possible_directory, possible_file, require
 from pixelrec_train.model.tiny import write_causal_lm, write_towers
+from pixelrec_train.run.exit_status import speak_plainly
 
 
 @dataclass(frozen=True, kw_only=True)

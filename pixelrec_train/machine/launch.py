@@ -10,13 +10,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from pixelrec_train.commands.machine.finding import OK, PROBLEM, Finding
+from pixelrec_train.machine.finding import OK, PROBLEM, Finding
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 RANKS_ON_CPU = 2
 MOST_RANKS = 8
 OF_A_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-ANSWER = re.compile(r"doctor: (.*)")  # what commands/machine/rank.py prints
+ANSWER = re.compile(r"doctor: (.*)")  # what machine/rank.py prints
 NO_ANSWER = "Run it by hand to see all it says: "
 
 

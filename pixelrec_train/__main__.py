@@ -1,0 +1,36 @@
+"""python -m pixelrec_train COMMAND [flags]: every command of the project; the files in scripts/ come here."""
+
+import importlib
+import sys
+
+from pixelrec_train.errors import InputError
+from pixelrec_train.run.exit_status import speak_plainly
+
+COMMANDS = {
+    "train_pixelrec": "train a two-tower HLLM",
+    "train_generative": "train a language model to say the next item's semantic id",
+    "evaluate_pixelrec": "judge a checkpoint of either head on held-out users",
+    "compare": "one table for baselines and checkpoints",
+    "build_semantic_ids": "give every item a semantic id; read and write other projects' index files",
+    "expand_vocabulary": "give a language model a word for every code",
+    "verify_model": "check that an exported directory holds what it promises",
+    "check_data": "what training would see of a dataset, and what is odd about it",
+    "doctor": "whether this machine is ready to train",
+    "make_demo": "a synthetic dataset and tiny models",
+}
+
+
+@speak_plainly
+def main(arguments=None):
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("--help", "-h"):
+        width = max(map(len, COMMANDS))
+        print(__doc__, "", *(f"  {n:<{width}}  {what}" for n, what in COMMANDS.items()), sep="\n")
+        return
+    if name not in COMMANDS:
+        raise InputError(f"no command {name!r}. There are: {', '.join(COMMANDS)}.")
+    importlib.import_module(f"pixelrec_train.commands.{name}").main(rest)
+
+
+if __name__ == "__main__":
+    main()
