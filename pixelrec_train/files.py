@@ -1,10 +1,59 @@
-"""Files: those that make up a tokenizer, and writing one whole or not at all."""
+"""Files and directories: found or refused in words, digested, and written whole or not at all."""
 
+import difflib
 import json
 import os
 from pathlib import Path
 
+from pixelrec_train.errors import InputError
+
 TOKENIZER = ("tokenizer*", "vocab*", "merges*", "*_tokens*.json", "*.model", "*.tiktoken", "tokenization*.py")
+
+
+def existing_file(path, flag_name):
+    """The path, or an InputError that says where it was looked for and what stands there instead."""
+    path = Path(path)
+    if os.path.isfile(path):  # unlike Path's, it says no where a name is too long for the system
+        return path
+    if os.path.isdir(path):
+        raise InputError(f"{flag_name} {path} is a directory (looked from {Path.cwd()}); it must be a file.")
+    raise missing(path, flag_name)
+
+
+def existing_directory(path, flag_name):
+    """The same for a directory."""
+    path = Path(path)
+    if os.path.isdir(path):
+        return path
+    if os.path.isfile(path):
+        raise InputError(f"{flag_name} {path} is a file (looked from {Path.cwd()}); it must be a directory.")
+    raise missing(path, flag_name)
+
+
+def possible_directory(path, flag_name):
+    """The path of a directory that is there or can be made, or an InputError that says what is in its way."""
+    path = Path(path)
+    there = next(p for p in (path, *path.parents, Path()) if os.path.lexists(p))
+    if not there.is_dir():
+        raise InputError(f"{flag_name} {path} must be a directory, but {there} is a file. Choose another.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{flag_name} {path} cannot be written: {there} does not allow it. Choose another.")
+    return path
+
+
+def possible_file(path, flag_name):
+    """The same for a file that is going to be written."""
+    possible_directory(Path(path).parent, flag_name)
+    if os.path.isdir(path):
+        raise InputError(f"{flag_name} {path} is a directory; it must be a file to write. Choose another.")
+    return Path(path)
+
+
+def missing(path, flag_name):
+    nearby = sorted(path.parent.glob("*")) if os.path.isdir(path.parent) else []
+    match = difflib.get_close_matches(path.name, [p.name for p in nearby], n=1, cutoff=0.5)
+    hint = f" {path.parent / match[0]} does: did you mean that?" if match else ""
+    return InputError(f"{flag_name} {path} does not exist (looked from {Path.cwd()}).{hint}")
 
 
 def tokenizer_files(directory):
@@ -13,6 +62,15 @@ def tokenizer_files(directory):
     They name the token cache, and travel with an exported model.
     """
     return sorted({file for pattern in TOKENIZER for file in Path(directory).glob(pattern)})
+
+
+def digested(digest, *paths):
+    """The hashlib object, once it has read these files."""
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest
 
 
 def write_json(path, value):

@@ -6,7 +6,7 @@ from pathlib import Path
 from conftest import ROOT
 
 FLOORS = {
-    "errors": 0, "files": 0, "flags": 0, "config": 0, "distributed": 0, "batch": 0,
+    "errors": 0, "files": 0, "flags": 0, "config": 0, "distributed": 0, "batch": 0, "libraries": 0,
     "run": 1, "losses": 1, "semantic_id": 1,
     "data": 2, "model": 2, "engine": 2, "machine": 2,
     "tasks": 3, "evaluation": 3,
@@ -14,7 +14,7 @@ FLOORS = {
 }  # fmt: skip
 ONE_ADDRESS = {
     "deepspeed": ("engine/", "run/rendezvous.py"),
-    "faiss": ("evaluation/index.py", "semantic_id/"),
+    "faiss": ("libraries.py", "evaluation/index.py", "semantic_id/"),
     "matplotlib": ("evaluation/report.py",),
     "pyarrow": ("data/",),
     "scipy": ("evaluation/baselines.py",),

@@ -12,8 +12,8 @@ from pixelrec_train.commands.semantic_id_flags import CARD, IDS, TRAINED, BuildC
 from pixelrec_train.commands.session import carry_out_anew
 from pixelrec_train.data.semantic_id_files import check_index, read_index, write_index
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import write_json
-from pixelrec_train.flags import parse_args, possible_directory, possible_file
+from pixelrec_train.files import possible_directory, possible_file, write_json
+from pixelrec_train.flags import parse_args
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.run.log import say

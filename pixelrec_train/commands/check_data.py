@@ -15,7 +15,8 @@ from pixelrec_train.data.inputs import Inputs, read_inputs, split_of
 from pixelrec_train.data.item_text import ItemText, load_tokenizer, read_texts, tokenise
 from pixelrec_train.data.negatives import NegativeSampler
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import existing_file, flag, parse_args
+from pixelrec_train.files import existing_file
+from pixelrec_train.flags import RANKS, flag, parse_args
 from pixelrec_train.run.exit_status import speak_plainly
 
 MOST_TOKENISED = 20_000  # texts; of more, as many drawn at random
@@ -37,14 +38,14 @@ class CheckDataConfig(TrainConfig):
         positional=True,
     )
     interaction_data: str | None = flag("CSV with columns item_id, user_id, timestamp", None)
-    dry_run: int | None = flag("ranks the cost of an epoch is told for; None = 1", None)
+    dry_run: int | None = flag("ranks the cost of an epoch is told for; None = 1", None, RANKS)
 
     def __post_init__(self):
         if not (self.dataset or self.interaction_data):
             raise InputError("name a dataset (NAME means dataset/NAME.csv), or give --interaction_data.")
         for name, folder in (("interaction_data", "dataset"), ("text_data", "information")):
             if self.dataset and not getattr(self, name):
-                object.__setattr__(self, name, f"{folder}/{self.dataset}.csv")  # frozen for everyone else
+                self.set(**{name: f"{folder}/{self.dataset}.csv"})
         super().__post_init__()
 
     def check_towers(self):

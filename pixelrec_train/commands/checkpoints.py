@@ -18,7 +18,7 @@ from pixelrec_train.data.inputs import Inputs, read_inputs
 from pixelrec_train.engine.manifest import verify
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
-from pixelrec_train.flags import existing_file
+from pixelrec_train.files import existing_file
 from pixelrec_train.model.backbone import check_vocabulary
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.model.token_model import GenerativeModel

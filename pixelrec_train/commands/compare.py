@@ -13,7 +13,15 @@ from pixelrec_train.commands.checkpoints import (
 )
 from pixelrec_train.commands.sasrec import deepspeed_settings, train_sasrec
 from pixelrec_train.commands.session import carry_out_anew
-from pixelrec_train.config import LoopConfig, TrainConfig
+from pixelrec_train.config import (
+    DataFlags,
+    LoopFlags,
+    RankingFlags,
+    RetrievalFlags,
+    TextFlags,
+    TrustFlags,
+    require_cut_off,
+)
 from pixelrec_train.data import interactions
 from pixelrec_train.data.inputs import split_of
 from pixelrec_train.data.item_text import read_fields
@@ -26,14 +34,20 @@ from pixelrec_train.evaluation.popularity import popularity_ranks
 from pixelrec_train.evaluation.report import JUDGED_BY, candidates, table_rows, write_table
 from pixelrec_train.evaluation.retrieval import rank_joined
 from pixelrec_train.evaluation.scores import rank_by_scores
+from pixelrec_train.files import existing_file, possible_directory
 from pixelrec_train.flags import (
-    existing_file,
+    COLUMNS,
+    DISTINCT,
+    FILE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    Rule,
+    at_least,
     flag,
-    flag_of,
+    one_of,
     parse_args,
-    possible_directory,
-    require,
-    require_distinct,
+    refuse_unless,
 )
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run.exit_status import speak_plainly
@@ -41,48 +55,44 @@ from pixelrec_train.run.log import say
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig(LoopConfig):
+class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFlags, LoopFlags):
     """One table for a dataset: popularity, ItemKNN, TF-IDF, SASRec (trained here) and any checkpoints."""
 
-    interaction_data: str = flag("CSV with columns item_id, user_id, timestamp")
-    text_data: str = flag("CSV with a column item_id and the text columns")
-    text_keys: tuple[str, ...] = flag("text columns TF-IDF reads", ("title", "description"))
-    split_data: str | None = flag_of(TrainConfig, "split_data")
+    text_data: str = flag("CSV with a column item_id and the text columns", path=FILE)
+    text_keys: tuple[str, ...] = flag(
+        "text columns TF-IDF reads", ("title", "description"), COLUMNS, DISTINCT
+    )
     checkpoint: tuple[str, ...] = flag(
         "a checkpoint-epoch-N or best_model directory; may be given several times. A+B joins two into one "
         "model, whose score is the mean of their cosines",
         (),
         repeated=True,
     )
-    split: str = flag("valid = second-last item of every user; test = last item", "test")
+    split: str = flag(
+        "valid = second-last item of every user; test = last item", "test", one_of("valid", "test")
+    )
     output_dir: str = flag("where table.md, table.json and the SASRec run go", "results/compare")
     logging_dir: str = flag("TensorBoard events of SASRec; its log is beside", "logs/compare")
 
     # SASRec; a small model of its own, so some defaults differ from those of an LLM
-    max_seq_length: int = flag("SASRec: items per training window, history + target", 51)
-    hidden_size: int = flag("SASRec: width of its vectors", 64)
-    layers: int = flag("SASRec: transformer blocks", 2)
-    heads: int = flag("SASRec: attention heads", 2)
-    dropout: float = flag("SASRec: dropout of embeddings, attention and feed-forward", 0.5)
-    per_device_train_batch_size: int = flag("SASRec: windows per GPU and micro-batch", 128)
-    num_train_epochs: int = flag("SASRec: passes over the training windows", 40)
-    learning_rate: float = flag("SASRec: peak of the cosine schedule", 1e-3)
-    weight_decay: float = flag("SASRec: AdamW decay", 0.0)
-    dataloader_num_workers: int = flag("SASRec: processes per rank that prepare batches", 0)
+    max_seq_length: int = flag("SASRec: items per training window, history + target", 51, at_least(2))
+    hidden_size: int = flag("SASRec: width of its vectors", 64, at_least(1))
+    layers: int = flag("SASRec: transformer blocks", 2, at_least(1))
+    heads: int = flag("SASRec: attention heads", 2, at_least(1))
+    dropout: float = flag("SASRec: dropout of embeddings, attention and feed-forward", 0.5, SHARE)
+    per_device_train_batch_size: int = flag("SASRec: windows per GPU and micro-batch", 128, at_least(1))
+    num_train_epochs: int = flag("SASRec: passes over the training windows", 40, at_least(1))
+    learning_rate: float = flag("SASRec: peak of the cosine schedule", 1e-3, POSITIVE)
+    weight_decay: float = flag("SASRec: AdamW decay", 0.0, NOT_NEGATIVE)
+    dataloader_num_workers: int = flag("SASRec: processes per rank that prepare batches", 0, at_least(0))
     bf16: bool = flag("SASRec: bf16 weights over fp32 master weights", False)
-    save_total_limit: int = flag("SASRec: newest checkpoints kept besides the best", 1)
+    save_total_limit: int = flag("SASRec: newest checkpoints kept besides the best", 1, at_least(1))
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.split in ("valid", "test"), "--split must be valid or test", self.split)
-        require(0 <= self.dropout < 1, "--dropout must be in [0, 1)", self.dropout)
-        require(self.max_seq_length >= 2, "--max_seq_length must be at least 2", self.max_seq_length)
-        require(self.text_keys, "--text_keys needs at least one column", self.text_keys)
-        require_distinct(self.text_keys, "--text_keys")
-        for name in ("hidden_size", "layers", "heads"):
-            require(getattr(self, name) >= 1, f"--{name} must be at least 1", getattr(self, name))
-        fits = self.hidden_size % self.heads == 0
-        require(fits, f"--hidden_size must be a multiple of --heads {self.heads}", self.hidden_size)
+        require_cut_off(self.topk, "ndcg@10")
+        fits = Rule(f"must be a multiple of --heads {self.heads}", lambda width: width % self.heads == 0)
+        refuse_unless(fits, "hidden_size", self.hidden_size)
 
 
 @speak_plainly

@@ -9,8 +9,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelrec_train.config import TrainConfig
-from pixelrec_train.flags import flag, flag_of, parse_args
+from pixelrec_train.config import CacheFlags
+from pixelrec_train.flags import flag, parse_args
 from pixelrec_train.machine import hardware, launch, packages
 from pixelrec_train.machine.finding import PROBLEM, WARN
 from pixelrec_train.run.exit_status import speak_plainly
@@ -20,16 +20,15 @@ PROBE_SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorConfig:
+class DoctorConfig(CacheFlags):
     """Is this machine ready? A line per item: ok, warn (it trains, but read on) or PROBLEM (it would not).
 
     Exit status 1 with a PROBLEM, else 0. Takes some 10 seconds and leaves nothing behind.
     """
 
     requirements: str = flag("packages a run needs, with their versions", str(ROOT / "requirements.txt"))
-    output_dir: str = flag_of(TrainConfig, "output_dir")
-    logging_dir: str = flag_of(TrainConfig, "logging_dir")
-    cache_dir: str = flag_of(TrainConfig, "cache_dir")
+    output_dir: str = flag("where runs are going to be written", "results/pixelrec")
+    logging_dir: str = flag("where logs are going to be written", "logs/pixelrec")
     launch_timeout: float = flag("seconds the launcher gets to start its ranks", 60.0)
 
 

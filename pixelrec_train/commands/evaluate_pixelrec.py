@@ -15,13 +15,13 @@ from pixelrec_train.commands.checkpoints import (
     load_generative,
 )
 from pixelrec_train.commands.start import trained_config
-from pixelrec_train.config import RankingConfig
+from pixelrec_train.config import DataFlags, LaunchFlags, RankingFlags, RetrievalFlags, TrustFlags
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
 from pixelrec_train.evaluation.index import FaissIndex, import_faiss, unit
 from pixelrec_train.evaluation.report import JUDGED_BY, beside_popularity, candidates, table_text
-from pixelrec_train.files import write_json
-from pixelrec_train.flags import flag, parse_args, possible_directory, require, require_minutes
+from pixelrec_train.files import possible_directory, write_json
+from pixelrec_train.flags import FILE, flag, one_of, parse_args
 from pixelrec_train.model.backbone import save_tensors
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import rendezvous
@@ -30,24 +30,19 @@ from pixelrec_train.run.log import say
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(RankingConfig):
+class EvaluateConfig(DataFlags, TrustFlags, RankingFlags, RetrievalFlags, LaunchFlags):
     """Rank the whole catalogue for every held-out user with a trained checkpoint."""
 
     checkpoint: str = flag("a checkpoint-epoch-N or best_model directory")
-    split: str = flag("valid = second-last item of every user; test = last item", "test")
-    interaction_data: str | None = flag("CSV; None = the one the checkpoint was trained on", None)
-    text_data: str | None = flag("CSV; None = the one the checkpoint was trained on", None)
-    split_data: str | None = flag("CSV; None = the split the checkpoint was trained on", None)
+    split: str = flag(
+        "valid = second-last item of every user; test = last item", "test", one_of("valid", "test")
+    )
+    interaction_data: str | None = flag("CSV; None = the one the checkpoint was trained on", None, path=FILE)
+    text_data: str | None = flag("CSV; None = the one the checkpoint was trained on", None, path=FILE)
+    split_data: str | None = flag("CSV; None = the split the checkpoint was trained on", None, path=FILE)
     output_dir: str | None = flag(
         "where metrics.json and the index go; None = <checkpoint>/eval-<split>", None
     )
-    collective_timeout_minutes: float = flag("a rank that waits this long for the others gives up", 30.0)
-    local_rank: int = flag("set by the launcher", -1)
-
-    def __post_init__(self):
-        super().__post_init__()
-        require(self.split in ("valid", "test"), "--split must be valid or test", self.split)
-        require_minutes(self.collective_timeout_minutes, "--collective_timeout_minutes")
 
 
 @speak_plainly

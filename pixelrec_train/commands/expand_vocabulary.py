@@ -6,43 +6,48 @@ from pathlib import Path
 
 from pixelrec_train.engine.manifest import remove
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import flag, parse_args, possible_directory, require
-from pixelrec_train.model.expansion import INITS, expand
+from pixelrec_train.files import possible_directory
+from pixelrec_train.flags import SEED, Flags, Rule, flag, one_of, parse_args
+from pixelrec_train.model.expansion import expand
 from pixelrec_train.model.vocabulary import META_FILE
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
 from pixelrec_train.semantic_id.codes import SemanticIds
 
+MOST = len(LETTERS)
+
 
 @dataclass(frozen=True, kw_only=True)
-class ExpandConfig:
+class ExpandConfig(Flags):
     """Write a copy of a causal LM whose vocabulary has itemic tokens, and itemic_meta.json beside it."""
 
     hf_model_dir: str = flag("Hugging Face directory of a causal LM, e.g. Qwen3-0.6B")
     output_model_dir: str = flag("directory to write")
     semantic_ids: str | None = flag("file of semantic ids whose levels and codebook sizes are taken", None)
-    itemic_layer_n: int | None = flag("levels; None = those of --semantic_ids", None)
+    itemic_layer_n: int | None = flag(
+        "levels; None = those of --semantic_ids",
+        None,
+        Rule(f"must be 1 to {MOST}", lambda levels: 1 <= levels <= MOST),
+    )
     vocab_size_per_layer: tuple[int, ...] = flag(
-        "codes per level: one number, or one for each level; none = those of --semantic_ids", ()
+        "codes per level: one number, or one for each level; none = those of --semantic_ids",
+        (),
+        Rule(f"must name at most {MOST} levels", lambda sizes: len(sizes) <= MOST),
+        Rule("must be 1 to a million", lambda sizes: all(1 <= size <= 10**6 for size in sizes)),
     )
-    codec: str = flag(f"spelling of the tokens: {', '.join(CODECS)}", "onerec")
+    codec: str = flag(f"spelling of the tokens: {', '.join(CODECS)}", "onerec", one_of(*CODECS))
     init: str = flag(
-        "new rows: mean_cov = drawn like the old ones (mean and covariance); mean = their mean", "mean_cov"
+        "new rows: mean_cov = drawn like the old ones (mean and covariance); mean = their mean",
+        "mean_cov",
+        Rule("must be one of mean_cov, mean", lambda init: init in ("mean_cov", "mean")),
     )
-    seed: int = flag("of the new rows", 42)
+    seed: int = flag("of the new rows", 42, SEED)
     overwrite: bool = flag("replace what an earlier expansion wrote to output_model_dir", False)
     trust_remote_code: bool = flag("whether Python code in hf_model_dir may run", False)
 
     def __post_init__(self):
-        require(self.codec in CODECS, f"--codec must be one of {', '.join(CODECS)}", self.codec)
-        require(self.init in INITS, f"--init must be one of {', '.join(INITS)}", self.init)
-        require(0 <= self.seed < 2**63, "--seed must be in [0, 2**63)", self.seed)
-        most, levels = len(LETTERS), self.itemic_layer_n
-        require(levels is None or 1 <= levels <= most, f"--itemic_layer_n must be 1 to {most}", levels)
-        named = len(self.vocab_size_per_layer)
-        require(named <= most, f"--vocab_size_per_layer must name at most {most} levels", named)
-        for size in self.vocab_size_per_layer:
-            require(1 <= size <= 10**6, "--vocab_size_per_layer must be 1 to a million", size)
+        super().__post_init__()
+        named, levels = len(self.vocab_size_per_layer), self.itemic_layer_n
         enough = named > 1 or (named and levels)
         if not (enough or self.semantic_ids):
             raise InputError(

@@ -16,7 +16,7 @@ from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.tables import read_rows
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.evaluation.retrieval import encode_catalogue
-from pixelrec_train.flags import existing_file
+from pixelrec_train.files import existing_file
 from pixelrec_train.model.backbone import check_directory, check_vocabulary, load_backbone
 from pixelrec_train.model.text_encoder import TextEncoder
 

@@ -5,32 +5,29 @@ from pathlib import Path
 
 from pixelrec_train.data.synthetic import write_demo
 from pixelrec_train.data.tables import read_header, read_rows
-from pixelrec_train.flags import existing_file, flag, parse_args, possible_directory, possible_file, require
+from pixelrec_train.files import existing_file, possible_directory, possible_file
+from pixelrec_train.flags import SEED, Flags, Rule, at_least, flag, parse_args
 from pixelrec_train.model.tiny import write_causal_lm, write_towers
 from pixelrec_train.run.exit_status import speak_plainly
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig:
+class DemoConfig(Flags):
     """Make a synthetic dataset (--interaction_data), two tiny towers (--towers_dir), a tiny LM (--lm_dir)."""
 
     text_data: str = flag("item CSV; written with --interaction_data, else read to train the tokenizer")
     interaction_data: str | None = flag("interaction CSV to write; None = make no dataset", None)
     towers_dir: str | None = flag("directory for item_llm and user_llm; None = make no towers", None)
     lm_dir: str | None = flag("directory for a causal LM with its head; None = make none", None)
-    users: int = flag("users of the synthetic dataset", 2000)
-    hidden_size: int = flag("width of the towers and the LM", 64)
-    layers: int = flag("layers of each", 2)
-    vocab_size: int = flag("entries of their tokenizer, at most", 4096)
-    seed: int = flag("of dataset and initial weights", 42)
-
-    def __post_init__(self):
-        for name in ("users", "hidden_size", "layers"):
-            require(getattr(self, name) >= 1, f"--{name} must be at least 1", getattr(self, name))
-        require(
-            self.vocab_size >= 257, "--vocab_size must be at least 257: all bytes and an end", self.vocab_size
-        )
-        require(0 <= self.seed < 2**63, "--seed must be in [0, 2**63)", self.seed)
+    users: int = flag("users of the synthetic dataset", 2000, at_least(1))
+    hidden_size: int = flag("width of the towers and the LM", 64, at_least(1))
+    layers: int = flag("layers of each", 2, at_least(1))
+    vocab_size: int = flag(
+        "entries of their tokenizer, at most",
+        4096,
+        Rule("must be at least 257: all bytes and an end", lambda size: size >= 257),
+    )
+    seed: int = flag("of dataset and initial weights", 42, SEED)
 
 
 @speak_plainly

@@ -10,14 +10,6 @@ from pixelrec_train.engine.manifest import MANIFEST
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import as_text
 
-# What may change on the way: how fast, how often and where it is said, not what is computed.
-MAY_DIFFER = {
-    "cache_dir", "collective_timeout_minutes", "compile", "dataloader_num_workers", "deepspeed",
-    "dry_run", "eval_batch_size", "eval_tokens", "gradient_checkpointing", "item_chunk_tokens", "local_rank",
-    "logging_dir", "loss_chunk", "nce_chunk", "output_dir", "overwrite", "per_device_train_batch_size",
-    "profile", "resume", "retrieval", "save_steps", "save_total_limit",
-}  # fmt: skip
-
 
 def checkpoint_to_resume(config):
     """The checkpoint --resume means; None = there is none yet, or nobody asked.
@@ -57,8 +49,8 @@ def check_same_run(config, checkpoint, facts, world_size):
     record = json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))
     changes = [
         f"--{name} was {as_text(getattr(then, name))}, is {as_text(getattr(config, name))}"
-        for name in vars(config)
-        if name not in MAY_DIFFER and getattr(then, name) != getattr(config, name)
+        for name, field in config.__dataclass_fields__.items()
+        if not field.metadata["may_differ"] and getattr(then, name) != getattr(config, name)
     ]
     before = then.per_device_train_batch_size * record["ranks"]
     if before != (now := config.per_device_train_batch_size * world_size):

@@ -13,7 +13,7 @@ from pixelrec_train import distributed
 from pixelrec_train.config import TrainConfig
 from pixelrec_train.engine import ds_config
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import possible_directory
+from pixelrec_train.files import possible_directory
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.run.log import RunLog, log_path, show_under_tensorboard

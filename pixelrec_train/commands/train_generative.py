@@ -24,7 +24,8 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
 from pixelrec_train.evaluation.metrics import figures
 from pixelrec_train.evaluation.report import JUDGED_BY
-from pixelrec_train.flags import parse_args, possible_directory
+from pixelrec_train.files import possible_directory
+from pixelrec_train.flags import parse_args
 from pixelrec_train.model.token_model import GenerativeModel
 from pixelrec_train.run import watchdog
 from pixelrec_train.run.exit_status import speak_plainly

@@ -31,7 +31,8 @@ from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import import_faiss
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
 from pixelrec_train.evaluation.validation_loss import ValidationLoss
-from pixelrec_train.flags import parse_args, possible_directory
+from pixelrec_train.files import possible_directory
+from pixelrec_train.flags import parse_args
 from pixelrec_train.machine.compiler import check_compiler
 from pixelrec_train.model.backbone import check_directory, check_vocabulary
 from pixelrec_train.model.hllm_model import HLLMModel

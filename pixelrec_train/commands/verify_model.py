@@ -4,14 +4,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelrec_train.flags import existing_directory, flag, parse_args
+from pixelrec_train.files import existing_directory
+from pixelrec_train.flags import Flags, flag, parse_args
 from pixelrec_train.model.verification import Subject, verify
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.semantic_id.codes import SemanticIds
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyConfig:
+class VerifyConfig(Flags):
     """Check an expanded or exported model; ends with status 1 where something is wrong."""
 
     hf_model_dir: str = flag("the directory: of scripts/expand_vocabulary.py, or a checkpoint's export")

@@ -13,7 +13,7 @@ from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.interactions import HeldOut, Split, Taken
 from pixelrec_train.data.tables import read_rows
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import existing_file
+from pixelrec_train.files import existing_file
 
 COLUMNS = ("split", "user_id", "item_id", "history")
 PARTS = ("train", "valid", "test")

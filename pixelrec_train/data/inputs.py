@@ -6,7 +6,7 @@ from pixelrec_train.data import interactions, item_text
 from pixelrec_train.data.given_split import read_split
 from pixelrec_train.data.interactions import Interactions, Split
 from pixelrec_train.data.item_text import ItemText
-from pixelrec_train.flags import existing_file
+from pixelrec_train.files import existing_file
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import json
 
 from pixelrec_train.engine.ds_settings import INSIDE
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import existing_file
+from pixelrec_train.files import existing_file
 
 
 def resolve(config, world_size, hidden_size):

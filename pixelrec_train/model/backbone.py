@@ -13,8 +13,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging as transformers_logging
 
 from pixelrec_train.errors import InputError, first_line
-from pixelrec_train.files import tokenizer_files
-from pixelrec_train.flags import existing_directory
+from pixelrec_train.files import existing_directory, tokenizer_files
 
 
 def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False, trust=False, kind=AutoModel):

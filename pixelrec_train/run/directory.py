@@ -14,8 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import write_json
-from pixelrec_train.flags import possible_directory
+from pixelrec_train.files import possible_directory, write_json
 
 # Everything a run writes. --overwrite removes these and nothing else.
 RUN_FILES = (

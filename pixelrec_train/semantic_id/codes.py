@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pixelrec_train.errors import InputError, first_line
-from pixelrec_train.files import write_whole
-from pixelrec_train.flags import existing_file
+from pixelrec_train.files import existing_file, write_whole
 from pixelrec_train.semantic_id.codecs import LETTERS
 
 VERSION = 1

@@ -1,0 +1,48 @@
+"""Flags of evaluation: which lists, and how they are judged."""
+
+from dataclasses import dataclass
+
+from pixelrec_train.errors import InputError
+from pixelrec_train.flags import DISTINCT, Flags, Rule, as_text, at_least, flag, one_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingFlags(Flags):
+    """How recommendations are judged."""
+
+    topk: tuple[int, ...] = flag(
+        "cut-offs of recall, ndcg and mrr",
+        (5, 10, 50),
+        Rule("needs cut-offs of at least 1", lambda ks: ks and min(ks) >= 1),
+        DISTINCT,
+    )
+    keep_seen: bool = flag("leave items of the user's own history in the ranking", False)
+    eval_batch_size: int = flag("users per GPU and block in evaluation", 256, at_least(1), may_differ=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogueFlags(Flags):
+    eval_tokens: int = flag(
+        "item tokens per GPU and block when the catalogue is encoded", 16384, at_least(1), may_differ=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalFlags(CatalogueFlags):
+    """How the nearest items are found."""
+
+    retrieval: str = flag(
+        "faiss = inner-product index; exact = blocked torch scores (the same lists)",
+        "faiss",
+        one_of("faiss", "exact"),
+        may_differ=True,
+    )
+
+
+def require_cut_off(topk, best_by):
+    """Raises InputError where the figure that chooses best_model is not among those that are computed."""
+    name, _, k = best_by.partition("@")
+    if k and (not k.isdigit() or int(k) not in topk):
+        raise InputError(
+            f"--topk must contain {k}: best_model is chosen by {best_by}, got {as_text(topk)!r}."
+        )

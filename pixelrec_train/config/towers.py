@@ -1,0 +1,159 @@
+"""Flags of the first head: its two towers and their loss."""
+
+from dataclasses import dataclass
+
+from pixelrec_train.config.judging import RankingFlags, RetrievalFlags, require_cut_off
+from pixelrec_train.config.reading import DataFlags, TextFlags, WindowFlags
+from pixelrec_train.config.training import RunFlags
+from pixelrec_train.errors import InputError
+from pixelrec_train.flags import SHARE, Flags, Rule, as_text, at_least, flag, one_of
+
+TOWERS = ("none", "item", "user", "item,user", "user,item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustFlags(Flags):
+    trust_remote_code: tuple[str, ...] = flag(
+        "towers that may run code of their directory: item, user",
+        (),
+        Rule("takes item, user or item,user", lambda towers: as_text(towers) in TOWERS),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerFlags(TrustFlags):
+    """The two towers: where they come from, and how they are trained."""
+
+    item_prompt: str = flag(
+        "text in front of every item's fields", "Compress the following sentence into embedding: "
+    )
+    item_model_dir: str | None = flag("Hugging Face directory (model and tokenizer) of the item LLM", None)
+    user_model_dir: str | None = flag("Hugging Face directory of the user LLM", None)
+    init_from: str | None = flag(
+        "start from a checkpoint's weights instead: both towers, [ITEM], item ids, temperature", None
+    )
+    random_init: tuple[str, ...] = flag(
+        "towers that start from random weights: item, user",
+        (),
+        Rule("takes item, user or item,user", lambda towers: as_text(towers) in TOWERS),
+    )
+    freeze_item_llm: bool = flag(
+        "embed the catalogue once and train the user LLM on it (item caching)", False
+    )
+    item_id_embedding: bool = flag("add a learnable vector per item to its text embedding", False)
+    id_only: bool = flag("items are their id embeddings alone; no text is read", False)
+    item_emb_token_n: int = flag(
+        "1 = a learnable [ITEM] token reads the text; 0 = mean over its tokens", 1, one_of(0, 1)
+    )
+    gradient_checkpointing: bool = flag(
+        "recompute activations in the backward pass to save memory", True, may_differ=True
+    )
+    item_chunk_tokens: int | None = flag(
+        "item tokens read at a time; only one such chunk keeps its activations, so a batch of any size fits. "
+        "None = all at once, recomputed layer by layer",
+        None,
+        at_least(1),
+        may_differ=True,
+    )
+    history_dropout: float = flag("share of history embeddings' entries zeroed while training", 0.0, SHARE)
+    compile: bool = flag(
+        "torch.compile the towers: faster steps after minutes of compiling; needs a C++ compiler",
+        False,
+        may_differ=True,
+    )
+
+    def __post_init__(self):
+        """Raises InputError also when the flags leave open, or say twice, what reads items and users."""
+        super().__post_init__()
+        self.check_towers()
+
+    def check_towers(self):
+        dirs, freeze, chunk = (
+            self.item_model_dir or self.user_model_dir, self.freeze_item_llm, self.item_chunk_tokens,
+        )  # fmt: skip
+        for wrong, sentence in (
+            (not (self.item_model_dir or self.id_only or self.init_from),
+             "--item_model_dir is needed (or --init_from, or --id_only)."),
+            (not (self.user_model_dir or self.init_from), "--user_model_dir is needed (or --init_from)."),
+            (self.init_from and (dirs or self.random_init),
+             "--init_from brings both towers: leave out --item_model_dir, --user_model_dir, --random_init."),
+            (self.id_only and "item" in self.random_init, "--id_only has no item LLM for --random_init."),
+            (freeze and self.id_only, "--id_only has no item LLM, so there is none to --freeze_item_llm."),
+            (freeze and "item" in self.random_init,
+             "--freeze_item_llm with --random_init item would keep the item LLM random. Leave one out."),
+            (freeze and self.item_emb_token_n and not self.init_from,
+             "--freeze_item_llm would keep a new [ITEM] token random. Use --item_emb_token_n 0 (the mean of "
+             "the tokens), or --init_from a checkpoint that has learned one."),
+            (chunk and not self.reads_texts,
+             "--item_chunk_tokens is for an item LLM that trains (not --freeze_item_llm, --id_only)."),
+            (chunk and not self.gradient_checkpointing,
+             "--item_chunk_tokens saves memory by recomputing, so it needs --gradient_checkpointing True."),
+            (self.compile and self.gradient_checkpointing,
+             "--compile needs --gradient_checkpointing False: recomputed layers would not be compiled."),
+        ):  # fmt: skip
+            if wrong:
+                raise InputError(sentence)
+
+    @property
+    def item_dir(self):
+        """Where the item LLM and its tokenizer lie; None without one."""
+        return f"{self.init_from}/item_llm" if self.init_from else self.item_model_dir
+
+    @property
+    def reads_texts(self):
+        """Whether an item LLM reads at every step."""
+        return not (self.id_only or self.freeze_item_llm)
+
+    @property
+    def has_item_ids(self):
+        return self.item_id_embedding or self.id_only
+
+
+@dataclass(frozen=True, kw_only=True)
+class NceFlags(Flags):
+    """The two-tower loss."""
+
+    num_negatives: int | None = flag(
+        "negatives per global micro-batch, over all ranks (rounded up to as many per window); "
+        "None = max_seq_length per window",
+        None,
+        at_least(1),
+    )
+    nce_thres: float = flag(
+        "a negative this close (cosine) to the target is the same item, and is left out",
+        0.99,
+        Rule("is a cosine, in [-1, 1]", lambda cosine: -1 <= cosine <= 1),
+    )
+    nce_chunk: int | None = flag(
+        "negatives scored at a time, for pools whose scores do not fit into memory; None = all at once",
+        None,
+        at_least(1),
+        may_differ=True,
+    )
+    loss_weighting: str = flag(
+        "position = every position weighs the same; rank = every rank (original HLLM)",
+        "position",
+        one_of("position", "rank"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(
+    DataFlags, TextFlags, WindowFlags, TowerFlags, NceFlags, RunFlags, RankingFlags, RetrievalFlags
+):
+    """Train a two-tower HLLM: an item LLM reads texts, a user LLM reads the sequence of their embeddings."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_cut_off(self.topk, self.best_by or "ndcg@10")
+
+    def check_towers(self):
+        if not (self.text_data or self.id_only):
+            raise InputError("--text_data is needed (or --id_only).")
+        super().check_towers()
+
+    def negatives_per_window(self, world_size):
+        """Negatives drawn with one window, so that all ranks together give the pool that was asked for."""
+        if self.num_negatives is None:
+            return self.max_seq_length
+        return -(-self.num_negatives // (world_size * self.per_device_train_batch_size))

@@ -1,0 +1,128 @@
+"""Flags of any training: its steps, and what it leaves."""
+
+from dataclasses import dataclass
+
+from pixelrec_train.errors import InputError
+from pixelrec_train.flags import (
+    FILE,
+    MINUTES,
+    NOT_NEGATIVE,
+    POSITIVE,
+    RANKS,
+    SEED,
+    SHARE,
+    Flags,
+    Rule,
+    at_least,
+    flag,
+    one_of,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchFlags(Flags):
+    """How ranks meet."""
+
+    collective_timeout_minutes: float = flag(
+        "a rank that waits this long for the others gives up", 30.0, MINUTES, may_differ=True
+    )
+    local_rank: int = flag("set by the launcher", -1, may_differ=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimisationFlags(Flags):
+    """Steps: how many, how large."""
+
+    per_device_train_batch_size: int = flag(
+        "windows per GPU and micro-batch", 4, at_least(1), may_differ=True  # the global batch may not
+    )  # fmt: skip
+    gradient_accumulation_steps: int = flag(
+        "micro-batches per optimizer step; each keeps its own pool", 1, at_least(1)
+    )
+    num_train_epochs: int = flag("passes over the training windows", 5, at_least(1))
+    max_steps: int | None = flag(
+        "optimizer steps after which training ends; None = all epochs", None, at_least(1)
+    )
+    learning_rate: float = flag("peak of the cosine schedule, reached after warm-up", 1e-4, POSITIVE)
+    warmup_ratio: float = flag("share of all optimizer steps spent warming up, in [0, 1)", 0.1, SHARE)
+    weight_decay: float = flag(
+        "AdamW decay of weight matrices; vectors (norms, biases) are not decayed", 0.01, NOT_NEGATIVE
+    )
+    max_grad_norm: float = flag("gradients are scaled down to this global norm; 0 = never", 1.0, NOT_NEGATIVE)
+    bf16: bool = flag("bf16 weights and activations over fp32 master weights; False = fp32", True)
+    seed: int = flag("of initial weights, window order and negatives", 42, SEED)
+    dataloader_num_workers: int = flag(
+        "processes per rank that prepare batches; 0 = in the training process",
+        4,
+        Rule("must not be negative", lambda workers: workers >= 0),
+        may_differ=True,
+    )
+    deepspeed: str = flag(
+        "DeepSpeed JSON: ZeRO stage, buckets, precision",
+        "configs/ds_config_zero2.json",
+        path=FILE,
+        may_differ=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFlags(Flags):
+    """What a run leaves, where and how often."""
+
+    output_dir: str = flag(
+        "run directory: checkpoints, metrics.jsonl, table", "results/pixelrec", may_differ=True
+    )
+    logging_dir: str = flag(
+        "TensorBoard events; the log file is <logging_dir>_train.log", "logs/pixelrec", may_differ=True
+    )
+    logging_steps: int = flag("optimizer steps between two log lines", 20, at_least(1))
+    eval_steps: int | None = flag(
+        "judge every so many optimizer steps too; None = after each epoch", None, at_least(1)
+    )
+    save_steps: int | None = flag(
+        "save every so many optimizer steps too; None = after each epoch", None, at_least(1), may_differ=True
+    )
+    save_strategy: str = flag(
+        "epoch = save after each epoch, and at --save_steps; steps = at --save_steps and the end alone",
+        "epoch",
+        one_of("epoch", "steps"),
+        may_differ=True,
+    )
+    save_total_limit: int = flag(
+        "newest checkpoints kept; best_model is kept besides", 5, at_least(1), may_differ=True
+    )
+    overwrite: bool = flag("replace a finished run in output_dir", False, may_differ=True)
+    profile: int | None = flag(
+        "micro-batches to profile: costs in the log, trace.json in output_dir",
+        None,
+        at_least(1),
+        may_differ=True,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.save_strategy == "steps" and not self.save_steps:
+            raise InputError("--save_strategy steps needs --save_steps: how many?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopFlags(OptimisationFlags, OutputFlags, LaunchFlags):
+    """How any task goes through engine/loop.py."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFlags(LoopFlags):
+    """A training that can be planned, judged and resumed."""
+
+    best_by: str | None = flag(
+        "validation figure that makes a checkpoint best_model; None = the task's own", None
+    )
+    patience: int | None = flag(
+        "stop after so many evaluations without a better figure; None = never", None, at_least(1)
+    )
+    resume: str | None = flag(
+        "go on where a run stopped: auto = from the newest checkpoint in output_dir, if any; or one of them",
+        None,
+        may_differ=True,
+    )
+    dry_run: int | None = flag("print the plan for this many ranks and stop", None, RANKS, may_differ=True)

@@ -1,0 +1,47 @@
+"""Libraries that are heavy, or may be missing: imported where they are first needed, with a sentence."""
+
+import os
+from pathlib import Path
+
+from pixelrec_train.errors import InputError, first_line
+
+
+def import_faiss():
+    try:
+        import faiss
+    except ImportError as error:
+        raise InputError(
+            f"faiss cannot be imported ({error}). Install it: pip install faiss-cpu (or faiss-gpu on a GPU "
+            f"machine). Without it, --retrieval exact ranks with torch alone."
+        ) from None
+    return faiss
+
+
+def load_tokenizer(directory, flag_name="the model directory", trust=False):
+    """The tokenizer of a Hugging Face directory; never from a hub, with its own code if `trust`.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(directory), local_files_only=True, trust_remote_code=trust
+        )
+        # transformers makes one that knows no word where its files are missing.
+        names = tokenizer.vocab_files_names.values()
+        if names and not any((Path(directory) / name).is_file() for name in names):
+            raise ValueError(f"none of its files is there ({', '.join(names)})")
+        if not trust and "auto_map" in tokenizer.init_kwargs:
+            raise ValueError(
+                "it wants to run Python code of its own (auto_map in tokenizer_config.json). Read that code; "
+                "if you trust it, add --trust_remote_code item"
+            )
+        return tokenizer
+    except Exception as error:  # whatever a library makes of a file that anybody may have written
+        raise InputError(
+            f"no tokenizer could be loaded from {directory}: {first_line(error)} "
+            f"It must be a Hugging Face directory with tokenizer.json or the files it is made from."
+        ) from None
