@@ -33,7 +33,7 @@ def two_tower(config, whole_last_layer=False, dtype=torch.float32):
     with patch.object(text_encoder, "read_last_tokens_alone", shortcut):
         model = HLLMModel(text_encoder.TextEncoder(item, 1, LONGEST_TEXT + 1), user)
     settings = SimpleNamespace(item_dir=None, nce_thres=0.99, nce_chunk=None, loss_weighting="position")
-    return TwoTowerTask(model, settings)
+    return TwoTowerTask(model, settings, settings.item_dir)
 
 
 def windows_of(inputs):

@@ -1,14 +1,22 @@
 """Ranking a large catalogue for many users, after encoding, on all cores; every run in its own process."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
 from benchmarks import peers
 from benchmarks.measure import Meter, cores, in_a_process, must_agree
 from benchmarks.registry import Goal, Result, benchmark
-from pixelrec_train.config import RankingConfig
+from pixelrec_train.config import RankingFlags, RetrievalFlags
 from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.evaluation.retrieval import rank_by_vectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked(RankingFlags, RetrievalFlags):
+    """What ranking by vectors takes."""
+
 
 TINY = {"users": 60, "items": 3000, "width": 32}
 MINUTES = Goal("value", at_most=300)
@@ -72,7 +80,7 @@ def rank(histories, items, width, ways):
 
     found = []
     for way in ways:
-        config = RankingConfig(retrieval="exact" if way == "exact" else "faiss")
+        config = Ranked(retrieval="exact" if way == "exact" else "faiss")
         with Meter() as meter:
             if way == "full scores":
                 places = peers.places(encode, catalogue, held_out, max(config.topk), config.eval_batch_size)

@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from transformers import get_cosine_schedule_with_warmup  # noqa: E402
 
-from pixelrec_train import distributed, rendezvous  # noqa: E402
+from pixelrec_train import distributed  # noqa: E402
 from pixelrec_train.config import TrainConfig  # noqa: E402
 from pixelrec_train.data.collate import TwoTowerCollator  # noqa: E402
 from pixelrec_train.data.inputs import read_inputs  # noqa: E402
@@ -31,6 +31,7 @@ from pixelrec_train.evaluation.index import build_index, recommend  # noqa: E402
 from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out  # noqa: E402
 from pixelrec_train.losses.nce import nce_logits  # noqa: E402
 from pixelrec_train.model.hllm_model import HLLMModel  # noqa: E402
+from pixelrec_train.run import rendezvous  # noqa: E402
 from pixelrec_train.tasks.two_tower import TwoTowerTask  # noqa: E402
 
 EMBEDDING, LOSS, GRADIENT, METRIC = 2e-5, 1e-5, 1e-4, 1e-6  # absolute, fp32; gradients also relative
@@ -87,7 +88,7 @@ class Case:
         with torch.no_grad():
             model.item_llm.item_token.copy_(extra["item_emb_tokens"].reshape(-1))
             model.logit_scale.copy_(extra["logit_scale"])
-        return TwoTowerTask(model, self.config)
+        return TwoTowerTask(model, self.config, self.config.item_dir)
 
     def batch(self, name):
         """The original's batch through our collator; its padding, random items on the left, is dropped."""

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np  # noqa: E402
 
-from pixelrec_train.commands.plan import state_bytes  # noqa: E402
+from pixelrec_train.trainings.plan import state_bytes  # noqa: E402
 
 GPUS = (8, 64, 512)
 WEIGHTS, WIDTH, LAYERS, MLP = 1.1e9, 2048, 22, 5632  # one tower: TinyLlama-1.1B, as in the paper

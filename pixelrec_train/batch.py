@@ -98,6 +98,11 @@ class TwoTowerBatch(Tensors):
     def num_tokens(self):
         return self.items.texts.token_ids.numel()
 
+    @property
+    def counts(self):
+        """What of this rank the log gives rates of: real windows, items encoded, tokens of their texts."""
+        return {"users": self.num_users, "items": self.num_items, "tokens": self.num_tokens}
+
 
 @dataclass(frozen=True)
 class ItemicBatch(Tensors):
@@ -114,8 +119,8 @@ class ItemicBatch(Tensors):
     num_items: int  # items named in them
 
     @property
-    def num_tokens(self):
-        return self.texts.token_ids.numel()
+    def counts(self):
+        return {"users": self.num_users, "items": self.num_items, "tokens": self.texts.token_ids.numel()}
 
 
 def pad_histories(histories, size):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from pixelrec_train.commands.generative_config import GenerativeConfig
 from pixelrec_train.commands.make_demo import all_text
+from pixelrec_train.config import GenerativeConfig
 from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.engine import manifest
 from pixelrec_train.engine.state import TrainState
@@ -81,7 +81,7 @@ def write_generative(config, inputs):
         f"test,u,{fourth},{first} {second} {third}\n"
     )
     settings = GenerativeConfig(**shared_flags(config), **GENERATIVE)
-    task = GenerativeTask(GenerativeModel.load("llm"), settings)
+    task = GenerativeTask(GenerativeModel.load("llm"), settings.model_dir, settings.semantic_ids)
     for checkpoint, split_data in (("told/best_model", None), ("split/checkpoint-epoch-1", "rows.csv")):
         Path(checkpoint).mkdir(parents=True)
         task.export(checkpoint, task.state_dict())

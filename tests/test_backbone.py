@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-from pixelrec_train.commands.plan import state_bytes
 from pixelrec_train.errors import InputError
 from pixelrec_train.model.backbone import load_backbone, write_backbone
 from pixelrec_train.model.hllm_model import HLLMModel
+from pixelrec_train.trainings.plan import state_bytes
 
 
 def with_code(tower, directory):

@@ -10,17 +10,17 @@ import torch
 from conftest import ROOT, as_flags, run_command
 from safetensors.numpy import save_file
 
-from pixelrec_train.commands import item_embeddings
 from pixelrec_train.commands.build_semantic_ids import main
-from pixelrec_train.commands.rq_vae import starting_model
 from pixelrec_train.commands.semantic_id_flags import BuildConfig
 from pixelrec_train.data import interactions
 from pixelrec_train.data.inputs import Inputs
 from pixelrec_train.data.tables import read_rows
 from pixelrec_train.model.backbone import save_tensors
+from pixelrec_train.recommend import item_embeddings
 from pixelrec_train.run import rendezvous
 from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.semantic_id.rq_kmeans import rq_kmeans_balanced
+from pixelrec_train.trainings.train_rq_vae import starting_model
 
 N = 90
 

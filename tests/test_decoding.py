@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from pixelrec_train.config import RankingConfig
+from pixelrec_train.config import RankingFlags
 from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.generation import rank_generated
@@ -272,7 +272,7 @@ def test_from_histories_to_places_a_search_ranks_like_scoring_every_item(keep_se
     ends = np.cumsum([len(h) for h in histories])
     starts = np.concatenate([[0], ends[:-1]])
     users = HeldOut(np.arange(12), starts, ends, target, np.concatenate(histories))
-    config = RankingConfig(topk=(3, 60), keep_seen=keep_seen, eval_batch_size=5)
+    config = RankingFlags(topk=(3, 60), keep_seen=keep_seen, eval_batch_size=5)
 
     def read(history):
         return torch.tensor([*tokens[history].ravel(), 5])

@@ -10,7 +10,9 @@ FLOORS = {
     "run": 1, "losses": 1, "semantic_id": 1,
     "data": 2, "model": 2, "engine": 2, "machine": 2,
     "tasks": 3, "evaluation": 3,
-    "commands": 4, "__main__": 5,
+    "recommend": 4,
+    "trainings": 5,
+    "commands": 6, "__main__": 7,
 }  # fmt: skip
 ONE_ADDRESS = {
     "deepspeed": ("engine/", "run/rendezvous.py"),

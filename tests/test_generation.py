@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelrec_train.config import RankingConfig
+from pixelrec_train.config import RankingFlags
 from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.evaluation.generation import (
     beams_needed,
@@ -115,7 +115,7 @@ def scored_search(scores, trie):
 @pytest.mark.parametrize("keep_seen", [False, True])
 def test_with_an_id_of_its_own_for_each_item_places_are_those_of_full_scores(keep_seen):
     rng = np.random.default_rng(0)
-    items, config = 400, RankingConfig(topk=(5, 10), keep_seen=keep_seen, eval_batch_size=7)
+    items, config = 400, RankingFlags(topk=(5, 10), keep_seen=keep_seen, eval_batch_size=7)
     trie = Trie.of(rng.permutation(items)[:, None])
     scores = rng.normal(size=(items, items))  # of leaves
     histories = [rng.integers(0, items, n) for n in rng.integers(1, 90, 60)]

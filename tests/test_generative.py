@@ -11,15 +11,15 @@ from conftest import ROOT, as_flags, deepspeed, events, run_command
 from transformers import AutoModelForCausalLM
 
 from pixelrec_train.commands import expand_vocabulary
-from pixelrec_train.commands.generative_config import GenerativeConfig
-from pixelrec_train.commands.itemic import Prepared
 from pixelrec_train.commands.make_demo import all_text
+from pixelrec_train.config import GenerativeConfig
 from pixelrec_train.data import interactions
 from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import parse_args
 from pixelrec_train.model.tiny import write_causal_lm
 from pixelrec_train.model.token_model import GenerativeModel
+from pixelrec_train.recommend.generator import Prepared
 from pixelrec_train.semantic_id.codes import SemanticIds
 
 SIZES = (6, 7, 9)

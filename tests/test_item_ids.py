@@ -38,7 +38,7 @@ def test_cold_items_have_no_vector_before_and_after_training(inputs, config_with
     config = config_with(**changes)
     model = start(config, inputs)
     before = model.item_id.weight.detach().clone()
-    task = TwoTowerTask(model, config)
+    task = TwoTowerTask(model, config, config.item_dir)
     optimizer = torch.optim.AdamW(task.parameters(), lr=1e-2, weight_decay=0.1)
     for seed in range(5):
         optimizer.zero_grad()
@@ -66,7 +66,7 @@ def test_ids_alone_need_neither_texts_nor_an_item_llm(config_with):
     assert model.item_llm is None
     table = encode_catalogue(model.encode_items, inputs.item_text, 100)
     assert np.array_equal(table, model.item_id.weight.detach().numpy())
-    loss, _ = TwoTowerTask(model, config)(batch_of(inputs))
+    loss, _ = TwoTowerTask(model, config, config.item_dir)(batch_of(inputs))
     loss.backward()
     assert torch.isfinite(loss) and model.item_id.weight.grad.abs().sum() > 0
 
@@ -83,7 +83,7 @@ def test_a_frozen_item_llm_gives_the_loss_and_gradients_of_one_that_reads_every_
     unread = ItemText.unread(texts.interactions.num_items)
     losses = []
     for model, item_text in ((fast, unread), (slow, texts.item_text)):
-        loss, _ = TwoTowerTask(model, config)(batch_of(texts, item_text))
+        loss, _ = TwoTowerTask(model, config, config.item_dir)(batch_of(texts, item_text))
         loss.backward()
         losses.append(loss.item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -187,7 +187,7 @@ def test_a_random_tower_has_the_architecture_and_not_the_weights(inputs, config_
 
 def test_history_dropout_acts_in_training_alone(inputs, config_with):
     config = config_with(history_dropout=0.5)
-    task, batch = TwoTowerTask(start(config, inputs), config), batch_of(inputs)
+    task, batch = TwoTowerTask(start(config, inputs), config, config.item_dir), batch_of(inputs)
     with torch.no_grad():
         assert task.train()(batch)[0] != task(batch)[0]
         assert task.eval()(batch)[0] == task(batch)[0]

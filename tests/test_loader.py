@@ -25,14 +25,16 @@ def as_rank(rank, ranks):
 
 
 def epoch_of(windows, ranks, batch_size, epoch=0, start=0):
-    """[micro-batch] -> slots of all ranks, which every rank sees alike."""
+    """[micro-batch] -> slots of all ranks, which every rank sees alike, and of which it takes its own."""
     seen = []
     for rank in range(ranks):
         with as_rank(rank, ranks):
-            batches = ShardedBatches(windows, batch_size, seed=7)
+            batches, own = (ShardedBatches(windows, batch_size, 7, of_all) for of_all in (True, False))
             batches.start_at(epoch, start)
+            own.start_at(epoch, start)
             seen.append(list(batches))
             assert len(seen[-1]) == len(batches) - start
+            assert list(own) == [batch[rank::ranks] for batch in seen[-1]]
     assert all(batches == seen[0] for batches in seen)
     return seen[0]
 
@@ -46,7 +48,7 @@ def test_every_window_exactly_once_and_all_ranks_in_step(windows, ranks, batch_s
     batches = epoch_of(windows, ranks, batch_size, epoch)
     slots = [slot for batch in batches for slot in batch]
     assert all(len(batch) == batch_size * ranks for batch in batches)
-    assert sorted(s.window for s in slots if s.window >= 0) == list(range(windows))
+    assert sorted(s.sample for s in slots if s.sample >= 0) == list(range(windows))
     assert len({s.position for s in slots}) == len(slots)
 
 
@@ -70,7 +72,7 @@ def test_any_position_can_be_taken_up_again_on_other_ranks_with_the_same_global_
     others = data.draw(st.sampled_from(divisors))
     rest = epoch_of(windows, others, ranks * batch_size // others, epoch, start)
     assert rest == whole[start:]
-    seen = [slot.window for batch in whole[:start] + rest for slot in batch if slot.window >= 0]
+    seen = [slot.sample for batch in whole[:start] + rest for slot in batch if slot.sample >= 0]
     assert sorted(seen) == list(range(windows))
 
 
@@ -203,7 +205,9 @@ def test_workers_prepare_the_same_batches_as_the_training_process(demo_config):
     def batches(workers):
         draw = NegativeSampler(inputs.split.train_counts, 6, 6, seed=3)
         dataset = HistoryDataset(inputs.split)
-        loader = Loader(dataset, TwoTowerCollator(inputs.item_text, draw, 6), 8, 3, workers)
+        loader = Loader(
+            dataset, TwoTowerCollator(inputs.item_text, draw, 6), 8, 3, workers, of_all_ranks=True
+        )
         epochs = list(loader.epoch(0)) + list(loader.epoch(1)) + list(loader.epoch(1, skip=2))
         return [
             (b.items.texts.token_ids.tolist(), b.window.tolist(), b.negatives.tolist(), b.num_users)
@@ -221,7 +225,7 @@ class Numbers:
     def __len__(self):
         return 100
     def __getitem__(self, slot):
-        return slot.window
+        return slot.sample
 
 loader = Loader(Numbers(), lambda samples: samples, batch_size=1, seed=0, num_workers=1)
 batches = loader.epoch(0)

@@ -9,8 +9,9 @@ import torch
 
 from pixelrec_train.engine import loop
 from pixelrec_train.engine.optim import build_optimizer, decay_groups
-from pixelrec_train.engine.state import TrainState
-from pixelrec_train.errors import StopRequested, TrainingStopped
+from pixelrec_train.engine.session import Session
+from pixelrec_train.engine.state import TrainState, total_steps
+from pixelrec_train.errors import InputError, StopRequested, TrainingStopped
 from pixelrec_train.tasks.two_tower import COLLAPSED_LOG_STEPS, TwoTowerTask
 
 
@@ -27,7 +28,9 @@ class Loader:
         return self.batches
 
     def epoch(self, epoch, skip=0):
-        return (Batch(num_users=2, num_items=3, num_tokens=10, nth=n) for n in range(skip, self.batches))
+        return (
+            Batch(counts={"users": 2, "items": 3, "tokens": 10}, nth=n) for n in range(skip, self.batches)
+        )
 
 
 class Engine:
@@ -37,7 +40,7 @@ class Engine:
 
     def __init__(self, losses=lambda n: 1.0):
         self.losses, self.boundaries, self.scales, self.modes = losses, [], [], []
-        self.module = SimpleNamespace(watch=lambda report: None)
+        self.module = SimpleNamespace(watch=lambda report: None, objective=TwoTowerTask.objective)
 
     def train(self):
         self.modes.append("train")
@@ -78,20 +81,23 @@ class Signals:
 
 class Log:
     def __init__(self):
-        self.steps = []
+        self.steps, self.notes, self.evaluations = [], [], []
+
+    def note(self, text):
+        self.notes.append(text)
 
     def step(self, state, report, epochs):
         self.steps.append((state.step, report))
 
-    def evaluation(self, *arguments):
-        pass
+    def evaluation(self, state, results, position, epochs, is_best):
+        self.evaluations.append((state.step, position, epochs, is_best))
 
 
 def run_epoch(config_with, batches, engine=None, **changes):
     config, engine, log = config_with(**changes), engine or Engine(), Log()
     steps = -(-batches // config.gradient_accumulation_steps)
     state = TrainState(total_steps=steps)
-    loop.train_epoch(engine, Loader(batches), state, config, log, Signals())
+    loop.train_epoch(Session(engine, Loader(batches), state, config, log, Signals(), "ndcg@10"), ())
     return engine, state, log
 
 
@@ -126,7 +132,7 @@ def test_a_non_finite_gradient_stops_too(config_with):
 
 
 def test_a_collapse_stops_after_twenty_log_lines_in_a_row_and_says_what_to_change(config_with):
-    task = TwoTowerTask(torch.nn.Linear(1, 1), config_with())
+    task = TwoTowerTask(torch.nn.Linear(1, 1), config_with(), None)
     collapsed, healthy = ({"nce_samples": n, "item_cosine": 0.999} for n in (1.0, 300.0))
     for report in (
         [collapsed] * (COLLAPSED_LOG_STEPS - 1) + [healthy] + [collapsed] * (COLLAPSED_LOG_STEPS - 1)
@@ -158,27 +164,31 @@ def test_the_schedule_warms_up_linearly_and_ends_at_zero_on_a_cosine(config_with
 
 def test_the_best_epoch_is_the_first_with_the_highest_score():
     state = TrainState(total_steps=9)
-    assert [state.finish_epoch(score) for score in (0.1, 0.3, 0.3, 0.2)] == [True, True, False, False]
-    assert (state.best_epoch, state.best_score, state.epoch) == (2, 0.3, 4)
+    judged = [state.judge(score, epoch) for epoch, score in enumerate((0.1, 0.3, 0.3, 0.2), 1)]
+    assert judged == [True, True, False, False]
+    assert (state.best_epoch, state.best_score, state.since_best) == (2, 0.3, 2)
+    falling = TrainState(total_steps=9)
+    assert [falling.judge(score, 1, less_is_better=True) for score in (0.3, 0.1, 0.1)] == [True, True, False]
 
 
-def run_all(config_with, signals, saves, scores, epochs=3, **changes):
+def run_all(config_with, signals, saves, scores, epochs=3, best_by="ndcg@10", patience=None, **changes):
     """loop.train with given scores and given answers of save_checkpoint; names of what was saved."""
     config, log = config_with(num_train_epochs=epochs, logging_steps=1, **changes), Log()
-    state, saved, answers = TrainState(total_steps=4 * epochs), [], iter(saves)
+    state, saved, answers = TrainState(total_steps=total_steps(4, config)), [], iter(saves)
+    session = Session(Engine(), Loader(4), state, config, log, signals, best_by, patience)
 
-    def save(engine, state, config, log, is_best=False):
+    def save(session, is_best=False):
         saved.append((state.epoch, state.batch, is_best))
         return next(answers)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "save_checkpoint", save)
-        scores = iter(scores)
-        evaluators = [lambda: {"ndcg@10": next(scores)}]
+        scores = scores if scores is None else iter(scores)
+        evaluators = [] if scores is None else [lambda: {best_by: next(scores)}]
         try:
-            loop.train(Engine(), Loader(4), evaluators, state, config, log, signals)
+            loop.train(session, evaluators)
         finally:
-            run_all.state, run_all.saved = state, saved
+            run_all.state, run_all.saved, run_all.log = state, saved, log
     return state, saved
 
 
@@ -210,3 +220,43 @@ def test_a_run_whose_last_checkpoint_is_not_written_does_not_end_as_if_all_were_
     for signals, saves in ((Signals(), ["a", "b", None]), (Signals(at=3), [None])):
         with pytest.raises(TrainingStopped, match="last checkpoint could not be written.*--resume auto"):
             run_all(config_with, signals, saves, [0.1, 0.2, 0.3])
+
+
+def test_judging_by_steps_saves_what_is_best_and_counts_epochs_in_parts(config_with):
+    state, saved = run_all(config_with, Signals(), "abcdef", [0.1, 0.5, 0.4, 0.6], epochs=2, eval_steps=2)
+    assert [(step, position) for step, position, *_ in run_all.log.evaluations] == [
+        (2, 0.5), (4, 1), (6, 1.5), (8, 2),
+    ]  # fmt: skip
+    # The third evaluation is not the best, and no epoch's end: nothing is saved.
+    assert saved == [(0, 2, True), (1, 0, True), (2, 0, True)]
+    assert (state.best_epoch, state.best_score) == (2, 0.6)
+
+
+def test_max_steps_ends_in_the_middle_of_an_epoch_with_an_evaluation_and_a_checkpoint(config_with):
+    state, saved = run_all(config_with, Signals(), "ab", [0.1, 0.2], max_steps=6)
+    assert (state.step, state.epoch, state.batch) == (6, 2, 0) and saved == [(1, 0, True), (2, 0, True)]
+
+
+def test_patience_ends_a_run_and_the_loss_is_best_when_it_is_least(config_with):
+    scores = [0.5, 0.4, 0.6, 0.7]
+    state, _ = run_all(config_with, Signals(), "abcde", scores, epochs=9, best_by="valid_loss", patience=2)
+    assert (state.step, state.best_epoch, state.best_score) == (16, 2, 0.4)
+    assert "no better valid_loss in 2 evaluations" in run_all.log.notes[0]
+
+
+def test_without_evaluators_the_newest_checkpoint_is_the_best(config_with):
+    state, saved = run_all(config_with, Signals(), "abc", None)
+    assert saved == [(1, 0, True), (2, 0, True), (3, 0, True)] and state.best_score is None
+
+
+def test_saving_by_steps_alone_keeps_the_best_and_the_last(config_with):
+    options = dict(save_strategy="steps", save_steps=3, epochs=3)
+    _, saved = run_all(config_with, Signals(), "abcdefg", [0.3, 0.2, 0.1], **options)
+    assert saved == [(0, 3, False), (1, 0, True), (1, 2, False), (2, 1, False), (3, 0, False)]
+
+
+def test_a_figure_the_task_does_not_have_is_refused_by_name():
+    objective = TwoTowerTask.objective
+    assert objective.chosen_by(None) == "ndcg@10" and objective.chosen_by("cold_recall@5") == "cold_recall@5"
+    with pytest.raises(InputError, match="--best_by accuracy is no figure of this task.*valid_loss"):
+        objective.chosen_by("accuracy")

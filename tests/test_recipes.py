@@ -9,9 +9,8 @@ from conftest import ROOT, run_command
 from pixelrec_train.commands.compare import CompareConfig
 from pixelrec_train.commands.evaluate_pixelrec import EvaluateConfig
 from pixelrec_train.commands.expand_vocabulary import ExpandConfig
-from pixelrec_train.commands.generative_config import GenerativeConfig
 from pixelrec_train.commands.semantic_id_flags import BuildConfig
-from pixelrec_train.config import TrainConfig
+from pixelrec_train.config import GenerativeConfig, TrainConfig
 from pixelrec_train.flags import parse_args
 
 RECIPES = {  # recipe: GPUs, batch, pool, negatives per window, items of history in training and evaluation

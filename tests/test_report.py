@@ -9,6 +9,7 @@ from pixelrec_train.engine.state import TrainState
 from pixelrec_train.evaluation.metrics import table_row
 from pixelrec_train.evaluation.report import draw_curves, table_text, write_table
 from pixelrec_train.run.log import RunLog, duration, log_path, show_under_tensorboard
+from pixelrec_train.tasks.two_tower import TwoTowerTask
 
 
 def rows():
@@ -31,13 +32,14 @@ def test_the_table_shows_percent_with_intervals_for_all_and_for_cold_targets(tmp
 def test_a_runs_words_reach_the_log_metrics_and_tensorboard(tmp_path, capsys):
     logging_dir = tmp_path / "logs/pixelrec"
     show_under_tensorboard(logging_dir)
-    log = RunLog([log_path(logging_dir)], tmp_path / "metrics.jsonl", logging_dir / "run")
+    log = RunLog(
+        [log_path(logging_dir)], tmp_path / "metrics.jsonl", logging_dir / "run", TwoTowerTask.objective
+    )
     state = TrainState(total_steps=200, step=20)
     log.step(
         state, {"loss": 4.21834, "lr": 9.8e-5, "grad_norm": 0.7, "nce_samples": 352.0, "eta_s": 95}, epochs=5
     )
-    state.finish_epoch(0.03)
-    log.evaluation(state, {"valid_loss": 3.9, "recall@10": 0.06, "ndcg@10": 0.03}, epochs=1, is_best=True)
+    log.evaluation(state, {"valid_loss": 3.9, "recall@10": 0.06, "ndcg@10": 0.03}, 1, epochs=1, is_best=True)
     log.close()
     written = (tmp_path / "logs/pixelrec_train.log").read_text()
     assert written == capsys.readouterr().out
@@ -57,7 +59,7 @@ def test_a_runs_words_reach_the_log_metrics_and_tensorboard(tmp_path, capsys):
         assert scalars.Scalars("train/loss")[0].step == 20
         assert scalars.Scalars("eval/recall@10")[0].value == np.float32(0.06)
 
-    draw_curves(tmp_path)
+    draw_curves(tmp_path, TwoTowerTask.objective.panels)
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -68,10 +70,12 @@ def test_durations_read_well():
 def test_what_cannot_be_logged_is_said_once_and_the_rest_goes_on(tmp_path, capsys):
     (tmp_path / "occupied").write_text("a file where TensorBoard wants a directory")
     (tmp_path / "full.jsonl").symlink_to("/dev/full")
-    log = RunLog([tmp_path / "x.log"], tmp_path / "full.jsonl", tmp_path / "occupied/run")
+    log = RunLog(
+        [tmp_path / "x.log"], tmp_path / "full.jsonl", tmp_path / "occupied/run", TwoTowerTask.objective
+    )
     state = TrainState(total_steps=9)
     for score in (0.1, 0.2):
-        log.evaluation(state, {"recall@10": score}, 5, False)
+        log.evaluation(state, {"recall@10": score}, 1, 5, False)
     log.close()
     for said in (capsys.readouterr().err, (tmp_path / "x.log").read_text()):
         warnings = [line for line in said.splitlines() if "warning" in line]

@@ -7,10 +7,10 @@ import os
 import pytest
 import torch
 
-from pixelrec_train.commands.resume import check_same_run, checkpoint_to_resume
 from pixelrec_train.engine.checkpoint import read_state
 from pixelrec_train.engine.manifest import MANIFEST, described, verify
 from pixelrec_train.engine.optimizer_state import Stored
+from pixelrec_train.engine.resume import check_same_run, checkpoint_to_resume
 from pixelrec_train.engine.state import TrainState
 from pixelrec_train.errors import InputError
 from pixelrec_train.model.hllm_model import HLLMModel
@@ -45,26 +45,26 @@ def test_auto_takes_the_newest_complete_checkpoint(run):
     config, folder = run
     make_checkpoint(folder, "checkpoint-step-120.partial", 120, config)  # killed before it had its name
     (folder / "checkpoint-step-140").mkdir()  # without a manifest
-    assert checkpoint_to_resume(config) == folder / "checkpoint-step-100"
-    assert checkpoint_to_resume(dataclasses.replace(config, resume=None)) is None
-    assert checkpoint_to_resume(dataclasses.replace(config, output_dir=str(folder / "new"))) is None
+    assert checkpoint_to_resume(config.resume, config.output_dir) == folder / "checkpoint-step-100"
+    assert checkpoint_to_resume(None, config.output_dir) is None
+    assert checkpoint_to_resume("auto", folder / "new") is None
 
 
 def test_a_checkpoint_can_be_named_if_it_is_one_of_this_run(run):
     config, folder = run
     older = dataclasses.replace(config, resume=str(folder / "checkpoint-epoch-1"))
-    assert checkpoint_to_resume(older) == folder / "checkpoint-epoch-1"
+    assert checkpoint_to_resume(older.resume, older.output_dir) == folder / "checkpoint-epoch-1"
     for wrong in (folder / "checkpoint-epoch-9", folder):
         with pytest.raises(InputError, match="no complete checkpoint in --output_dir.*--resume auto"):
-            checkpoint_to_resume(dataclasses.replace(config, resume=str(wrong)))
+            checkpoint_to_resume(wrong, folder)
     elsewhere = dataclasses.replace(older, output_dir=str(folder / "other"))
     with pytest.raises(InputError, match="no complete checkpoint in --output_dir"):
-        checkpoint_to_resume(elsewhere)
+        checkpoint_to_resume(elsewhere.resume, elsewhere.output_dir)
 
 
 def test_another_runs_checkpoint_is_refused_and_says_what_differs(run):
     config, folder = run
-    checkpoint = checkpoint_to_resume(config)
+    checkpoint = checkpoint_to_resume(config.resume, config.output_dir)
     check_same_run(config, checkpoint, FACTS, 2)
     # Four ranks of four windows are the same batch; how often is logged or saved does not matter.
     harmless = {"per_device_train_batch_size": 4, "save_steps": 5, "dataloader_num_workers": 3}

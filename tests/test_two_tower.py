@@ -17,7 +17,7 @@ def case(demo_config):
     inputs = read_inputs(demo_config)
     windows = [np.asarray(inputs.interactions.items[a:b]) for a, b in inputs.split.windows[:8]]
     negatives = np.random.default_rng(0).choice(np.setdiff1d(np.arange(700), np.concatenate(windows)), 48)
-    task = TwoTowerTask(HLLMModel.starting(demo_config), demo_config)
+    task = TwoTowerTask(HLLMModel.starting(demo_config), demo_config, demo_config.item_dir)
     return task, TwoTowerCollator(inputs.item_text, None, demo_config.max_seq_length), windows, negatives
 
 

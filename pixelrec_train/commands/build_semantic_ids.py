@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from pixelrec_train import distributed
-from pixelrec_train.commands.item_embeddings import embed
-from pixelrec_train.commands.rq_vae import deepspeed_settings, train_rq_vae
 from pixelrec_train.commands.semantic_id_flags import CARD, IDS, TRAINED, BuildConfig
-from pixelrec_train.commands.session import carry_out_anew
 from pixelrec_train.data.semantic_id_files import check_index, read_index, write_index
+from pixelrec_train.engine.session import on_all_ranks
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import possible_directory, possible_file, write_json
 from pixelrec_train.flags import parse_args
+from pixelrec_train.recommend.item_embeddings import embed
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.run.log import say
@@ -22,6 +21,7 @@ from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.semantic_id.quantiser import Preprocessing, Quantiser
 from pixelrec_train.semantic_id.report_card import card_text, report_card
 from pixelrec_train.semantic_id.rq_kmeans import import_faiss, rq_kmeans, rq_kmeans_balanced
+from pixelrec_train.trainings.train_rq_vae import deepspeed_settings, train_rq_vae
 
 
 @speak_plainly
@@ -35,7 +35,7 @@ def main(argv=None):
     config = dataclasses.replace(config, codebook_size=config.codebook_size or 256)
     check_free(config)
     import_faiss()
-    carry_out_anew(config, build)
+    on_all_ranks(config, lambda: build(config), can_resume=False)
 
 
 def convert(config):

@@ -183,7 +183,7 @@ def cost(config):
     if not config.has_towers:
         yield "--item_model_dir and --user_model_dir measure memory and time of an epoch on this machine."
         return
-    from pixelrec_train.commands.epoch_cost import epoch_cost  # brings the whole of training with it
+    from pixelrec_train.trainings.epoch_cost import epoch_cost  # brings the whole of training with it
 
     yield ""
     yield from epoch_cost(config)

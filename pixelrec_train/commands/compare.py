@@ -4,15 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelrec_train import distributed
-from pixelrec_train.commands.checkpoints import (
-    check_same_split,
-    data_files,
-    is_generative,
-    load,
-    load_generative,
-)
-from pixelrec_train.commands.sasrec import deepspeed_settings, train_sasrec
-from pixelrec_train.commands.session import carry_out_anew
 from pixelrec_train.config import (
     DataFlags,
     LoopFlags,
@@ -25,6 +16,7 @@ from pixelrec_train.config import (
 from pixelrec_train.data import interactions
 from pixelrec_train.data.inputs import split_of
 from pixelrec_train.data.item_text import read_fields
+from pixelrec_train.engine.session import on_all_ranks
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.baselines import item_knn, tfidf
 from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
@@ -44,14 +36,23 @@ from pixelrec_train.flags import (
     SHARE,
     Rule,
     at_least,
+    check_paths,
     flag,
     one_of,
     parse_args,
     refuse_unless,
 )
+from pixelrec_train.recommend.checkpoints import (
+    check_same_split,
+    data_files,
+    is_generative,
+    load,
+    load_generative,
+)
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.run.log import say
+from pixelrec_train.trainings.train_sasrec import deepspeed_settings, train_sasrec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,8 @@ class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFla
 
 @speak_plainly
 def main(argv=None):
-    carry_out_anew(parse_args(CompareConfig, argv), compare)
+    config = check_paths(parse_args(CompareConfig, argv))
+    on_all_ranks(config, lambda: compare(config), can_resume=False)
 
 
 def compare(config):

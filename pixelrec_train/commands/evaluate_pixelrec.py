@@ -6,15 +6,6 @@ from pathlib import Path
 import torch
 
 from pixelrec_train import distributed
-from pixelrec_train.commands.checkpoints import (
-    check_same_split,
-    config_class,
-    data_files,
-    is_generative,
-    load,
-    load_generative,
-)
-from pixelrec_train.commands.start import trained_config
 from pixelrec_train.config import DataFlags, LaunchFlags, RankingFlags, RetrievalFlags, TrustFlags
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
@@ -23,6 +14,15 @@ from pixelrec_train.evaluation.report import JUDGED_BY, beside_popularity, candi
 from pixelrec_train.files import possible_directory, write_json
 from pixelrec_train.flags import FILE, flag, one_of, parse_args
 from pixelrec_train.model.backbone import save_tensors
+from pixelrec_train.recommend.checkpoints import (
+    check_same_split,
+    config_class,
+    data_files,
+    is_generative,
+    load,
+    load_generative,
+)
+from pixelrec_train.recommend.trained import trained_config
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import rendezvous
 from pixelrec_train.run.exit_status import speak_plainly

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from pixelrec_train.commands.item_embeddings import check_sources
 from pixelrec_train.config import CacheFlags, CatalogueFlags, LoopFlags, TrustFlags
 from pixelrec_train.flags import COLUMNS, NOT_NEGATIVE, POSITIVE, Rule, at_least, flag
+from pixelrec_train.recommend.item_embeddings import check_sources
 from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
 
 IDS, CARD = "semantic_ids.json", "report_card.json"

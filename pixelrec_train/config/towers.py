@@ -138,19 +138,22 @@ class NceFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(
-    DataFlags, TextFlags, WindowFlags, TowerFlags, NceFlags, RunFlags, RankingFlags, RetrievalFlags
-):
-    """Train a two-tower HLLM: an item LLM reads texts, a user LLM reads the sequence of their embeddings."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_cut_off(self.topk, self.best_by or "ndcg@10")
+class HllmFlags(TextFlags, WindowFlags, TowerFlags):
+    """The first head's model: what it reads, and with which towers."""
 
     def check_towers(self):
         if not (self.text_data or self.id_only):
             raise InputError("--text_data is needed (or --id_only).")
         super().check_towers()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(DataFlags, HllmFlags, NceFlags, RunFlags, RankingFlags, RetrievalFlags):
+    """Train a two-tower HLLM: an item LLM reads texts, a user LLM reads the sequence of their embeddings."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_cut_off(self.topk, self.best_by or "ndcg@10")
 
     def negatives_per_window(self, world_size):
         """Negatives drawn with one window, so that all ranks together give the pool that was asked for."""

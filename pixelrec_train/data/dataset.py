@@ -14,5 +14,5 @@ class HistoryDataset(Dataset):
         return len(self.windows)
 
     def __getitem__(self, slot):
-        start, end = self.windows[slot.window] if slot.window >= 0 else (0, 0)
+        start, end = self.windows[slot.sample] if slot.sample >= 0 else (0, 0)
         return slot, np.asarray(self.items[start:end])

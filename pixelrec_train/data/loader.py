@@ -1,4 +1,4 @@
-"""Which window goes where: a sharded sampler with a position that fits in a small dict, and the loader."""
+"""Which sample goes where: a sharded sampler with a position that fits in a small dict, and the loader."""
 
 from typing import NamedTuple
 
@@ -11,46 +11,54 @@ from pixelrec_train.run.signals import ignore_signals
 
 
 class Slot(NamedTuple):
-    """One place in an epoch's order. The windows run out before the last global batch is full."""
+    """One place in an epoch's order. The samples run out before the last global batch is full."""
 
     epoch: int
     position: int  # place in the global order of the epoch; seeds what is drawn for this slot
-    window: int  # number of the window, or -1 for an empty slot
+    sample: int  # its number in the data set, or -1 for an empty slot
 
 
 class ShardedBatches:
-    """Every window exactly once per epoch over all ranks; equal step counts, equal batch sizes.
+    """Every sample exactly once per epoch over all ranks; equal step counts, equal batch sizes.
 
-    Yields the slots of all ranks: each rank knows what every other is going to encode. The order depends on
-    (seed, epoch) alone, and step t takes the same windows whatever the number of ranks, as long as
-    ranks x batch_size stays the same. The collator deals the slots of a step to the ranks in turn.
+    The order depends on (seed, epoch) alone, and step t takes the same samples whatever the number of ranks,
+    as long as ranks x batch_size stays the same: the slots of a step are dealt to the ranks in turn. Yields
+    this rank's slots, so that what a data set costs does not grow with the ranks; or those of all ranks.
     """
 
-    def __init__(self, num_windows, batch_size, seed):
-        self.num_windows, self.seed = num_windows, seed
+    def __init__(self, num_samples, batch_size, seed, of_all_ranks=False):
+        self.num_samples, self.seed = num_samples, seed
         self.slots = batch_size * distributed.world_size()
+        self.own = slice(None) if of_all_ranks else slice(distributed.rank(), None, distributed.world_size())
         self.epoch, self.batch = 0, 0
 
     def __len__(self):
         """Micro-batches per epoch, the same on every rank."""
-        return -(-self.num_windows // self.slots)
+        return -(-self.num_samples // self.slots)
 
     def start_at(self, epoch, batch):
         """The next iteration yields micro-batch `batch` of `epoch`; these two numbers are the whole state."""
         self.epoch, self.batch = epoch, batch
 
     def __iter__(self):
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_windows).tolist()
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_samples).tolist()
         for batch in range(self.batch, len(self)):
-            positions = range(batch * self.slots, (batch + 1) * self.slots)
-            yield [Slot(self.epoch, p, order[p] if p < self.num_windows else -1) for p in positions]
+            positions = range(batch * self.slots, (batch + 1) * self.slots)[self.own]
+            yield [Slot(self.epoch, p, order[p] if p < self.num_samples else -1) for p in positions]
 
 
 class Loader:
     """Batches of one epoch after the other, prepared by worker processes that live as long as it does."""
 
-    def __init__(self, dataset, collate, batch_size, seed, num_workers):
-        self.sampler = ShardedBatches(len(dataset), batch_size, seed)
+    def __init__(self, dataset, collate, batch_size, seed, num_workers, of_all_ranks=False):
+        """
+        Args:
+            dataset: dataset[Slot] is a sample; an empty slot gives one that is nothing.
+            collate: samples of a micro-batch -> batch.
+            batch_size: samples of this rank in a micro-batch.
+            of_all_ranks: collate is given the samples of all ranks: each has to know what the others encode.
+        """
+        self.sampler = ShardedBatches(len(dataset), batch_size, seed, of_all_ranks)
         self.loader = DataLoader(
             dataset,
             batch_sampler=self.sampler,

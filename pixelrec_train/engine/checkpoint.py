@@ -31,7 +31,7 @@ from pixelrec_train.engine.manifest import (
 )
 from pixelrec_train.engine.state import TrainState
 from pixelrec_train.engine.weights import cpu_state_dict
-from pixelrec_train.engine.window import Window
+from pixelrec_train.engine.window import Window, mean_of
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import write_json
 from pixelrec_train.run import watchdog
@@ -40,7 +40,7 @@ BEST = "best_model"
 NAME = r"checkpoint-(epoch|step)-\d+"
 
 
-def save_checkpoint(engine, state, config, log, is_best=False):
+def save_checkpoint(session, is_best=False):
     """Write where `state` stands, make it best_model if it is, drop the oldest beyond the limit.
 
     A directory gets its final name when all of it is on the disk, and loses it before anything is removed;
@@ -50,12 +50,13 @@ def save_checkpoint(engine, state, config, log, is_best=False):
         The directory, or None when it could not be written (no room, say): the log says so, the checkpoints
         before are as they were, and training can go on.
     """
+    engine, state, loop, log = session.engine, session.state, session.loop, session.log
     started = time.monotonic()
     name = f"checkpoint-step-{state.step}" if state.batch else f"checkpoint-epoch-{state.epoch}"
     watchdog.at(f"saving {name}")
-    run, kept = Path(config.output_dir), state.checkpoints
+    run, kept = Path(loop.output_dir), state.checkpoints
     partial = run / f"{name}.partial"
-    state.checkpoints = [*(old for old in kept if old != name), name][-config.save_total_limit :]
+    state.checkpoints = [*(old for old in kept if old != name), name][-loop.save_total_limit :]
     problem = write_all(engine, state, run, partial)
     if not problem:
         problem = first_rank_only(lambda: put_in_place(partial, run / name, is_best))
@@ -138,14 +139,14 @@ def weights_size(module):
     return sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in module.parameters())
 
 
-def load_checkpoint(engine, state, directory):
-    """Put engine, random numbers and `state` where they stood at save. All ranks call it.
+def load_checkpoint(session, directory):
+    """Put engine, random numbers and state where they stood at save. All ranks call it.
 
     With as many ranks as then, what follows is equal to the bit to a run that was not interrupted.
 
     directory: a checkpoint that verify() has found whole.
     """
-    directory = Path(directory)
+    engine, state, directory = session.engine, session.state, Path(directory)
     tensors, facts = optimizer_state.load(engine, directory)
     sums = [json.loads(fact["window"]) for fact in facts]
     state.restore(read_state(directory))
@@ -155,20 +156,8 @@ def load_checkpoint(engine, state, directory):
     set_step(engine.lr_scheduler, state.step)
     engine.global_steps = state.step
     restore_random_states(tensors)
-    if distributed.rank() == 0 and state.batch == 0 and state.best_epoch == state.epoch:
+    if distributed.rank() == 0 and state.best_epoch == session.position:
         link_tree(directory, directory.parent / BEST)  # the run may have been killed before it did
-
-
-def mean_of(sums):
-    """Open log sums of other ranks than these, so that together they say the same."""
-    fewer = len(sums) / distributed.world_size()
-
-    def mean(name):
-        return sum(each[name] for each in sums) / len(sums)
-
-    counts = {name: mean(name) * fewer for name in ("users", "items", "tokens")}
-    totals = {name: sum(each["sums"][name] for each in sums) / len(sums) for name in sums[0]["sums"]}
-    return sums[0] | counts | {"sums": totals, "waited": mean("waited")}
 
 
 def set_step(schedule, step):
@@ -201,7 +190,8 @@ def read_state(directory):
     """
     try:
         found = json.loads((directory / "train_state.json").read_text(encoding="utf-8"))
-        whole = found.keys() == TrainState(0).as_dict().keys()
+        known = TrainState(0).as_dict().keys()  # a version before this one knew fewer
+        whole = known - {"since_best"} <= found.keys() <= known
         whole = whole and all(
             isinstance(found[name], int) for name in ("step", "epoch", "batch", "total_steps")
         )

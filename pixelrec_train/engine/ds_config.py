@@ -79,6 +79,16 @@ def resolve(config, world_size, hidden_size):
     return resolved
 
 
+def resolve_unsharded(config, world_size, width, what):
+    """The same for a model that is too small for ZeRO-3, or an InputError. what: "SASRec is"."""
+    resolved = resolve(config, world_size, width)
+    if resolved["zero_optimization"]["stage"] == 3:
+        raise InputError(
+            f"--deepspeed {config.deepspeed} is ZeRO-3; {what} too small for it. Use stage 1 or 2."
+        )
+    return resolved
+
+
 SECTIONS = ("zero_optimization", "bf16", "fp16", "optimizer", "scheduler")
 KNOWN = (*SECTIONS, *INSIDE[""])
 

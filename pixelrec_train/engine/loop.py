@@ -9,44 +9,47 @@ import torch.nn.functional as F
 from pixelrec_train.engine.checkpoint import save_checkpoint
 from pixelrec_train.engine.profile import profiling
 from pixelrec_train.engine.window import Window
-from pixelrec_train.errors import StopRequested, TrainingStopped
+from pixelrec_train.errors import InputError, StopRequested, TrainingStopped
 from pixelrec_train.run import watchdog
 
-BEST_BY = "ndcg@10"
 
-
-def train(engine, loader, evaluators, state, config, log, signals, best_by=BEST_BY):
-    """Train from wherever `state` stands to the end of the last epoch.
+def train(session, evaluators=()):
+    """Train from wherever the session stands to its last step.
 
     `engine(batch)` returns (loss, metrics), so every task comes through here unchanged. Every rank runs
-    every line, checkpoints included; only `log` is silent outside rank 0.
+    every line, checkpoints included; only the log is silent outside rank 0.
 
     Args:
-        signals: StopSignals.
-        best_by: the figure of the evaluators that makes a checkpoint best_model; more is better.
+        session: session.Session.
+        evaluators: functions that give {figure: value} of the current weights. Without any, the newest
+            checkpoint is best_model.
 
     Raises:
         StopRequested: a signal came, and a checkpoint is saved.
         TrainingStopped: the loss was not finite at a logging step, or the task says it is meaningless, or the
             last checkpoint could not be written.
     """
-    watching = profiling(engine, config, log)  # the first epoch
-    saved = True
-    while state.epoch < config.num_train_epochs:
+    state, watching = session.state, profiling(session)  # the first epoch
+    while going_on(session):
         with watching:
-            train_epoch(engine, loader, state, config, log, signals)
+            train_epoch(session, evaluators)
         watching = nullcontext()
-        results = evaluate(engine, evaluators)
-        best_before = state.best_score, state.best_epoch
-        is_best = state.finish_epoch(results[best_by])
-        log.evaluation(state, results, config.num_train_epochs, is_best)
-        if not (saved := save_checkpoint(engine, state, config, log, is_best)):
-            state.best_score, state.best_epoch = best_before  # the best of those that exist
-        signals.asked()
-        if number := signals.asked():  # twice: the second knows what came during evaluation
-            raise stopped_by(number, saved)
-    if not saved:
+        if state.batch and going_on(session):
+            state.epoch, state.batch = state.epoch + 1, 0
+            judge_and_save(session, evaluators, save=session.loop.save_strategy == "epoch")
+        session.signals.asked()
+        if number := session.signals.asked():  # twice: the second knows what came during evaluation
+            raise stopped_by(number, session.saved)
+    if not session.saved:
         raise TrainingStopped(NOT_SAVED)
+
+
+def going_on(session):
+    """Whether there is something to do: a step, or the end of an epoch (the last may be cut short)."""
+    state, patience = session.state, session.patience
+    return (state.step < state.total_steps or state.batch > 0) and not (
+        patience and state.since_best >= patience
+    )
 
 
 NOT_SAVED = (
@@ -59,12 +62,14 @@ def stopped_by(number, saved):
     return StopRequested(number, saved) if saved else TrainingStopped(NOT_SAVED)
 
 
-def train_epoch(engine, loader, state, config, log, signals):
+def train_epoch(session, evaluators):
+    """To the end of the epoch, or of the run."""
+    engine, loader, state, loop = session.engine, session.loader, session.state, session.loop
     engine.train()
     state.window = state.window or Window()  # a resumed one goes on
-    per_step = config.gradient_accumulation_steps
+    per_step = loop.gradient_accumulation_steps
     batches = iter(loader.epoch(state.epoch, skip=state.batch))
-    while (batch := next_batch(state, batches)) is not None:
+    while state.step < state.total_steps and (batch := next_batch(state, batches)) is not None:
         # The last step of an epoch may hold fewer micro-batches; no gradient crosses into the next epoch.
         parts = min(per_step, len(loader) - state.batch // per_step * per_step)
         state.batch += 1
@@ -77,22 +82,20 @@ def train_epoch(engine, loader, state, config, log, signals):
         if not stepping:
             continue
         state.step += 1
-        if state.step % config.logging_steps == 0 or state.step == state.total_steps:
-            report = state.window.close() | {
-                "epoch": state.epoch + state.batch / len(loader),
-                "lr": engine.get_lr()[0],
-                "grad_norm": float(engine.get_global_grad_norm()),
-            }
-            report["eta_s"] = report["step_ms"] / 1000 * (state.total_steps - state.step)
-            log.step(state, report, config.num_train_epochs)
-            refuse_non_finite(report, state, config)
-            engine.module.watch(report)
-            state.window = Window()
-        due = config.save_steps and state.step % config.save_steps == 0 and state.batch < len(loader)
-        if (number := signals.asked()) or due:
-            saved = save_checkpoint(engine, state, config, log)
+        if state.step % loop.logging_steps == 0 or state.step == state.total_steps:
+            log_step(session)
+        last = state.batch == len(loader) or state.step == state.total_steps
+        if loop.eval_steps and state.step % loop.eval_steps == 0 and not last:
+            with state.window.paused():
+                judge_and_save(session, evaluators, save=False)
+            engine.train()
+            if not going_on(session):
+                break
+        due = loop.save_steps and state.step % loop.save_steps == 0 and not last
+        if (number := session.signals.asked()) or due:
+            session.saved = save_checkpoint(session)
         if number:
-            raise stopped_by(number, saved)
+            raise stopped_by(number, session.saved)
     state.window = None
 
 
@@ -101,6 +104,38 @@ def next_batch(state, batches):
     batch = state.window.wait_for(batches)
     watchdog.at(f"step {state.step + 1}: forward and backward")
     return batch
+
+
+def log_step(session):
+    engine, state = session.engine, session.state
+    report = state.window.close() | {
+        "epoch": session.position,
+        "lr": engine.get_lr()[0],
+        "grad_norm": float(engine.get_global_grad_norm()),
+    }
+    report["eta_s"] = report["step_ms"] / 1000 * (state.total_steps - state.step)
+    session.log.step(state, report, session.epochs)
+    refuse_non_finite(report, state, session.loop)
+    engine.module.watch(report)
+    state.window = Window()
+
+
+def judge_and_save(session, evaluators, save):
+    """Evaluate; save what is best, or the last, or asked for."""
+    state, best_by = session.state, session.best_by
+    before, is_best = (state.best_score, state.best_epoch, state.since_best), True
+    if evaluators:
+        results = evaluate(session.engine, evaluators)
+        if best_by not in results:
+            raise InputError(f"--best_by {best_by}: evaluation gives {', '.join(results)}.")
+        is_best = state.judge(results[best_by], session.position, best_by in session.objective.falling)
+        session.log.evaluation(state, results, session.position, session.epochs, is_best)
+    if save or is_best or state.step == state.total_steps:
+        session.saved = save_checkpoint(session, is_best)
+        if not session.saved:
+            state.best_score, state.best_epoch, state.since_best = before  # the best of those that exist
+    if not going_on(session) and state.step < state.total_steps:
+        session.log.note(f"no better {best_by} in {state.since_best} evaluations: training ends here")
 
 
 def evaluate(engine, evaluators):
@@ -128,7 +163,7 @@ def judging(engine):
         F.linear = swapped
 
 
-def refuse_non_finite(report, state, config):
+def refuse_non_finite(report, state, loop):
     """Stop on a NaN or infinite loss or gradient: DeepSpeed would skip such steps, one after the other."""
     for name in ("loss", "grad_norm"):
         if not math.isfinite(report[name]):
@@ -137,5 +172,5 @@ def refuse_non_finite(report, state, config):
                 f"(epoch {state.epoch + 1}, batch {state.batch}). "
                 f"Last good checkpoint: {state.checkpoints[-1] if state.checkpoints else 'none yet'}. "
                 f"Try a lower --learning_rate, a longer --warmup_ratio, or a smaller --max_grad_norm "
-                f"than {config.max_grad_norm}."
+                f"than {loop.max_grad_norm}."
             )

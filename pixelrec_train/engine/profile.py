@@ -13,19 +13,20 @@ TRACE = "trace.json"
 
 
 @contextmanager
-def profiling(engine, config, log):
+def profiling(session):
     """Profile --profile micro-batches on rank 0 while the block trains one epoch; nothing without the flag.
 
     Writes <output_dir>/trace.json (for https://ui.perfetto.dev) and a table of the top costs into the log.
     """
-    if not config.profile or distributed.rank() != 0:
+    engine, log, loop = session.engine, session.log, session.loop
+    if not loop.profile or distributed.rank() != 0:
         yield
         return
     gpu, begun, reported = distributed.uses_gpu(), [], []
 
     def report(profiler):
-        reported.append(min(config.profile, len(begun) - WARM_UP))
-        trace = Path(config.output_dir) / TRACE
+        reported.append(min(loop.profile, len(begun) - WARM_UP))
+        trace = Path(loop.output_dir) / TRACE
         profiler.export_chrome_trace(str(trace))
         by = "self_device_time_total" if gpu else "self_cpu_time_total"
         table = profiler.key_averages().table(sort_by=by, row_limit=ROWS, max_name_column_width=45)
@@ -33,12 +34,11 @@ def profiling(engine, config, log):
 
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * gpu
     # A micro-batch begins with a step of the profiler, so the first of its steps is none.
-    plan = schedule(wait=2, warmup=WARM_UP - 1, active=config.profile, repeat=1)
+    plan = schedule(wait=2, warmup=WARM_UP - 1, active=loop.profile, repeat=1)
     with ExitStack() as stack:
         profiler = stack.enter_context(profile(activities=activities, schedule=plan, on_trace_ready=report))
-        for name in ("item_llm", "user_llm"):
-            if (tower := getattr(engine.module.model, name, None)) is not None:
-                name_in_trace(tower, name, stack)
+        for name, part in engine.module.profiled().items():
+            name_in_trace(part, name, stack)
 
         def begin(*_):
             begun.append(True)

@@ -6,9 +6,14 @@ from dataclasses import dataclass, field
 from pixelrec_train.engine.window import Window
 
 
-def steps_per_epoch(micro_batches, config):
+def steps_per_epoch(micro_batches, loop):
     """Optimizer steps in that many micro-batches of a rank; the last step may have fewer than the others."""
-    return -(-micro_batches // config.gradient_accumulation_steps)
+    return -(-micro_batches // loop.gradient_accumulation_steps)
+
+
+def total_steps(micro_batches, loop):
+    """Optimizer steps of a whole run."""
+    return loop.max_steps or steps_per_epoch(micro_batches, loop) * loop.num_train_epochs
 
 
 @dataclass
@@ -17,17 +22,22 @@ class TrainState:
     epoch: int = 0  # finished epochs
     batch: int = 0  # micro-batches done in the current epoch, per rank
     step: int = 0  # optimizer steps done
-    best_score: float | None = None  # validation ndcg@10
-    best_epoch: int | None = None
+    best_score: float | None = None  # of the validation figure that chooses best_model
+    best_epoch: float | None = None  # where that was: 3 = at the end of the third, 2.5 = in the middle of it
+    since_best: int = 0  # evaluations since then
     checkpoints: list[str] = field(default_factory=list)  # names this run wrote and still keeps, oldest first
     window: Window | None = None  # what has been summed up since the last log line, on this rank
 
-    def finish_epoch(self, score):
-        """Count the epoch; returns whether its score is the best so far (a tie keeps the earlier one)."""
-        self.epoch, self.batch = self.epoch + 1, 0
-        is_best = self.best_score is None or score > self.best_score
+    def judge(self, score, position, less_is_better=False):
+        """Take note of an evaluation; whether its score is the best so far (a tie keeps the earlier one).
+
+        position: in epochs, as of best_epoch.
+        """
+        sign = -1 if less_is_better else 1
+        is_best = self.best_score is None or sign * score > sign * self.best_score
         if is_best:
-            self.best_score, self.best_epoch = score, self.epoch
+            self.best_score, self.best_epoch = score, position
+        self.since_best = 0 if is_best else self.since_best + 1
         return is_best
 
     def as_dict(self):

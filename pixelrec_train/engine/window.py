@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from contextlib import contextmanager
 
 import torch
 
@@ -15,8 +16,14 @@ class Window:
     def __init__(self):
         self.started = time.monotonic()
         self.waited = 0.0
-        self.sums, self.batches, self.steps = {}, 0, 0
-        self.users = self.items = self.tokens = 0
+        self.sums, self.counts, self.batches, self.steps = {}, {}, 0, 0
+
+    @contextmanager
+    def paused(self):
+        """What is done in here takes no time of the window."""
+        before = time.monotonic()
+        yield
+        self.started += time.monotonic() - before
 
     def wait_for(self, batches):
         """The next batch or None, and the time it kept the device waiting."""
@@ -29,25 +36,24 @@ class Window:
         for name, value in ({"loss": loss} | as_sums(metrics)).items():
             self.sums[name] = self.sums.get(name, 0.0) + torch.as_tensor(value).detach().float()
         self.batches, self.steps = self.batches + 1, self.steps + stepping
-        self.users, self.items = self.users + batch.num_users, self.items + batch.num_items
-        self.tokens += batch.num_tokens
+        for name, count in batch.counts.items():
+            self.counts[name] = self.counts.get(name, 0) + count
 
     def close(self):
         """Averages over the window and all ranks, and rates of the whole job; the one wait for the device.
 
         A metric that came as (sum, count) is the quotient of all sums and all counts; left out at count 0.
 
-        users_per_s counts training windows, items_per_s encoded items, tokens_per_s tokens through the item
-        LLM, all ranks together; step_ms is the window's wall time per optimizer step;
-        data_wait_pct the share of it spent waiting for a batch; memory_gb the largest peak so far on rank 0.
+        {name}_per_s are the batches' counts per second, all ranks together; step_ms is the window's wall time
+        per optimizer step; data_wait_pct the share of it spent waiting for a batch; memory_gb the largest
+        peak so far on rank 0.
         """
-        counts = {"users": self.users, "items": self.items, "tokens": self.tokens, "waited": self.waited}
-        means = distributed.mean_over_ranks(
-            {name: total / self.batches for name, total in self.sums.items()} | counts
-        )
+        means = {name: total / self.batches for name, total in self.sums.items()}
+        counts = {f"{name}_per_s": count for name, count in self.counts.items()}
+        means = distributed.mean_over_ranks(means | counts | {"waited": self.waited})
         seconds = time.monotonic() - self.started
         ranks = distributed.world_size()
-        rates = {f"{name}_per_s": means.pop(name) * ranks / seconds for name in ("users", "items", "tokens")}
+        rates = {name: means.pop(name) * ranks / seconds for name in counts}
         waited = 100 * means.pop("waited") / seconds
         return quotients(means) | rates | {
             "step_ms": 1000 * seconds / self.steps, "data_wait_pct": waited, "memory_gb": peak_memory_gb(),
@@ -61,6 +67,8 @@ class Window:
 
     @staticmethod
     def from_dict(saved):
+        if "counts" not in saved:  # of a version before this one
+            saved = saved | {"counts": {name: saved[name] for name in ("users", "items", "tokens")}}
         window = Window()
         window.started -= saved["seconds"]
         window.sums = {n: torch.tensor(x, device=distributed.device()) for n, x in saved["sums"].items()}
@@ -69,8 +77,20 @@ class Window:
         return window
 
 
+def mean_of(windows):
+    """as_dict of other ranks than these, so that together they say the same."""
+    fewer, first = len(windows) / distributed.world_size(), windows[0]
+
+    def mean(values):
+        return sum(values) / len(windows)
+
+    sums = {name: mean(w["sums"][name] for w in windows) for name in first["sums"]}
+    counts = {name: mean(w["counts"][name] for w in windows) * fewer for name in first["counts"]}
+    return first | {"sums": sums, "counts": counts, "waited": mean(w["waited"] for w in windows)}
+
+
 PARTS = ("sum", "count")
-KEPT = ("waited", "batches", "steps", "users", "items", "tokens")
+KEPT = ("waited", "batches", "steps", "counts")
 
 
 def as_sums(metrics):

@@ -3,18 +3,13 @@
 import json
 from pathlib import Path
 
+from pixelrec_train import distributed
 from pixelrec_train.evaluation.metrics import table_row
 from pixelrec_train.evaluation.popularity import popularity_ranks
 from pixelrec_train.files import write_json
 
 SHOWN = ("recall", "ndcg")
 JUDGED_BY = ("recall@10", "ndcg@10")
-CURVES = {  # a panel is drawn where the run has one of its figures
-    "loss (nats)": ("loss", "valid_loss", "itemic_loss", "text_loss"),
-    "in-pool accuracy": ("nce_top1_acc", "nce_top10_acc"),
-    "right codes": ("level1_top1", "level2_top1", "level3_top1", "level4_top1"),
-    "validation": ("recall@10", "ndcg@10"),
-}
 
 
 def table_rows(ranks, held_out, train_counts, config):
@@ -67,8 +62,8 @@ def write_table(directory, rows, topk, note):
     return text
 
 
-def draw_curves(directory):
-    """metrics.jsonl -> curves.png: loss, accuracy and validation figures over optimizer steps."""
+def draw_curves(directory, panels):
+    """metrics.jsonl -> curves.png: panels {title: figures} over optimizer steps, where the run has one."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -76,7 +71,7 @@ def draw_curves(directory):
 
     events = [json.loads(line) for line in Path(directory, "metrics.jsonl").read_text().splitlines()]
     known = set().union(*events)
-    panels = {title: names for title, names in CURVES.items() if known & set(names)}
+    panels = {title: names for title, names in panels.items() if known & set(names)}
     figure, axes = plt.subplots(
         1, len(panels), figsize=(5 * len(panels), 3.8), layout="constrained", squeeze=False
     )
@@ -95,3 +90,29 @@ def draw_curves(directory):
         axis.set_ylim(bottom=0)
     figure.savefig(Path(directory) / "curves.png", dpi=120)
     plt.close(figure)
+
+
+def conclude(training, ranks, inputs, ranking, judged="", more=None):
+    """The last words of a run: its table on the test split and its curves. All ranks call it.
+
+    Args:
+        training: engine.session.Session.
+        ranks: {name: [E] places} that models gave the test split's targets.
+        judged: what the note under the table adds about how.
+        more: {name: {metric: value}} for table.json alone.
+    """
+    run, test, log = Path(training.loop.output_dir), inputs.split.test, training.log
+    if distributed.rank() == 0:
+        rows = beside_popularity(ranks, test, inputs.split.train_counts, ranking)
+        for name, figures in (more or {}).items():
+            rows[name] |= figures
+        best = "" if training.state.best_epoch is None else (
+            f"best epoch {training.state.best_epoch:.4g} by validation {training.best_by}; ")  # fmt: skip
+        note = (
+            f"Test split ({inputs.split.origin}), {candidates(inputs.interactions.num_items, ranking)}, "
+            f"{best}{judged}± is half the width of the 95 % bootstrap interval."
+        )
+        log.block(f"\n{write_table(run, rows, ranking.topk, note)}\n{note}\n")
+        draw_curves(run, training.objective.panels)
+        log.block(f"Files in {run}/: table.md, table.json, curves.png, metrics.jsonl, best_model/")
+    distributed.barrier()

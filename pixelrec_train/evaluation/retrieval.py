@@ -64,7 +64,7 @@ def rank_held_out(model, catalogue, held_out, config, max_seq_length, loss=None)
     Args:
         catalogue: [num_items, D] from encode_catalogue.
         held_out: HeldOut; items of the whole history are left out of the list unless config.keep_seen.
-        config: RankingConfig.
+        config: RankingFlags.
         loss: optional ([b, D] user embeddings, [b] targets) -> summed loss of these users.
 
     Returns:

@@ -12,7 +12,7 @@ def rank_by_scores(score, held_out, config):
 
     Args:
         score: b histories (arrays of item numbers, oldest first) -> [b, num_items] scores, higher is better.
-        config: RankingConfig.
+        config: RankingFlags.
 
     Returns:
         [E] places for metrics.figures, the same on every rank; equal scores are ordered by item number.

@@ -110,35 +110,36 @@ class HLLMModel(nn.Module):
                 )
 
     @staticmethod
-    def starting(config, item_ids=(), train_counts=None) -> "HLLMModel":
+    def starting(hllm, item_ids=(), train_counts=None) -> "HLLMModel":
         """What a run trains: pretrained towers, or the weights of --init_from, in fp32.
 
         Args:
+            hllm: HllmFlags.
             item_ids, train_counts: of the catalogue; needed for item id embeddings only.
 
         Raises:
             InputError: towers, flags and checkpoint do not fit together.
         """
-        if config.init_from:
+        if hllm.init_from:
             model = HLLMModel.load(
-                config.init_from, config.max_text_length, item_ids, torch.float32, config.trust_remote_code
+                hllm.init_from, hllm.max_text_length, item_ids, torch.float32, hllm.trust_remote_code
             )
-            check_parts(model, config)
+            check_parts(model, hllm)
         else:
-            item = None if config.id_only else starting_backbone(config, "item")
-            user = starting_backbone(config, "user")
-            check_towers(item, user, config)
+            item = None if hllm.id_only else starting_backbone(hllm, "item")
+            user = starting_backbone(hllm, "user")
+            check_towers(item, user, hllm)
             if item is not None:
-                longest = config.max_text_length + config.item_emb_token_n
-                item = TextEncoder(item, config.item_emb_token_n, longest)
+                longest = hllm.max_text_length + hllm.item_emb_token_n
+                item = TextEncoder(item, hllm.item_emb_token_n, longest)
             model = HLLMModel(item, user)
         if model.item_id is not None:
-            model.item_id.settle(train_counts, alone=config.id_only)
-        elif config.has_item_ids:
+            model.item_id.settle(train_counts, alone=hllm.id_only)
+        elif hllm.has_item_ids:
             width = model.user_llm.backbone.config.hidden_size
-            model.item_id = ItemIdEmbedding.new(item_ids, width, train_counts, alone=config.id_only)
-        model.history_dropout = config.history_dropout
-        if config.freeze_item_llm:
+            model.item_id = ItemIdEmbedding.new(item_ids, width, train_counts, alone=hllm.id_only)
+        model.history_dropout = hllm.history_dropout
+        if hllm.freeze_item_llm:
             model.item_llm.requires_grad_(False)
         return model
 
@@ -197,27 +198,27 @@ class HLLMModel(nn.Module):
         return model.eval()
 
 
-def starting_backbone(config, tower):
+def starting_backbone(hllm, tower):
     """The backbone of "item" or "user" in fp32, pretrained or with random weights, as the flags say."""
-    directory = getattr(config, f"{tower}_model_dir")
+    directory = getattr(hllm, f"{tower}_model_dir")
     return load_backbone(
-        directory, f"--{tower}_model_dir", random_init=tower in config.random_init,
-        trust=tower in config.trust_remote_code,
+        directory, f"--{tower}_model_dir", random_init=tower in hllm.random_init,
+        trust=tower in hllm.trust_remote_code,
     )  # fmt: skip
 
 
-def check_parts(model, config):
+def check_parts(model, hllm):
     """Raises InputError when the checkpoint of --init_from has other parts than the flags ask for."""
     token_n = int(model.item_llm is not None and model.item_llm.item_token is not None)
     for wrong, found in (
-        (config.id_only != (model.item_llm is None),
-         f"{'no' if model.item_llm is None else 'an'} item LLM, but --id_only is {config.id_only}"),
-        (not config.id_only and token_n != config.item_emb_token_n,
-         f"{token_n} [ITEM] tokens, but --item_emb_token_n is {config.item_emb_token_n}"),
-        (model.item_id is not None and not config.has_item_ids,
+        (hllm.id_only != (model.item_llm is None),
+         f"{'no' if model.item_llm is None else 'an'} item LLM, but --id_only is {hllm.id_only}"),
+        (not hllm.id_only and token_n != hllm.item_emb_token_n,
+         f"{token_n} [ITEM] tokens, but --item_emb_token_n is {hllm.item_emb_token_n}"),
+        (model.item_id is not None and not hllm.has_item_ids,
          "item id embeddings; add --item_id_embedding, or they would be lost"),
     ):  # fmt: skip
         if wrong:
-            raise InputError(f"--init_from {config.init_from} has {found}.")
+            raise InputError(f"--init_from {hllm.init_from} has {found}.")
     item = None if model.item_llm is None else model.item_llm.backbone
-    check_towers(item, model.user_llm.backbone, config)
+    check_towers(item, model.user_llm.backbone, hllm)

@@ -98,6 +98,16 @@ def is_part(path, directory):
     return any(fnmatch(inside[0], pattern) for pattern in RUN_FILES if inside)
 
 
+def check_kept(directory, **named):
+    """Raises InputError where a path that a flag names belongs to the run that the next one replaces."""
+    for name, path in named.items():
+        if path and is_part(path, directory):
+            raise InputError(
+                f"--{name} {path} lies in --output_dir {directory}, which this run replaces. Choose another "
+                f"--output_dir."
+            )
+
+
 def forget_after(directory, step):
     """Drop what a resumed run is going to write again: half directories, and measurements beyond a step."""
     for half in Path(directory).glob("*.partial"):

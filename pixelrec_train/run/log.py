@@ -12,16 +12,8 @@ from pathlib import Path
 
 from pixelrec_train import distributed
 
-# The log line shows these, in this order; metrics.jsonl and TensorBoard get everything.
-STEP_LINE = {
-    "loss": ".4f", "lr": ".2e", "grad_norm": ".2f", "nce_top1_acc": ".3f", "nce_top10_acc": ".3f",
-    "nce_samples": ".1f", "logit_scale": ".2f", "item_cosine": ".3f",
-    "itemic_loss": ".4f", "text_loss": ".4f", "level1_top1": ".3f", "level2_top1": ".3f",
-    "level3_top1": ".3f",
-    "recon_error": ".4f", "codes_used": ".3f",
-}  # fmt: skip
-SPEED_LINE = {
-    "users_per_s": "{:.0f} users/s", "items_per_s": "{:.0f} items/s", "tokens_per_s": "{:.0f} tokens/s",
+OF_ANY_TASK = {"loss": ".4f", "lr": ".2e", "grad_norm": ".2f"}  # in the log line, before the task's own
+SPEED = {
     "step_ms": "{:.0f} ms/step", "data_wait_pct": "data {:.1f}%", "memory_gb": "mem {:.1f}G",
 }  # fmt: skip
 
@@ -33,7 +25,9 @@ class RunLog:
     can be written again later goes on too; TensorBoard's does not.
     """
 
-    def __init__(self, log_files, metrics_file, tensorboard_dir, resumed_at=None):
+    def __init__(self, log_files, metrics_file, tensorboard_dir, objective, resumed_at=None):
+        """objective: what the lines show of a task's figures; metrics.jsonl and TensorBoard get all."""
+        self.objective = objective
         self.speaks = distributed.rank() == 0
         if not self.speaks:
             return
@@ -66,23 +60,26 @@ class RunLog:
         self._line("note", text)
 
     def step(self, state, report, epochs):
-        """One training step's report: see STEP_LINE for what the line shows."""
+        """One training step's report."""
         if not self.speaks:
             return
-        fields = [f"{name} {report[name]:{form}}" for name, form in STEP_LINE.items() if name in report]
-        fields += [form.format(report[name]) for name, form in SPEED_LINE.items() if name in report]
+        shown = OF_ANY_TASK | self.objective.shown
+        fields = [f"{name} {report[name]:{form}}" for name, form in shown.items() if name in report]
+        rates = {name: value for name, value in report.items() if name.endswith("_per_s") and value}
+        fields += [f"{value:.0f} {name.removesuffix('_per_s')}/s" for name, value in rates.items()]
+        fields += [form.format(report[name]) for name, form in SPEED.items() if name in report]
         fields.append(f"eta {duration(report['eta_s'])}")
         self._line(
             f"step {state.step:05d}/{state.total_steps:05d}", f"epoch {state.epoch + 1}/{epochs}", *fields
         )
         self._record("step", state.step, report)
 
-    def evaluation(self, state, results, epochs, is_best):
-        """Validation figures at the end of an epoch."""
-        shown = ("valid_loss", "recall@10", "ndcg@10", "cold_recall@10")
+    def evaluation(self, state, results, position, epochs, is_best):
+        """Figures of validation, `position` epochs from the beginning."""
+        shown = dict.fromkeys((*self.objective.judged, self.objective.best_by))
         fields = [f"{name} {results[name]:.4f}" for name in shown if name in results]
         best = ["new best"] if is_best else []
-        self._line(f"eval {state.step:05d}", f"epoch {state.epoch}/{epochs}", *fields, *best)
+        self._line(f"eval {state.step:05d}", f"epoch {position:.4g}/{epochs}", *fields, *best)
         self._record("eval", state.step, results)
 
     def saved(self, state, path, seconds):

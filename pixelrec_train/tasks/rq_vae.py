@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pixelrec_train import distributed
 from pixelrec_train.batch import Tensors
+from pixelrec_train.engine.task import Objective, Task
 from pixelrec_train.model.backbone import save_tensors
 
 FILE = "rq_vae.safetensors"
@@ -20,15 +21,9 @@ class VectorBatch(Tensors):
 
     vectors: Tensor  # [N, D]
 
-    num_tokens = 0
-
     @property
-    def num_items(self):
-        return len(self.vectors)
-
-    @property
-    def num_users(self):
-        return 0
+    def counts(self):
+        return {"items": len(self.vectors)}
 
 
 class VectorLoader:
@@ -54,8 +49,19 @@ class VectorLoader:
             yield VectorBatch(self.vectors[torch.from_numpy(order[start : start + self.batch_size])])
 
 
-class RQVAETask(nn.Module):
+class RQVAETask(Task):
     """model + loss, as the loop wants them."""
+
+    objective = Objective(
+        shown={"recon_error": ".4f", "codes_used": ".3f"},
+        judged=("valid_loss",),
+        panels={
+            "loss (share of the variance)": ("loss", "valid_loss"),
+            "codes": ("codes_used", "distinct_ids"),
+        },
+        best_by="explained",
+        others=("valid_loss", "distinct_ids"),
+    )
 
     def __init__(self, model, beta, variance):
         """
@@ -81,9 +87,6 @@ class RQVAETask(nn.Module):
             for count, code in zip(self.model.counts, codes.unbind(1), strict=True)
         ]
         return loss, {"recon_error": error, "codes_used": torch.stack(used).mean()}
-
-    def watch(self, report):
-        """Nothing besides the loss can go wrong."""
 
     @torch.no_grad()
     def judge(self, vectors):

@@ -1,15 +1,24 @@
 """The SASRec baseline's objective: the next item among all items, by full-softmax cross-entropy."""
 
 import torch.nn.functional as F
-from torch import nn
+
+from pixelrec_train.engine.task import RANKED, Objective, Task
 
 
-class SASRecTask(nn.Module):
+class SASRecTask(Task):
     """model + loss, as the loop wants them; reads the windows of a TwoTowerBatch, whose texts are unread.
 
     Source: cross-entropy over the whole catalogue in place of SASRec's one sampled negative makes it a far
     stronger baseline (Klenitskiy and Vasilev, RecSys 2023, arXiv:2309.07602).
     """
+
+    objective = Objective(
+        shown={"top1_acc": ".3f"},
+        judged=("recall@10", "ndcg@10"),
+        panels={"loss (nats)": ("loss",), "validation": ("recall@10", "ndcg@10")},
+        best_by="ndcg@10",
+        others=RANKED,
+    )
 
     def __init__(self, model):
         super().__init__()
@@ -24,9 +33,6 @@ class SASRecTask(nn.Module):
         count = batch.mean_steps.clamp(min=1e-6)
         loss = F.cross_entropy(scores.float(), target, reduction="sum") / count
         return loss, {"top1_acc": (scores.argmax(-1) == target).sum() / count}
-
-    def watch(self, report):
-        """Nothing besides the loss can go wrong."""
 
     def export(self, directory, tensors):
         self.model.export(directory, {k.removeprefix("model."): v for k, v in tensors.items()})

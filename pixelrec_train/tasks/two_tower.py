@@ -1,21 +1,36 @@
 """The two-tower objective: find the next item among a pool of negatives gathered from all ranks."""
 
-from torch import nn
-
+from pixelrec_train.engine.task import RANKED, Objective, Task
 from pixelrec_train.errors import TrainingStopped
 from pixelrec_train.losses.nce import nce_loss
 
 COLLAPSED_LOG_STEPS = 20
 
 
-class TwoTowerTask(nn.Module):
+class TwoTowerTask(Task):
     """model + loss; task(batch) -> (loss, metrics). The loop knows nothing else."""
 
-    def __init__(self, model, config):
+    objective = Objective(
+        shown={
+            "nce_top1_acc": ".3f", "nce_top10_acc": ".3f", "nce_samples": ".1f", "logit_scale": ".2f",
+            "item_cosine": ".3f",
+        },
+        judged=("valid_loss", "recall@10", "ndcg@10", "cold_recall@10"),
+        panels={
+            "loss (nats)": ("loss", "valid_loss"),
+            "in-pool accuracy": ("nce_top1_acc", "nce_top10_acc"),
+            "validation": ("recall@10", "ndcg@10"),
+        },
+        best_by="ndcg@10",
+        others=("valid_loss", *RANKED, *(f"cold_{name}" for name in RANKED)),
+    )  # fmt: skip
+
+    def __init__(self, model, nce, tokenizer_dir):
+        """nce: NceFlags; tokenizer_dir: of the item LLM, whose files an export takes along."""
         super().__init__()
-        self.model, self.tokenizer_dir = model, config.item_dir
-        self.same_item_cosine, self.nce_chunk = config.nce_thres, config.nce_chunk
-        self.every_position_weighs_the_same = config.loss_weighting == "position"
+        self.model, self.tokenizer_dir = model, tokenizer_dir
+        self.same_item_cosine, self.nce_chunk = nce.nce_thres, nce.nce_chunk
+        self.every_position_weighs_the_same = nce.loss_weighting == "position"
         self.collapsed = 0
 
     def forward(self, batch):
@@ -57,6 +72,10 @@ class TwoTowerTask(nn.Module):
                 f"Try a lower --learning_rate, a longer --warmup_ratio, or --nce_thres 1; "
                 f"and check that item texts differ."
             )
+
+    def profiled(self):
+        towers = {"item_llm": self.model.item_llm, "user_llm": self.model.user_llm}
+        return {name: tower for name, tower in towers.items() if tower is not None}
 
     def export(self, directory, tensors):
         """See HLLMModel.export; tensors are this task's."""

@@ -8,6 +8,7 @@ import itertools
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
@@ -16,26 +17,28 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from transformers import AutoModel  # noqa: E402
 
-from pixelrec_train import distributed, rendezvous  # noqa: E402
-from pixelrec_train.commands.train_pixelrec import (  # noqa: E402
+from pixelrec_train import distributed  # noqa: E402
+from pixelrec_train.config import TrainConfig  # noqa: E402
+from pixelrec_train.data.item_text import ItemText  # noqa: E402
+from pixelrec_train.engine import loop  # noqa: E402
+from pixelrec_train.engine.build import build_engine  # noqa: E402
+from pixelrec_train.engine.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
+from pixelrec_train.engine.session import Session  # noqa: E402
+from pixelrec_train.engine.state import TrainState, steps_per_epoch  # noqa: E402
+from pixelrec_train.engine.weights import cpu_state_dict, load_weights  # noqa: E402
+from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out  # noqa: E402
+from pixelrec_train.flags import parse_args  # noqa: E402
+from pixelrec_train.model.hllm_model import HLLMModel  # noqa: E402
+from pixelrec_train.run import rendezvous  # noqa: E402
+from pixelrec_train.run.signals import StopSignals  # noqa: E402
+from pixelrec_train.tasks.two_tower import TwoTowerTask  # noqa: E402
+from pixelrec_train.trainings.train_two_tower import (  # noqa: E402
     build_loader,
     prepare,
     save_memory_or_time,
     store_texts,
     validate,
 )
-from pixelrec_train.config import TrainConfig  # noqa: E402
-from pixelrec_train.data.item_text import ItemText  # noqa: E402
-from pixelrec_train.engine import loop  # noqa: E402
-from pixelrec_train.engine.build import build_engine  # noqa: E402
-from pixelrec_train.engine.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from pixelrec_train.engine.state import TrainState, steps_per_epoch  # noqa: E402
-from pixelrec_train.engine.weights import cpu_state_dict, load_weights  # noqa: E402
-from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out  # noqa: E402
-from pixelrec_train.flags import parse_args  # noqa: E402
-from pixelrec_train.model.hllm_model import HLLMModel  # noqa: E402
-from pixelrec_train.run.signals import StopSignals  # noqa: E402
-from pixelrec_train.tasks.two_tower import TwoTowerTask  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,16 +83,17 @@ def train(config, steps=20, resume=None):
     per_epoch = steps_per_epoch(len(loader), config)
     epochs = -(-steps // per_epoch)
     state, log = TrainState(total_steps=per_epoch * epochs), Recorder()
-    engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
+    engine = build_engine(TwoTowerTask(model, config, config.item_dir), config, resolved, state.total_steps)
     if config.freeze_item_llm:
-        store_texts(engine, inputs, config, log)
-    if resume:
-        load_checkpoint(engine, state, resume)
+        store_texts(SimpleNamespace(engine=engine, log=log), inputs, config.eval_tokens)
     first = FirstBatches(loader, steps * config.gradient_accumulation_steps)
+    session = Session(engine, first, state, config, log, None, "ndcg@10")
+    if resume:
+        load_checkpoint(session, resume)
     while state.epoch < epochs:
-        with StopSignals() as signals:
-            loop.train_epoch(engine, first, state, config, log, signals)
-        state.finish_epoch(0.0)
+        with StopSignals() as session.signals:
+            loop.train_epoch(session, ())
+        state.epoch, state.batch = state.epoch + 1, 0
     names = ("loss", "grad_norm", "nce_samples", "nce_top10_acc", "logit_scale", "item_cosine", "lr")
     return [{n: r[n] for n in names} for r in log.reports], engine, inputs, state
 
@@ -162,7 +166,7 @@ def export_is_what_the_engine_holds(engine, config, state):
     """Every tensor plain transformers loads equals the engine's, and a loaded twin can be put back."""
     state.epoch = 1
     claim(config)
-    save_checkpoint(engine, state, config, Recorder(), is_best=True)
+    save_checkpoint(SimpleNamespace(engine=engine, state=state, loop=config, log=Recorder()), is_best=True)
     held = cpu_state_dict(engine.module.model)
     best, same = Path(config.output_dir) / "best_model", []
     if distributed.rank() == 0:

@@ -14,13 +14,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from transformers import AutoModelForCausalLM  # noqa: E402
 
-from pixelrec_train import distributed, rendezvous  # noqa: E402
+from pixelrec_train import distributed  # noqa: E402
 from pixelrec_train.batch import ItemicBatch, PackedTexts  # noqa: E402
 from pixelrec_train.engine import ds_config, optimizer_state  # noqa: E402
 from pixelrec_train.engine.build import build_engine  # noqa: E402
 from pixelrec_train.engine.weights import cpu_state_dict  # noqa: E402
 from pixelrec_train.engine.window import Window  # noqa: E402
 from pixelrec_train.model.token_model import GenerativeModel  # noqa: E402
+from pixelrec_train.run import rendezvous  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS, LENGTH = 4, 9  # of the global batch

@@ -10,19 +10,21 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pixelrec_train import distributed, rendezvous  # noqa: E402
-from pixelrec_train.commands.resume import checkpoint_to_resume  # noqa: E402
-from pixelrec_train.commands.train_pixelrec import build_loader, prepare  # noqa: E402
+from pixelrec_train import distributed  # noqa: E402
 from pixelrec_train.config import TrainConfig  # noqa: E402
 from pixelrec_train.engine import checkpoint, manifest, optimizer_state  # noqa: E402
 from pixelrec_train.engine.build import build_engine  # noqa: E402
+from pixelrec_train.engine.resume import checkpoint_to_resume  # noqa: E402
 from pixelrec_train.engine.state import TrainState  # noqa: E402
 from pixelrec_train.flags import parse_args  # noqa: E402
+from pixelrec_train.run import rendezvous  # noqa: E402
 from pixelrec_train.run.directory import record_start  # noqa: E402
 from pixelrec_train.tasks.two_tower import TwoTowerTask  # noqa: E402
+from pixelrec_train.trainings.train_two_tower import build_loader, prepare  # noqa: E402
 
 WATCHED = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "shutil.copyfile"}
 
@@ -77,6 +79,11 @@ def watch_safetensors(killer):
         module.save_file = told
 
 
+def standing(engine, state, loop, log):
+    """What a checkpoint is made of."""
+    return SimpleNamespace(engine=engine, state=state, loop=loop, log=log)
+
+
 def killed_saves(engine, state, config):
     """Kill a save before every event, in a fork; how many there were, and what was found wrong afterwards."""
     run, wrong = Path(config.output_dir), []
@@ -91,7 +98,7 @@ def killed_saves(engine, state, config):
             killer = Killer(run, at, note)
             watch_safetensors(killer)
             sys.addaudithook(killer.see)
-            checkpoint.save_checkpoint(engine, state, config, Log(), is_best=True)
+            checkpoint.save_checkpoint(standing(engine, state, config, Log()), is_best=True)
             os._exit(0)
         if os.waitpid(child, 0)[1] == 0:
             return {"deaths": at, "wrong": wrong}
@@ -105,7 +112,7 @@ def killed_saves(engine, state, config):
 def what_is_wrong(config, when):
     """After a kill, --resume auto finds a checkpoint, and whatever has a final name is whole."""
     run = Path(config.output_dir)
-    found, wrong = checkpoint_to_resume(config), []
+    found, wrong = checkpoint_to_resume(config.resume, config.output_dir), []
     if found is None or found.name not in ("checkpoint-step-2", "checkpoint-step-3"):
         wrong.append(f"{when}: --resume auto finds {found}")
     for directory in run.iterdir():
@@ -122,14 +129,14 @@ def full_disks(engine, state, config):
     run, log = Path(config.output_dir), Log()
     before = sorted(p.name for p in run.iterdir()), list(state.checkpoints)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-    first = checkpoint.save_checkpoint(engine, state, config, log, is_best=True)
+    first = checkpoint.save_checkpoint(standing(engine, state, config, log), is_best=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     usage = shutil.disk_usage
     shutil.disk_usage = lambda path: usage(path)._replace(free=1000)
-    second = checkpoint.save_checkpoint(engine, state, config, log, is_best=True)
+    second = checkpoint.save_checkpoint(standing(engine, state, config, log), is_best=True)
     shutil.disk_usage = usage
     after = sorted(p.name for p in run.iterdir()), list(state.checkpoints)
-    third = checkpoint.save_checkpoint(engine, state, config, log, is_best=True)
+    third = checkpoint.save_checkpoint(standing(engine, state, config, log), is_best=True)
     manifest.verify(third)
     return {
         "returned": [first, second, third.name], "problems": log.problems, "unchanged": before == after,
@@ -141,14 +148,14 @@ def main(out, config):
     rendezvous.initialise(2)
     inputs, model, resolved = prepare(config, 1)
     state = TrainState(total_steps=9)
-    engine = build_engine(TwoTowerTask(model, config), config, resolved, state.total_steps)
+    engine = build_engine(TwoTowerTask(model, config, config.item_dir), config, resolved, state.total_steps)
     loss, _ = engine(next(build_loader(config, inputs).epoch(0)))
     engine.backward(loss)
     engine.step()  # so that there are moments to save
     record_start(config.output_dir, config, resolved, {"ranks": 1} | inputs.facts())
     for step in (1, 2):
         state.step, state.batch = step, step
-        checkpoint.save_checkpoint(engine, state, config, Log(), is_best=True)
+        checkpoint.save_checkpoint(standing(engine, state, config, Log()), is_best=True)
     state.step, state.batch = 3, 3
     findings = killed_saves(engine, state, config)
     findings["full"] = full_disks(engine, state, config)

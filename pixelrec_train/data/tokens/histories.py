@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from pixelrec_train import distributed
 from pixelrec_train.batch import ItemicBatch, PackedTexts
 
 HISTORY, ID_TO_TEXT, TEXT_TO_ID = range(3)
@@ -25,7 +24,7 @@ class ItemicDataset(Dataset):
         return len(self.windows) + 2 * self.num_items
 
     def __getitem__(self, slot):
-        place = slot.window
+        place = slot.sample
         if place < 0:
             return HISTORY, np.zeros(0, np.int64)
         if place < len(self.windows):
@@ -36,7 +35,7 @@ class ItemicDataset(Dataset):
 
 
 class ItemicCollator:
-    """Makes this rank's ItemicBatch from the samples of all ranks.
+    """Makes this rank's ItemicBatch from its samples.
 
     Supervised are the codes of every item but a window's first, the text (with its end) behind an id, and the
     codes behind a text. What surrounds codes is given when an item is decoded, so nobody has to learn it.
@@ -52,10 +51,9 @@ class ItemicCollator:
         """
         self.item_text, self.code_ids, self.eos_id = item_text, code_ids, eos_id
         self.begin, self.end = ([] if i is None else [i] for i in (begin_id, end_id))
-        self.rank, self.ranks = distributed.rank(), distributed.world_size()
 
     def __call__(self, samples):
-        mine = [sample for sample in samples[self.rank :: self.ranks] if len(sample[1])]
+        mine = [sample for sample in samples if len(sample[1])]
         # A rank without a sample reads one token, so that it takes part in every collective.
         sequences = [self.sequence(*sample) for sample in mine] or [[([self.eos_id], False)]]
         parts = [part for sequence in sequences for part in sequence]

@@ -1,15 +1,14 @@
 """What a run is going to do, in numbers, before it does it."""
 
-from pixelrec_train.commands.start import trained_config
-from pixelrec_train.engine.state import steps_per_epoch
+from pixelrec_train.engine.state import steps_per_epoch, total_steps
 from pixelrec_train.flags import as_text
+from pixelrec_train.recommend.trained import trained_config
 
 
 def describe_plan(config, inputs, model, resolved, world_size):
     """Lines for --dry_run and for the top of every log."""
     per_window = config.negatives_per_window(world_size)
     batch = config.per_device_train_batch_size * world_size
-    steps = steps_per_epoch(-(-len(inputs.split.windows) // batch), config)
     pool, candidates = batch * per_window, (inputs.split.train_counts > 0).sum()
     repeats = f", drawn from {candidates:,} items, so they repeat" if pool > candidates else ""
     stage = resolved["zero_optimization"]["stage"]
@@ -24,8 +23,7 @@ def describe_plan(config, inputs, model, resolved, world_size):
         *describe_model(config, model, inputs),
         f"batch: {batch} windows x {config.gradient_accumulation_steps} per step over {world_size} ranks; "
         f"pool {pool:,} negatives ({per_window} per window{repeats})",
-        f"steps: {steps:,} per epoch x {config.num_train_epochs} epochs = "
-        f"{steps * config.num_train_epochs:,}",
+        steps_line(-(-len(inputs.split.windows) // batch), config),
         f"engine: ZeRO-{stage}, {'bf16' if config.bf16 else 'fp32'}, about {size(per_rank)} of weights, "
         f"gradients and optimizer state per rank, activations besides",
     ]
@@ -50,6 +48,14 @@ def describe_model(config, model, inputs):
         pairs = [(name, getattr(trained_as, name), getattr(config, name)) for name in names]
         other = [f"--{name} {then!r}, now {now!r}" for name, then, now in pairs if then != now]
         yield f"weights: of {config.init_from}" + (f"; trained with {'; '.join(other)}" if other else "")
+
+
+def steps_line(micro_batches, loop):
+    """micro_batches: of an epoch, per rank."""
+    steps, total = steps_per_epoch(micro_batches, loop), total_steps(micro_batches, loop)
+    if loop.max_steps:
+        return f"steps: {steps:,} per epoch; --max_steps {total:,}, {total / steps:.3g} epochs"
+    return f"steps: {steps:,} per epoch x {loop.num_train_epochs} epochs = {total:,}"
 
 
 def trained(module):

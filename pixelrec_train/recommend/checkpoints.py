@@ -9,10 +9,7 @@ import numpy as np
 import torch
 
 from pixelrec_train import distributed
-from pixelrec_train.commands.generative_config import GenerativeConfig
-from pixelrec_train.commands.itemic import Prepared
-from pixelrec_train.commands.start import trained_config
-from pixelrec_train.config import TrainConfig
+from pixelrec_train.config import GenerativeConfig, TrainConfig
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.inputs import Inputs, read_inputs
 from pixelrec_train.engine.manifest import verify
@@ -22,6 +19,8 @@ from pixelrec_train.files import existing_file
 from pixelrec_train.model.backbone import check_vocabulary
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.model.token_model import GenerativeModel
+from pixelrec_train.recommend.generator import Prepared
+from pixelrec_train.recommend.trained import trained_config
 from pixelrec_train.run.log import say
 from pixelrec_train.tasks.tokens import LLM, SEMANTIC_IDS
 
@@ -42,7 +41,7 @@ class Loaded(NamedTuple):
     max_seq_length: int  # items of history + target in evaluation
 
     def rank(self, held_out, config):
-        """[E] places of a split's targets, see rank_held_out; config: RankingConfig."""
+        """[E] places of a split's targets, see rank_held_out; config: RankingFlags."""
         return rank_held_out(self.model, self.catalogue, held_out, config, self.max_seq_length)[0]
 
 
@@ -78,7 +77,7 @@ def load(checkpoint, config, files, read=None):
     """A checkpoint's model and its embeddings of the catalogue; every rank calls it.
 
     Args:
-        config: RankingConfig.
+        config: RankingFlags.
         files: of data_files; what it does not name is as the checkpoint was trained.
         read: a dict of what item LLMs have read so far; several checkpoints of one frozen item LLM read once.
     """

@@ -10,7 +10,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pixelrec_train import distributed
-from pixelrec_train.commands.checkpoints import data_files, load
 from pixelrec_train.data import interactions, item_text
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.tables import read_rows
@@ -19,6 +18,7 @@ from pixelrec_train.evaluation.retrieval import encode_catalogue
 from pixelrec_train.files import existing_file
 from pixelrec_train.model.backbone import check_directory, check_vocabulary, load_backbone
 from pixelrec_train.model.text_encoder import TextEncoder
+from pixelrec_train.recommend.checkpoints import data_files, load
 
 SOURCES = ("checkpoint", "encoder_model_dir", "matrix")
 OTHERS = ("import_index", "semantic_ids")

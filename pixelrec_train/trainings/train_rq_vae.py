@@ -7,10 +7,9 @@ import numpy as np
 import torch
 
 from pixelrec_train import distributed
-from pixelrec_train.commands.start import open_log, seed_everything, telling, unsharded_settings
 from pixelrec_train.engine import checkpoint, loop
-from pixelrec_train.engine.build import build_engine
-from pixelrec_train.engine.state import TrainState, steps_per_epoch
+from pixelrec_train.engine.ds_config import resolve_unsharded
+from pixelrec_train.engine.session import seed_everything, session
 from pixelrec_train.model.backbone import read_tensors
 from pixelrec_train.semantic_id.networks import typical_size
 from pixelrec_train.semantic_id.quantiser import Quantiser
@@ -34,12 +33,9 @@ def train_rq_vae(config, preprocessing, embeddings, note):
     variance = max(float(((vectors - vectors.mean(0)) ** 2).sum(1).mean()), 1e-30)
     task = RQVAETask(model, config.beta, variance)
     loader = VectorLoader(vectors, config.per_device_train_batch_size, config.steps_per_epoch, config.seed)
-    state = TrainState(total_steps=steps_per_epoch(len(loader), config) * config.num_train_epochs)
-    engine = build_engine(task, config, resolved, state.total_steps)
-    log = open_log(config, resolved, {"data": {"items": len(vectors), "width": vectors.shape[1]}})
-    with telling(log, state) as signals:
-        evaluators = [lambda: task.judge(vectors)]
-        loop.train(engine, loader, evaluators, state, config, log, signals, best_by="explained")
+    facts = {"data": {"items": len(vectors), "width": vectors.shape[1]}}
+    with session(task, loader, config, resolved, facts) as training:
+        loop.train(training, [lambda: task.judge(vectors)])
     model.load_state_dict(read_tensors(Path(config.output_dir) / checkpoint.BEST / FILE))
     model = model.cpu().eval()
     codebooks = [book.detach().float().numpy() for book in model.codebooks]
@@ -83,4 +79,4 @@ def starting_model(config, vectors, note):
 
 def deepspeed_settings(config):
     """The dict for deepspeed.initialize, or an InputError."""
-    return unsharded_settings(config, config.code_width, "codebooks are")
+    return resolve_unsharded(config, distributed.world_size(), config.code_width, "codebooks are")

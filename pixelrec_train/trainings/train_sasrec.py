@@ -3,15 +3,15 @@
 import dataclasses
 from pathlib import Path
 
-from pixelrec_train.commands.start import open_log, seed_everything, telling, unsharded_settings
+from pixelrec_train import distributed
 from pixelrec_train.data.collate import TwoTowerCollator
 from pixelrec_train.data.dataset import HistoryDataset
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.negatives import NegativeSampler
 from pixelrec_train.engine import checkpoint, loop
-from pixelrec_train.engine.build import build_engine
-from pixelrec_train.engine.state import TrainState, steps_per_epoch
+from pixelrec_train.engine.ds_config import resolve_unsharded
+from pixelrec_train.engine.session import seed_everything, session
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.scores import rank_by_scores
 from pixelrec_train.model.sasrec_model import SASRecModel
@@ -33,15 +33,11 @@ def train_sasrec(config, interactions, split):
     collator = TwoTowerCollator(ItemText.unread(interactions.num_items), no_negatives, config.max_seq_length)
     loader = Loader(
         HistoryDataset(split), collator, config.per_device_train_batch_size, config.seed,
-        config.dataloader_num_workers,
+        config.dataloader_num_workers, of_all_ranks=True,
     )  # fmt: skip
-    state = TrainState(total_steps=steps_per_epoch(len(loader), config) * config.num_train_epochs)
-    resolved = deepspeed_settings(config)
-    engine = build_engine(SASRecTask(model), config, resolved, state.total_steps)
-    log = open_log(config, resolved, {"data": {"interactions": interactions.fingerprint}})
-    with telling(log, state) as signals:
-        evaluators = [lambda: validate(model, split.valid, config)]
-        loop.train(engine, loader, evaluators, state, config, log, signals)
+    facts = {"data": {"interactions": interactions.fingerprint}}
+    with session(SASRecTask(model), loader, config, deepspeed_settings(config), facts) as training:
+        loop.train(training, [lambda: validate(model, split.valid, config)])
     model.load(Path(config.output_dir) / checkpoint.BEST)
     model.eval()
     return model.score
@@ -49,7 +45,7 @@ def train_sasrec(config, interactions, split):
 
 def deepspeed_settings(config):
     """The dict for deepspeed.initialize, or an InputError."""
-    return unsharded_settings(config, config.hidden_size, "SASRec is")
+    return resolve_unsharded(config, distributed.world_size(), config.hidden_size, "SASRec is")
 
 
 def validate(model, held_out, config):

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from pixelrec_train import distributed
-from pixelrec_train.commands.plan import describe_plan, size
-from pixelrec_train.commands.train_pixelrec import build_loader, prepare, save_memory_or_time
 from pixelrec_train.run.log import duration
 from pixelrec_train.tasks.two_tower import TwoTowerTask
+from pixelrec_train.trainings.plan import describe_plan, size
+from pixelrec_train.trainings.train_two_tower import build_loader, prepare, save_memory_or_time
 
 MICRO_BATCHES = 5  # measured, after one to warm up
 READ = 256  # texts
@@ -28,7 +28,7 @@ def epoch_cost(config):
     inputs, model, resolved = prepare(config, ranks)
     yield from describe_plan(config, inputs, model, resolved, ranks)[len(inputs.describe()) :]
     device = distributed.device()
-    task = TwoTowerTask(model, config).to(device)
+    task = TwoTowerTask(model, config, config.item_dir).to(device)
     for parameter in task.parameters():  # and not the buffers, as in training
         parameter.data = parameter.data.to(torch.bfloat16 if config.bf16 else torch.float32)
     save_memory_or_time(model, config, resolved)

@@ -1,18 +1,13 @@
-"""The flags of training a generative model."""
+"""Flags of the generative head."""
 
 from dataclasses import dataclass
 
-from pixelrec_train.config import (
-    DataFlags,
-    RankingFlags,
-    RunFlags,
-    TextFlags,
-    TrustFlags,
-    WindowFlags,
-    require_cut_off,
-)
+from pixelrec_train.config.judging import RankingFlags, require_cut_off
+from pixelrec_train.config.reading import DataFlags, TextFlags, WindowFlags
+from pixelrec_train.config.towers import TrustFlags
+from pixelrec_train.config.training import RunFlags
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import SHARE, at_least, flag, one_of
+from pixelrec_train.flags import FILE, SHARE, at_least, flag, one_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +26,10 @@ class DecodingFlags(RankingFlags):
 class GenerativeConfig(DataFlags, TextFlags, WindowFlags, TrustFlags, RunFlags, DecodingFlags):
     """Train a language model with itemic tokens: it reads a history of semantic ids and says the next."""
 
-    text_data: str | None = flag("CSV with a column item_id and the text columns; needed to --align", None)
-    semantic_ids: str = flag("file that scripts/build_semantic_ids.py wrote")
+    text_data: str | None = flag(
+        "CSV with a column item_id and the text columns; needed to --align", None, path=FILE
+    )
+    semantic_ids: str = flag("file that scripts/build_semantic_ids.py wrote", path=FILE)
     align: bool = flag("besides histories, tell the text for every item's id and the id for its text", True)
     max_text_length: int = flag("tokens kept of an item's text", 64, at_least(1))
     model_dir: str = flag("directory made by scripts/expand_vocabulary.py, or the llm/ of a checkpoint")

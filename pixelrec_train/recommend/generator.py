@@ -45,7 +45,7 @@ class Prepared(NamedTuple):
     def rank(self, held_out, config, max_seq_length, num_beams, normalised_over):
         """Places of a split's targets in the lists that beams under the trie of the catalogue give.
 
-        config: RankingConfig.
+        config: RankingFlags.
         """
         device, vocabulary = distributed.device(), self.model.vocabulary
         edges = zip(vocabulary.level_edges, vocabulary.codebook_sizes, strict=False)

@@ -1,0 +1,98 @@
+"""--resume: which checkpoint a run goes on from, and whether it is a checkpoint of the same run."""
+
+import json
+import re
+from pathlib import Path
+
+from pixelrec_train.engine.checkpoint import NAME, read_state
+from pixelrec_train.engine.manifest import MANIFEST
+from pixelrec_train.errors import InputError
+from pixelrec_train.flags import as_text
+
+
+def checkpoint_to_resume(resume, output_dir):
+    """The checkpoint --resume means; None = there is none yet, or nobody asked.
+
+    Raises:
+        InputError: the named one is no complete checkpoint of output_dir.
+    """
+    run = Path(output_dir)
+    if resume is None:
+        return None
+    if resume == "auto":
+        return max(filter(is_complete, run.glob("checkpoint-*")), key=position, default=None)
+    checkpoint = Path(resume)
+    if not is_complete(checkpoint) or checkpoint.resolve().parent != run.resolve():
+        raise InputError(
+            f"--resume {checkpoint} is no complete checkpoint in --output_dir {run}. Use --resume auto for "
+            f"the newest one, or a checkpoint-… directory there; to start another run from its weights, "
+            f"--init_from."
+        )
+    return checkpoint
+
+
+def is_complete(checkpoint):
+    """A directory with a manifest may still be waiting for its final name."""
+    return bool(re.fullmatch(NAME, checkpoint.name)) and (checkpoint / MANIFEST).is_file()
+
+
+def position(checkpoint):
+    """How far it got; an epoch's last step comes before its evaluation."""
+    state = read_state(checkpoint)
+    return state["step"], state["epoch"]
+
+
+def recorded(directory, flag_name):
+    """run.json of a run or a checkpoint, with its flags as they were: {"config": {name: value}, "ranks": …}.
+
+    Raises:
+        InputError: there is none that can be read.
+    """
+    try:
+        record = json.loads((Path(directory) / "run.json").read_text(encoding="utf-8"))
+        flags = {k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()}
+        return record | {"config": flags}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"{flag_name} {directory} holds no run.json of this version. Expected a checkpoint-epoch-N or "
+            f"best_model directory of a training run."
+        ) from None
+
+
+def check_same_run(config, checkpoint, facts, world_size):
+    """Raises InputError when flags, data or the global batch are not those the checkpoint was made with.
+
+    config: all flags of the command; a flag that is younger than the checkpoint must have its default.
+    """
+    record = recorded(checkpoint, "--resume")
+    then, own = record["config"], type(config).__dataclass_fields__
+    if not {"per_device_train_batch_size", "learning_rate"} <= then.keys() <= own.keys():
+        raise InputError(f"--resume {checkpoint} holds no run.json of this version, or of another command.")
+    changes = [
+        f"--{name} was {as_text(then.get(name, field.default))}, is {as_text(getattr(config, name))}"
+        for name, field in own.items()
+        if not field.metadata["may_differ"] and then.get(name, field.default) != getattr(config, name)
+    ]
+    before = then["per_device_train_batch_size"] * record["ranks"]
+    if before != (now := config.per_device_train_batch_size * world_size):
+        changes.append(f"ranks x --per_device_train_batch_size was {before}, is {now}")
+    for name, mark in record["data"].items():
+        if isinstance(mark, str) and facts["data"].get(name, mark) != mark:
+            changes.append(f"the {name.replace('_', ' ')} of the data files changed")
+    if changes:
+        raise InputError(
+            f"--resume {checkpoint}: that was another run ({'; '.join(changes)}). Put it back, or start anew "
+            f"in another --output_dir (--init_from takes the weights)."
+        )
+
+
+def why_nothing_is_left(loop):
+    """What to say where --resume finds a finished run."""
+    epochs = recorded(loop.output_dir, "--output_dir")["config"].get("num_train_epochs")
+    text = f"--resume: the run in {loop.output_dir} is finished; nothing to do"
+    if epochs == loop.num_train_epochs:
+        return text
+    return (
+        f"{text}: it was for {epochs} epochs, and its learning rate has come to 0. To train on, start from "
+        f"its weights in another --output_dir: --init_from {loop.output_dir}/best_model"
+    )

@@ -1,0 +1,156 @@
+"""The generative head's training: data, model, task, engine and evaluation meet here."""
+
+from pathlib import Path
+
+from pixelrec_train import distributed
+from pixelrec_train.data.cache import fingerprint
+from pixelrec_train.data.inputs import read_inputs
+from pixelrec_train.data.loader import Loader
+from pixelrec_train.data.tokens.histories import ItemicDataset
+from pixelrec_train.engine import checkpoint, ds_config, loop
+from pixelrec_train.engine.manifest import verify
+from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
+from pixelrec_train.engine.weights import load_weights
+from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
+from pixelrec_train.evaluation.metrics import figures
+from pixelrec_train.evaluation.report import JUDGED_BY, conclude
+from pixelrec_train.files import possible_directory
+from pixelrec_train.model.token_model import GenerativeModel
+from pixelrec_train.recommend.checkpoints import check_same_split, data_files, is_generative, load
+from pixelrec_train.recommend.generator import Prepared, numbers
+from pixelrec_train.recommend.trained import trained_config
+from pixelrec_train.run import directory as run_directory
+from pixelrec_train.run import watchdog
+from pixelrec_train.tasks.tokens import LLM, GenerativeTask
+from pixelrec_train.trainings.plan import steps_line, trained
+
+
+def main(config):
+    """config: GenerativeConfig."""
+    if not config.dry_run:
+        return on_all_ranks(config, lambda: run(config), config.resume)
+    check_places(config, going_on=bool(config.resume))
+    prepared, _ = prepare(config, config.dry_run)
+    print("\n".join(plan(config, prepared, config.dry_run)))
+
+
+def prepare(config, world_size):
+    """Everything that can be wrong with the input is found here, before a single step.
+
+    Returns:
+        (Prepared, the dict for deepspeed.initialize)
+    """
+    seed_everything(config.seed)
+    possible_directory(config.cache_dir, "--cache_dir")
+    run_directory.check_kept(
+        config.output_dir, model_dir=config.model_dir, semantic_ids=config.semantic_ids, beside=config.beside
+    )
+    if is_generative(config.model_dir):
+        llm = Path(config.model_dir) / LLM
+        raise InputError(f"--model_dir {config.model_dir} is a checkpoint. Did you mean {llm}?")
+    if config.beside:  # it is needed at the end; then is too late to find out
+        trained_config(config.beside, "--beside")
+        check_same_split(config.beside, "--beside", config)
+        verify(config.beside, to_resume=False)
+    trust = "item" in config.trust_remote_code
+    model = GenerativeModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trust)
+    inputs = read_inputs(config)
+    check_positions(model, config)
+    model.dropout = config.dropout
+    if config.new_rows_only:
+        model.train_new_rows_only()
+    prepared = Prepared.of(model, config.model_dir, config.semantic_ids, inputs)
+    return prepared, ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
+
+
+def check_positions(model, config):
+    """Raises InputError where a sequence would be longer than the LLM has learned to read."""
+    vocabulary, history = model.vocabulary, max(config.max_seq_length, config.seq_length_in_evaluation)
+    of_item = vocabulary.levels + sum(x is not None for x in (vocabulary.begin_id, vocabulary.end_id))
+    needs = [("--max_seq_length (or --eval_seq_length)", history * of_item)]
+    if config.align:
+        needs.append(("--max_text_length", of_item + config.max_text_length + 1))  # and the end of the text
+    for flag_name, needed in needs:
+        limit = getattr(model.backbone.config, "max_position_embeddings", needed)
+        if needed > limit:
+            raise InputError(
+                f"{flag_name} needs {needed} positions, but the LLM has {limit}. Lower the flag."
+            )
+
+
+def plan(config, prepared, ranks):
+    """Lines for --dry_run and for the top of every log."""
+    inputs, model, vocabulary = prepared.inputs, prepared.model, prepared.model.vocabulary
+    samples = len(ItemicDataset(inputs.split, config.align))
+    batch = config.per_device_train_batch_size * ranks
+    what = f"{len(inputs.split.windows):,} histories" + (", every item both ways" if config.align else "")
+    stage = "the rows of itemic tokens alone" if config.new_rows_only else "everything"
+    return [
+        *inputs.describe(),
+        f"semantic ids: {vocabulary.levels} levels of {numbers(vocabulary.codebook_sizes)} codes; "
+        f"{prepared.trie.num_leaves:,} ids for {inputs.interactions.num_items:,} items",
+        f"model: {trained(model):,} trained parameters ({stage}), vocabulary {vocabulary.tokenizer_length:,}",
+        f"batch: {batch} sequences x {config.gradient_accumulation_steps} per step over {ranks} ranks; "
+        f"{what}",
+        steps_line(-(-samples // batch), config),
+    ]
+
+
+def run(config):
+    """One whole run, on every rank."""
+    watchdog.at("reading data and model")
+    prepared, resolved = prepare(config, distributed.world_size())
+    inputs, model = prepared.inputs, prepared.model
+    loader = Loader(
+        ItemicDataset(inputs.split, config.align), prepared.collator,
+        config.per_device_train_batch_size, config.seed, config.dataloader_num_workers,
+    )  # fmt: skip
+    if config.gradient_checkpointing:
+        model.enable_checkpointing()
+    lines, facts = plan(config, prepared, distributed.world_size()), inputs.facts()
+    facts["data"]["semantic_ids"] = fingerprint(Path(config.semantic_ids))
+    task = GenerativeTask(model, config.model_dir, config.semantic_ids)
+    asked = config.resume, config.best_by, config.patience
+    with session(task, loader, config, resolved, facts, lines, *asked) as training:
+        loop.train(training, [lambda: validate(prepared, config)])
+        watchdog.at("test")
+        finish(training, prepared, config)
+
+
+def validate(prepared, config):
+    """Validation figures of the current weights: by items, and by ids as most papers count."""
+    users = prepared.inputs.split.valid
+    if config.valid_users:
+        users = users.sample(config.valid_users, config.seed)
+    places = rank(prepared, users, config)
+    return figures(places.item, config.topk) | other_counts(places, config.topk)
+
+
+def rank(prepared, held_out, config):
+    return prepared.rank(
+        held_out, config, config.seq_length_in_evaluation, config.num_beams, config.normalised_over
+    )
+
+
+def finish(training, prepared, config):
+    """Judge the best model on the test split beside popularity, and leave table and curves."""
+    run, inputs, test = Path(config.output_dir), prepared.inputs, prepared.inputs.split.test
+    if not training.best_is_here:
+        best = GenerativeModel.load(
+            run / checkpoint.BEST / LLM, "the checkpoint", config.loss_chunk, dtype="auto",
+            trust="item" in config.trust_remote_code,
+        )  # fmt: skip
+        load_weights(prepared.model, best)
+    with loop.judging(training.engine):
+        places = rank(prepared, test, config)
+    ranks, counts = {"generative": places.item}, other_counts(places, config.topk)
+    if config.beside:
+        two_tower = load(config.beside, config, data_files(config))
+        ranks = {"two_tower": two_tower.rank(test, config)} | ranks
+    over = "vocabulary" if config.normalised_over == "full" else "level"
+    judged = (
+        f"at least {config.num_beams} beams, none outside the catalogue, probabilities over the {over}; "
+        f"an id of several items stands for them by popularity ({counted_otherwise(counts, JUDGED_BY)}); "
+    )
+    conclude(training, ranks, inputs, config, judged, {"generative": counts})

@@ -1,0 +1,161 @@
+"""The first head's training: data, towers, task, engine and evaluation meet here."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from pixelrec_train import distributed
+from pixelrec_train.data.collate import TwoTowerCollator
+from pixelrec_train.data.dataset import HistoryDataset
+from pixelrec_train.data.inputs import read_inputs
+from pixelrec_train.data.item_text import ItemText
+from pixelrec_train.data.loader import Loader
+from pixelrec_train.data.negatives import NegativeSampler, check_candidates
+from pixelrec_train.engine import checkpoint, ds_config, loop
+from pixelrec_train.engine.manifest import verify
+from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
+from pixelrec_train.engine.weights import load_weights, whole
+from pixelrec_train.evaluation import metrics
+from pixelrec_train.evaluation.index import import_faiss
+from pixelrec_train.evaluation.report import conclude
+from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
+from pixelrec_train.evaluation.validation_loss import ValidationLoss
+from pixelrec_train.files import possible_directory
+from pixelrec_train.machine.compiler import check_compiler
+from pixelrec_train.model.backbone import check_directory, check_vocabulary
+from pixelrec_train.model.hllm_model import HLLMModel
+from pixelrec_train.recommend.trained import check_init_from
+from pixelrec_train.run import directory as run_directory
+from pixelrec_train.run import watchdog
+from pixelrec_train.tasks.two_tower import TwoTowerTask
+from pixelrec_train.trainings.plan import describe_plan
+
+
+def main(config):
+    """config: TrainConfig."""
+    if not config.dry_run:
+        return on_all_ranks(config, lambda: run(config), config.resume)
+    check_places(config, going_on=bool(config.resume))
+    inputs, model, resolved = prepare(config, config.dry_run)
+    print("\n".join(describe_plan(config, inputs, model, resolved, config.dry_run)))
+
+
+def run(config):
+    """One whole run, on every rank."""
+    watchdog.at("reading data and towers")
+    inputs, model, resolved = prepare(config, distributed.world_size())
+    loader = build_loader(config, inputs)
+    plan = describe_plan(config, inputs, model, resolved, distributed.world_size())
+    save_memory_or_time(model, config, resolved)
+    task, asked = (
+        TwoTowerTask(model, config, config.item_dir),
+        (config.resume, config.best_by, config.patience),
+    )
+    with session(task, loader, config, resolved, inputs.facts(), plan, *asked) as training:
+        if config.freeze_item_llm:
+            store_texts(training, inputs, config.eval_tokens)
+        loop.train(training, [lambda: validate(task, inputs, config)])
+        watchdog.at("test")
+        finish(training, inputs, config)
+
+
+def save_memory_or_time(model, config, resolved):
+    """Activation checkpointing and compilation, as the flags say."""
+    if config.gradient_checkpointing:
+        # Chunks recompute by themselves. Under ZeRO-3 their layers do so too: what a recomputed chunk keeps
+        # for its backward pass holds on to the gathered weights of all layers at once.
+        by_layer = not config.item_chunk_tokens or resolved["zero_optimization"]["stage"] == 3
+        model.enable_checkpointing(item_llm=by_layer)
+    if config.compile:
+        model.compile_towers()
+
+
+def store_texts(training, inputs, eval_tokens):
+    """Let the frozen item LLM read every text once; in the precision, and the way, it is evaluated in."""
+    started = time.monotonic()
+    model = training.engine.module.model
+    with loop.judging(training.engine):
+        embeddings = encode_catalogue(model.encode_texts, inputs.item_text, eval_tokens)
+    model.store_texts(torch.from_numpy(embeddings))
+    training.log.note(
+        f"item_llm: {len(embeddings):,} texts embedded once, in {time.monotonic() - started:.0f} s"
+    )
+
+
+def prepare(config, world_size):
+    """Everything that can be wrong with the input is found here, before a single step."""
+    seed_everything(config.seed)
+    if config.retrieval == "faiss":
+        import_faiss()
+    possible_directory(config.cache_dir, "--cache_dir")
+    check_init_from(config)
+    run_directory.check_kept(
+        config.output_dir, item_model_dir=config.item_model_dir, user_model_dir=config.user_model_dir
+    )
+    if config.init_from:
+        verify(config.init_from, to_resume=False)
+    for tower in ("item", "user"):
+        if directory := getattr(config, f"{tower}_model_dir"):
+            check_directory(directory, f"--{tower}_model_dir", tower in config.trust_remote_code)
+    if config.compile:
+        check_compiler()
+    inputs = read_inputs(config)
+    model = HLLMModel.starting(config, inputs.interactions.item_ids, inputs.split.train_counts)
+    if model.item_llm is not None:
+        check_vocabulary(model.item_llm.backbone, inputs.item_text, config.item_dir)
+    check_candidates(inputs.split.train_counts, config.max_seq_length)
+    width = model.user_llm.backbone.config.hidden_size
+    return inputs, model, ds_config.resolve(config, world_size, width)
+
+
+def build_loader(config, inputs):
+    per_window = config.negatives_per_window(distributed.world_size())
+    sampler = NegativeSampler(inputs.split.train_counts, per_window, config.max_seq_length, config.seed)
+    # A frozen item LLM has read its texts before the first step.
+    texts = ItemText.unread(inputs.interactions.num_items) if config.freeze_item_llm else inputs.item_text
+    return Loader(
+        HistoryDataset(inputs.split),
+        TwoTowerCollator(texts, sampler, config.max_seq_length, config.item_chunk_tokens),
+        config.per_device_train_batch_size,
+        config.seed,
+        config.dataloader_num_workers,
+        of_all_ranks=True,
+    )
+
+
+def validate(task, inputs, config):
+    """Validation figures of the current weights: recall, ndcg, mrr, the same for cold targets, valid_loss."""
+    model, split, world_size = task.model, inputs.split, distributed.world_size()
+    catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
+    pool_size = config.negatives_per_window(world_size) * config.per_device_train_batch_size * world_size
+    with whole([model.logit_scale]):
+        logit_scale = model.logit_scale.detach().clone()
+    loss = ValidationLoss(
+        catalogue, logit_scale, split.train_counts, pool_size, config.nce_thres, config.seed, config.nce_chunk
+    )
+    ranks, mean_loss = rank_held_out(
+        model, catalogue, split.valid, config, config.seq_length_in_evaluation, loss
+    )
+    cold = split.train_counts[split.valid.target] == 0
+    cold_figures = metrics.figures(ranks[cold], config.topk) if cold.any() else {}
+    return (
+        {"valid_loss": mean_loss}
+        | metrics.figures(ranks, config.topk)
+        | {f"cold_{k}": v for k, v in cold_figures.items()}
+    )
+
+
+def finish(training, inputs, config):
+    """Judge the best model on the test split beside popularity, and leave table and curves."""
+    model = training.engine.module.model
+    if not training.best_is_here:
+        best = HLLMModel.load(
+            Path(config.output_dir) / checkpoint.BEST, config.max_text_length, inputs.interactions.item_ids,
+            trust=config.trust_remote_code,
+        )  # fmt: skip
+        load_weights(model, best)
+    with loop.judging(training.engine):
+        catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
+        ranks, _ = rank_held_out(model, catalogue, inputs.split.test, config, config.seq_length_in_evaluation)
+    conclude(training, {"two_tower": ranks}, inputs, config)
