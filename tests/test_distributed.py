@@ -77,3 +77,23 @@ def test_more_ranks_than_gpus_is_a_sentence():
     assert result.stderr.startswith(
         "error: 9 ranks need a GPU each, and this machine has 2. Set NUM_GPUS to 2"
     )
+
+
+def test_half_of_a_launchers_environment_is_refused_by_name(monkeypatch):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match="RANK=0, but no LOCAL_RANK, MASTER_ADDR, MASTER_PORT.*unset RANK"):
+        rendezvous.initialise(1)
+
+
+def test_few_open_files_are_made_more_or_named(monkeypatch):
+    limits, asked = (64, 100_000), []
+    monkeypatch.setattr(rendezvous.resource, "getrlimit", lambda what: limits)
+    monkeypatch.setattr(rendezvous.resource, "setrlimit", lambda what, pair: asked.append(pair))
+    rendezvous.allow_files()
+    assert asked == [(4096, 100_000)]
+    limits = (64, 64)
+    with pytest.raises(InputError, match="may open 64 files here .*ulimit -n 4096"):
+        rendezvous.allow_files()

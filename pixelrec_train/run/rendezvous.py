@@ -1,6 +1,7 @@
 """How ranks meet and part: process group, device and threads of each, watchdog."""
 
 import os
+import resource
 import warnings
 from datetime import timedelta
 
@@ -20,6 +21,12 @@ def initialise(timeout_minutes):
     """
     if "RANK" not in os.environ:
         os.environ.update(ranks_of_mpirun() or ONE_RANK | {"MASTER_PORT": distributed.free_port()})
+    elif absent := [name for name in OF_A_LAUNCHER if name not in os.environ]:
+        raise InputError(
+            f"the environment has RANK={os.environ['RANK']}, but no {', '.join(absent)}: left over from "
+            f"another program? unset RANK WORLD_SIZE trains on one rank; deepspeed and torchrun set them all."
+        )
+    allow_files()
     on_gpu = distributed.uses_gpu()
     if on_gpu:
         check_gpu_of(distributed.local_rank(), torch.cuda.device_count())
@@ -40,6 +47,24 @@ def initialise(timeout_minutes):
     except (RuntimeError, ValueError) as error:
         raise InputError(not_met(error)) from None
     watch(timeout_minutes)
+
+
+def allow_files():
+    """Raise this process's limit of open files as far as the system lets it.
+
+    Raises:
+        InputError: that is too few for sockets, workers and the files of a run.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= ENOUGH_FILES or soft == resource.RLIM_INFINITY:
+        return
+    most = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
+    if most < FEWEST_FILES:
+        raise InputError(
+            f"a process may open {most} files here (ulimit -n), and a rank needs some {FEWEST_FILES}. Raise "
+            f"it: ulimit -n {ENOUGH_FILES}, or the limit of the container or the scheduler."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def not_met(error):
@@ -76,6 +101,8 @@ def watch(timeout_minutes):
     watchdog.start(store, distributed.rank(), distributed.world_size(), 60 * timeout_minutes)
 
 
+FEWEST_FILES, ENOUGH_FILES = 256, 4096
+OF_A_LAUNCHER = ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 ONE_RANK = dict(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
 
 
