@@ -10,8 +10,7 @@ import torch
 from conftest import ROOT, as_flags, run_command
 from safetensors.numpy import save_file
 
-from pixelrec_train.commands.build_semantic_ids import main
-from pixelrec_train.commands.semantic_id_flags import BuildConfig
+from pixelrec_train.commands.build_semantic_ids import BuildConfig, main
 from pixelrec_train.data import interactions
 from pixelrec_train.data.inputs import Inputs
 from pixelrec_train.data.tables import read_rows

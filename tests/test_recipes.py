@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run_command
 
+from pixelrec_train.commands.build_semantic_ids import BuildConfig
 from pixelrec_train.commands.compare import CompareConfig
 from pixelrec_train.commands.evaluate_pixelrec import EvaluateConfig
 from pixelrec_train.commands.expand_vocabulary import ExpandConfig
-from pixelrec_train.commands.semantic_id_flags import BuildConfig
 from pixelrec_train.config import GenerativeConfig, TrainConfig
 from pixelrec_train.flags import parse_args
 

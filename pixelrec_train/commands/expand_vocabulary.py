@@ -4,16 +4,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelrec_train.engine.manifest import remove
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import possible_directory
 from pixelrec_train.flags import SEED, Flags, Rule, flag, one_of, parse_args
-from pixelrec_train.model.expansion import expand
-from pixelrec_train.model.vocabulary import META_FILE
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
-from pixelrec_train.semantic_id.codes import SemanticIds
 
+META_FILE = "itemic_meta.json"
 MOST = len(LETTERS)
 
 
@@ -67,6 +64,8 @@ class ExpandConfig(Flags):
             )
         if self.semantic_ids is None:
             return sizes * levels if len(sizes) == 1 else sizes
+        from pixelrec_train.semantic_id.codes import SemanticIds
+
         found = SemanticIds.load(self.semantic_ids).codebook_sizes
         asked = sizes * len(found) if len(sizes) == 1 else sizes
         if (levels or len(found)) != len(found) or (asked or found) != found:
@@ -81,6 +80,9 @@ class ExpandConfig(Flags):
 def main(argv=None):
     config = parse_args(ExpandConfig, argv)
     check_free(config)
+    from pixelrec_train.engine.manifest import remove
+    from pixelrec_train.model.expansion import expand
+
     sizes = config.codebook_sizes()
     output = Path(config.output_model_dir)
     partial = output.with_name(f"{output.name}.partial")

@@ -3,11 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelrec_train.data.synthetic import write_demo
-from pixelrec_train.data.tables import read_header, read_rows
 from pixelrec_train.files import existing_file, possible_directory, possible_file
 from pixelrec_train.flags import SEED, Flags, Rule, at_least, flag, parse_args
-from pixelrec_train.model.tiny import write_causal_lm, write_towers
 from pixelrec_train.run.exit_status import speak_plainly
 
 
@@ -39,22 +36,28 @@ def main(argv=None):
     if config.interaction_data:
         possible_file(config.interaction_data, "--interaction_data")
         possible_file(config.text_data, "--text_data")
+        from pixelrec_train.data.synthetic import write_demo
+
         write_demo(config.interaction_data, config.text_data, config.users, config.seed)
         print(f"made {config.interaction_data} and {config.text_data}: synthetic, {config.users:,} users")
+    if not (config.towers_dir or config.lm_dir):
+        return
+    from pixelrec_train.model.tiny import write_causal_lm, write_towers
+
     made, shape = [], (config.hidden_size, config.layers, config.vocab_size, config.seed)
-    if config.towers_dir or config.lm_dir:
-        texts = all_text(existing_file(config.text_data, "--text_data"))
+    texts = all_text(existing_file(config.text_data, "--text_data"))
     if config.towers_dir:
         made += write_towers(texts, config.towers_dir, *shape)
     if config.lm_dir:
         made.append(write_causal_lm(texts, config.lm_dir, *shape))
-    if made:
-        names = " and ".join(map(str, made))
-        print(f"made {names}: tiny Qwen3, random weights, tokenizer from {config.text_data}")
+    names = " and ".join(map(str, made))
+    print(f"made {names}: tiny Qwen3, random weights, tokenizer from {config.text_data}")
 
 
 def all_text(path):
     """Every text field of an item CSV, for the tokenizer; ids are no text."""
+    from pixelrec_train.data.tables import read_header, read_rows
+
     columns = [c for c in read_header(Path(path)) if c != "item_id"]
     rows = list(read_rows(path, columns))
     return [f"{c}: {row[i]}" for i, c in enumerate(columns) for row in rows if row[i]]

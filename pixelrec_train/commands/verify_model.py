@@ -4,29 +4,35 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelrec_train.files import existing_directory
-from pixelrec_train.flags import Flags, flag, parse_args
-from pixelrec_train.model.verification import Subject, verify
+from pixelrec_train.flags import DIRECTORY, FILE, Flags, check_paths, flag, parse_args
 from pixelrec_train.run.exit_status import speak_plainly
-from pixelrec_train.semantic_id.codes import SemanticIds
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig(Flags):
     """Check an expanded or exported model; ends with status 1 where something is wrong."""
 
-    hf_model_dir: str = flag("the directory: of scripts/expand_vocabulary.py, or a checkpoint's export")
-    before: str | None = flag("the directory that training started from: its new rows must have moved", None)
-    semantic_ids: str | None = flag("the catalogue's; None = every code once stands for the items", None)
+    hf_model_dir: str = flag(
+        "the directory: of scripts/expand_vocabulary.py, or a checkpoint's export", path=DIRECTORY
+    )
+    before: str | None = flag(
+        "the directory that training started from: its new rows must have moved", None, path=DIRECTORY
+    )
+    semantic_ids: str | None = flag(
+        "the catalogue's; None = every code once stands for the items", None, path=FILE
+    )
     trust_remote_code: bool = flag("whether Python code in hf_model_dir may run", False)
 
 
 @speak_plainly
 def main(argv=None):
-    config = parse_args(VerifyConfig, argv)
+    config = check_paths(parse_args(VerifyConfig, argv))
+    from pixelrec_train.model.verification import Subject, verify
+    from pixelrec_train.semantic_id.codes import SemanticIds
+
     subject = Subject(
-        existing_directory(config.hf_model_dir, "--hf_model_dir"),
-        existing_directory(config.before, "--before") if config.before else None,
+        Path(config.hf_model_dir),
+        Path(config.before) if config.before else None,
         SemanticIds.load(config.semantic_ids) if config.semantic_ids else None,
         config.trust_remote_code,
     )

@@ -21,7 +21,6 @@ from pixelrec_train.model.text_encoder import TextEncoder
 from pixelrec_train.recommend.checkpoints import data_files, load
 
 SOURCES = ("checkpoint", "encoder_model_dir", "matrix")
-OTHERS = ("import_index", "semantic_ids")
 
 
 class Items(NamedTuple):
@@ -29,22 +28,6 @@ class Items(NamedTuple):
     embeddings: np.ndarray  # [N, D] fp32
     interactions: np.ndarray | None  # [N] occurrences before each user's last two, where that is known
     source: str
-
-
-def check_sources(config):
-    """Raises InputError unless the flags name one source, and what it needs."""
-    given = [name for name in (*SOURCES, *OTHERS) if getattr(config, name)]
-    flags = ", ".join(f"--{name}" for name in (*SOURCES, *OTHERS))
-    for wrong, sentence in (
-        (len(given) != 1, f"give exactly one of {flags}; got {', '.join(given) or 'none'}."),
-        (config.matrix and not config.matrix_ids, "--matrix needs --matrix_ids: which item is which row?"),
-        (config.encoder_model_dir and not config.text_data, "--encoder_model_dir needs --text_data to read."),
-        (config.encoder_model_dir and not config.text_keys, "--text_keys needs at least one column."),
-        (config.semantic_ids and not config.export_index, "--semantic_ids is for --export_index FILE."),
-        (config.codebooks and given[0] in OTHERS, f"--codebooks has no use with --{''.join(given)}."),
-    ):
-        if wrong:
-            raise InputError(sentence)
 
 
 def embed(config):

@@ -1,0 +1,196 @@
+"""Give every item a semantic id: embeddings, a quantiser, a rule for collisions, a report card."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from pixelrec_train import distributed
+from pixelrec_train.data.semantic_id_files import check_index, read_index, write_index
+from pixelrec_train.engine.session import on_all_ranks
+from pixelrec_train.errors import InputError
+from pixelrec_train.files import possible_directory, possible_file, write_json
+from pixelrec_train.recommend.item_embeddings import embed
+from pixelrec_train.run import directory as run_directory
+from pixelrec_train.run.log import say
+from pixelrec_train.semantic_id import dedup
+from pixelrec_train.semantic_id.codes import SemanticIds
+from pixelrec_train.semantic_id.quantiser import Preprocessing, Quantiser
+from pixelrec_train.semantic_id.report_card import card_text, report_card
+from pixelrec_train.semantic_id.rq_kmeans import import_faiss, rq_kmeans, rq_kmeans_balanced
+from pixelrec_train.trainings.train_rq_vae import deepspeed_settings, train_rq_vae
+
+IDS, CARD = "semantic_ids.json", "report_card.json"
+TRAINED = ("rq_vae", "rq_kmeans_plus")
+
+
+def main(config):
+    """config: BuildConfig."""
+    if config.export_index:
+        check_export(config)
+    if config.import_index or config.semantic_ids:
+        convert(config)
+        return
+    config = dataclasses.replace(config, codebook_size=config.codebook_size or 256)
+    check_free(config)
+    import_faiss()
+    on_all_ranks(config, lambda: build(config), can_resume=False)
+
+
+def convert(config):
+    """Another project's index becomes semantic_ids.json, or a semantic_ids.json another project's index."""
+    if config.import_index:
+        check_free(config)
+        ids = read_index(config.import_index, config.codec, config.codebook_size, config.code_base)
+        write(config, ids, report_card(ids))
+    else:
+        ids = SemanticIds.load(config.semantic_ids)
+        say(card_text(report_card(ids)))
+    if config.export_index:
+        export(config, ids)
+
+
+def check_free(config):
+    """Raises InputError where output_dir holds ids already, or cannot be written."""
+    directory = possible_directory(config.output_dir, "--output_dir")
+    if (directory / IDS).exists() and not config.overwrite:
+        raise InputError(
+            f"--output_dir {directory} already holds {IDS}. Choose another, or add --overwrite to replace it."
+        )
+    if config.codebooks and Path(config.codebooks).resolve() == directory.resolve():
+        raise InputError(f"--codebooks and --output_dir are both {directory}. Choose another --output_dir.")
+
+
+def check_export(config):
+    """Raises InputError where the index file cannot be written, or something is there already."""
+    path = possible_file(config.export_index, "--export_index")
+    check_index(path, config.codec, config.code_base or 0)
+    for name in ("import_index", "semantic_ids", "matrix", "matrix_ids", "interaction_data", "text_data"):
+        given = getattr(config, name)
+        if given and path.resolve() == Path(given).resolve():
+            raise InputError(f"--export_index {path} is --{name} itself. Choose another.")
+    if path.exists() and not config.overwrite:
+        raise InputError(
+            f"--export_index {path} is there already. Choose another, or add --overwrite to replace it."
+        )
+
+
+def build(config):
+    """Embed, quantise, tell apart, report; every rank calls it, the first one writes."""
+    if config.quantiser in TRAINED:
+        deepspeed_settings(config)
+        run_directory.check_free(Path(config.output_dir) / "rq_vae", config.overwrite)
+    kept = kept_ids(config)
+    items = embed(config)
+    say(f"embeddings: {len(items.item_ids):,} items, width {items.embeddings.shape[1]}, from {items.source}")
+    quantiser, codes = quantise(config, items.embeddings)
+    vectors = quantiser.vectors(items.embeddings)
+    codes = quantiser.encode(vectors) if codes is None else codes
+    ids = tell_apart(config, items, quantiser, vectors, codes, kept)
+    errors = quantiser.errors(vectors, ids.of(items.item_ids))
+    card = report_card(ids, interactions_of(ids, items), errors)
+    if distributed.rank() == 0:
+        write(config, ids, card, quantiser)
+        if config.export_index:
+            export(config, ids)
+    distributed.barrier()
+
+
+def kept_ids(config):
+    """SemanticIds of the build --codebooks names, whose items keep their ids; None without."""
+    return SemanticIds.load(Path(config.codebooks) / IDS, "--codebooks") if config.codebooks else None
+
+
+def quantise(config, embeddings):
+    """(Quantiser, [N, L] codes, or None where they are what the quantiser encodes)"""
+    if config.codebooks:
+        quantiser = Quantiser.load(config.codebooks)
+        if embeddings.shape[1] != len(quantiser.preprocessing.mean):
+            raise InputError(
+                f"the embeddings have width {embeddings.shape[1]}, but those of --codebooks "
+                f"{config.codebooks} had {len(quantiser.preprocessing.mean)}. They must come from the same "
+                f"model."
+            )
+        return quantiser, None
+    preprocessing = Preprocessing.fit(embeddings, config.normalisation)
+    if config.quantiser in TRAINED:
+        return train_rq_vae(config, preprocessing, embeddings, say), None
+    quantise = {"rq_kmeans": rq_kmeans, "rq_kmeans_balanced": rq_kmeans_balanced}[config.quantiser]
+    codebooks, codes = quantise(
+        preprocessing(embeddings), config.levels, config.codebook_size, config.kmeans_iterations, config.seed,
+        say,
+    )  # fmt: skip
+    return Quantiser(preprocessing, codebooks), codes
+
+
+def tell_apart(config, items, quantiser, vectors, codes, kept):
+    """SemanticIds: those that are kept as they are, then the new items by the rule for collisions."""
+    known = set(kept.item_ids) if kept else set()
+    new = np.array([row for row, item_id in enumerate(items.item_ids) if item_id not in known], np.int64)
+    own, sizes, taken = codes[new], quantiser.codebook_sizes, kept.codes if kept else None
+    policy = rule_of(kept, sizes, config) if kept else config.dedup
+    if policy == "auto":
+        policy = dedup.default_policy(len(codes), sizes)
+    counts = None if items.interactions is None else items.interactions[new]
+    order = dedup.by_popularity(counts, len(new))
+    colliding = 1 - len(np.unique(codes, axis=0)) / len(codes)
+    say(f"quantiser: collision rate {colliding:.3%} before --dedup {policy}")
+    facts = {"dedup": policy, "collision_rate_before": colliding}
+    if policy == "suffix":
+        own, size = dedup.add_suffix(own, order, taken, kept.codebook_sizes[-1] if kept else None)
+        sizes += (size,)
+    elif policy == "reassign":
+        own, moved, fell_through = dedup.reassign(own, order, vectors[new], quantiser.codebooks, taken)
+        facts |= {"moved": moved, "fell_through": fell_through}
+        say(
+            f"reassign: {moved:,} items moved to a free id, {fell_through:,} fell through (no "
+            f"free id near; they share theirs)"
+        )
+    item_ids = [items.item_ids[row] for row in new]
+    if kept:
+        say(f"kept: the ids of {len(kept.item_ids):,} items; new: {len(new):,}")
+        item_ids, own = kept.item_ids + item_ids, np.concatenate([kept.codes, own])
+    facts |= {"source": items.source, "seed": config.seed, "commit": run_directory.commit()}
+    facts |= {"quantiser": kept.facts["quantiser"] if kept else config.quantiser}
+    facts |= {"normalise": quantiser.preprocessing.kind, "codebooks": config.codebooks}
+    return SemanticIds(item_ids, own.astype(np.int32), sizes, facts)
+
+
+def rule_of(kept, sizes, config):
+    """The rule by which the ids of --codebooks were told apart; new ones follow it."""
+    policy = kept.facts.get("dedup")
+    levels = sizes + kept.codebook_sizes[-1:] if policy == "suffix" else sizes
+    if policy not in dedup.POLICIES or kept.codebook_sizes != levels or "quantiser" not in kept.facts:
+        raise InputError(
+            f"--codebooks {config.codebooks}: its {IDS} and its codebooks do not belong together."
+        )
+    if config.dedup not in ("auto", policy):
+        raise InputError(f"--dedup {config.dedup}, but the ids of --codebooks follow {policy}. Leave it out.")
+    return policy
+
+
+def interactions_of(ids, items):
+    """[N] interactions of the items of ids, in their order, or None."""
+    if items.interactions is None:
+        return None
+    count = dict(zip(items.item_ids, items.interactions.tolist(), strict=True))
+    return np.array([count.get(item_id, 0) for item_id in ids.item_ids])
+
+
+def write(config, ids, card, quantiser=None):
+    """Card on screen; codebooks, card and ids on disk, the ids last: where they are, all is."""
+    directory = Path(config.output_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / IDS).unlink(missing_ok=True)
+    if quantiser:
+        quantiser.save(directory, ids.facts)
+    write_json(directory / CARD, card | {"facts": ids.facts})
+    ids.save(directory / IDS)
+    say(f"\n{card_text(card)}\n")
+    say(f"Files in {directory}/: {IDS}, {CARD}{', codebooks.safetensors' if quantiser else ''}")
+
+
+def export(config, ids):
+    Path(config.export_index).parent.mkdir(parents=True, exist_ok=True)
+    write_index(ids, config.export_index, config.codec, config.code_base or 0)
+    say(f"wrote {config.export_index} in the spelling {config.codec}")
