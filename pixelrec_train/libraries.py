@@ -1,6 +1,7 @@
 """Libraries that are heavy, or may be missing: imported where they are first needed, with a sentence."""
 
 import os
+import sys
 from pathlib import Path
 
 from pixelrec_train.errors import InputError, first_line
@@ -45,3 +46,15 @@ def load_tokenizer(directory, flag_name="the model directory", trust=False):
             f"no tokenizer could be loaded from {directory}: {first_line(error)} "
             f"It must be a Hugging Face directory with tokenizer.json or the files it is made from."
         ) from None
+
+
+def spare_sklearn():
+    """Before transformers is imported: it asks once whether scikit-learn is there, and then loads it for
+    assisted generation, which nobody uses here. That is 1.5 CPU-seconds of every process."""
+    from transformers.utils import import_utils
+
+    there = sys.modules.get("sklearn", import_utils)
+    if there is import_utils:
+        sys.modules["sklearn"] = None  # to whoever asks now it is absent
+        import_utils.is_sklearn_available()
+        del sys.modules["sklearn"]

@@ -1,0 +1,3 @@
+from pixelrec_train.libraries import spare_sklearn
+
+spare_sklearn()
