@@ -222,7 +222,9 @@ def test_what_cannot_be_expanded_is_refused_and_leaves_nothing(base, expanded, d
     )
     shutil.copytree(base[True], tmp_path / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
     refused("has no tokenizer files", tmp_path / "mute")
-    refused("--vocab_size_per_layer must be 1 to a million, got '0'", base[True], "--vocab_size_per_layer", "0")
+    refused(
+        "--vocab_size_per_layer must be 1 to a million, got '0'", base[True], "--vocab_size_per_layer", "0"
+    )
     refused("how many tokens.*or --semantic_ids", base[True], "--vocab_size_per_layer", "none")
     SemanticIds([], np.zeros((0, 2), np.int32), (4, 4)).save(tmp_path / "sid.json")
     refused("has codebooks of 4, 4", base[True], "--semantic_ids", str(tmp_path / "sid.json"))
