@@ -10,10 +10,10 @@ from transformers import AutoModel
 
 from benchmarks.inputs import LONGEST_TEXT
 from pixelrec_train import distributed
-from pixelrec_train.data.collate import TwoTowerCollator
 from pixelrec_train.data.interactions import cut_windows
 from pixelrec_train.data.loader import Slot
 from pixelrec_train.data.negatives import NegativeSampler
+from pixelrec_train.data.windows import TwoTowerCollator
 from pixelrec_train.model import text_encoder
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.tasks.two_tower import TwoTowerTask

@@ -11,10 +11,10 @@ import torch
 from transformers import set_seed
 
 from pixelrec_train import distributed
-from pixelrec_train.data.collate import TwoTowerCollator
 from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.interactions import HeldOut, before_last_two
 from pixelrec_train.data.item_text import ItemText
+from pixelrec_train.data.windows import TwoTowerCollator
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.baselines import item_knn, tfidf
 from pixelrec_train.evaluation.metrics import figures, paired_p

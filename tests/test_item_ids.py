@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pixelrec_train.data.collate import TwoTowerCollator
 from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.item_text import ItemText
+from pixelrec_train.data.windows import TwoTowerCollator
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.retrieval import encode_catalogue
 from pixelrec_train.model.hllm_model import HLLMModel

@@ -10,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelrec_train import distributed
-from pixelrec_train.data.collate import TwoTowerCollator
-from pixelrec_train.data.dataset import HistoryDataset
 from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.loader import Loader, ShardedBatches, Slot
 from pixelrec_train.data.negatives import NegativeSampler
 from pixelrec_train.data.shares import Shares
+from pixelrec_train.data.windows import HistoryDataset, TwoTowerCollator
 from pixelrec_train.errors import InputError
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pixelrec_train.data.collate import TwoTowerCollator
 from pixelrec_train.data.inputs import read_inputs
+from pixelrec_train.data.windows import TwoTowerCollator
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.tasks.two_tower import TwoTowerTask
 

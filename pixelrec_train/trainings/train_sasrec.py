@@ -4,11 +4,10 @@ import dataclasses
 from pathlib import Path
 
 from pixelrec_train import distributed
-from pixelrec_train.data.collate import TwoTowerCollator
-from pixelrec_train.data.dataset import HistoryDataset
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.negatives import NegativeSampler
+from pixelrec_train.data.windows import HistoryDataset, TwoTowerCollator
 from pixelrec_train.engine import checkpoint, loop
 from pixelrec_train.engine.ds_config import resolve_unsharded
 from pixelrec_train.engine.session import seed_everything, session

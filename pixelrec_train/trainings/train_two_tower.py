@@ -6,12 +6,11 @@ from pathlib import Path
 import torch
 
 from pixelrec_train import distributed
-from pixelrec_train.data.collate import TwoTowerCollator
-from pixelrec_train.data.dataset import HistoryDataset
 from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.negatives import NegativeSampler, check_candidates
+from pixelrec_train.data.windows import HistoryDataset, TwoTowerCollator
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.manifest import verify
 from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session

@@ -1,11 +1,26 @@
-"""Windows and negatives -> TwoTowerBatch."""
+"""Training windows as a data set; windows and negatives -> TwoTowerBatch."""
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 from pixelrec_train import distributed
 from pixelrec_train.batch import TwoTowerBatch
 from pixelrec_train.data.shares import Shares
+
+
+class HistoryDataset(Dataset):
+    """dataset[slot] -> (slot, [n] item numbers of its window, oldest first; none for an empty slot)."""
+
+    def __init__(self, split):
+        self.items, self.windows = split.taken.items, split.windows
+
+    def __len__(self):
+        return len(self.windows)
+
+    def __getitem__(self, slot):
+        start, end = self.windows[slot.sample] if slot.sample >= 0 else (0, 0)
+        return slot, np.asarray(self.items[start:end])
 
 
 class TwoTowerCollator:
