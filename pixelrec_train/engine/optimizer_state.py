@@ -9,7 +9,6 @@ DeepSpeed's own files are pickles, and can be read by as many ranks as wrote the
 """
 
 import json
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,40 +16,10 @@ from safetensors.torch import save_file
 
 from pixelrec_train import distributed
 from pixelrec_train.engine.weights import overwrite
+from pixelrec_train.engine.zero import Piece, forget_moments, layout, moments, size_of
 from pixelrec_train.errors import InputError, first_line
 
 KINDS = ("master", "exp_avg", "exp_avg_sq")
-
-
-class Piece(NamedTuple):
-    """Entries first … first + count - 1 of a flattened parameter, at `offset` of a rank's buffer `buffer`."""
-
-    name: str
-    first: int
-    count: int
-    buffer: int
-    offset: int
-
-
-def layout(engine):
-    """([fp32 buffers of this rank], [Piece]): where ZeRO keeps what the optimizer updates."""
-    optimizer, names = engine.optimizer, {id(p): n for n, p in engine.module.named_parameters()}
-    if engine.zero_optimization_stage() == 3:
-        buffers, pieces = optimizer.fp32_partitioned_groups_flat, []
-        for parameter in (p for group in optimizer.fp16_groups for p in group):
-            buffer, offset, _ = optimizer.grad_position[optimizer.get_param_id(parameter)]
-            size = parameter.partition_numel()
-            first = size * distributed.rank()
-            count = max(0, min(size, parameter.ds_numel - first))  # the last rank's stretch is filled up
-            pieces.append(Piece(names[id(parameter)], first, count, buffer, offset))
-        return buffers, pieces
-    buffers = optimizer.single_partition_of_fp32_groups
-    mapped = ((n, p._hp_mapping) for n, p in engine.module.named_parameters() if hasattr(p, "_hp_mapping"))
-    return buffers, [
-        Piece(n, m.lp_fragment_address.start, m.lp_fragment_address.numel, m.param_group_index,
-              m.hp_fragment_address.start)
-        for n, m in mapped if m is not None
-    ]  # fmt: skip
 
 
 def file_name(rank):
@@ -67,9 +36,9 @@ def save(engine, checkpoint, tensors, facts):
     buffers, pieces = layout(engine)
     tensors, steps = dict(tensors), {0}
     for number, buffer in enumerate(buffers):
-        moments = engine.optimizer.optimizer.state[buffer]
-        steps.add(int(moments["step"]))
-        for kind, tensor in zip(KINDS, (buffer, moments["exp_avg"], moments["exp_avg_sq"]), strict=True):
+        state = moments(engine, buffer)
+        steps.add(int(state["step"]))
+        for kind, tensor in zip(KINDS, (buffer, state["exp_avg"], state["exp_avg_sq"]), strict=True):
             tensors[f"{kind}.{number}"] = tensor.detach().cpu().contiguous()
     metadata = facts | {"pieces": json.dumps(pieces), "step": str(max(steps))}
     file = checkpoint / file_name(distributed.rank())
@@ -96,14 +65,11 @@ def load(engine, checkpoint):
     buffers, pieces = layout(engine)
     stored.check(engine.module)
     for buffer in buffers:
-        engine.optimizer.optimizer.state[buffer] = {
-            "step": torch.tensor(float(stored.step)),
-            "exp_avg": torch.zeros_like(buffer), "exp_avg_sq": torch.zeros_like(buffer),
-        }  # fmt: skip
+        forget_moments(engine, buffer, stored.step)
     for piece in pieces:
         buffer = buffers[piece.buffer]
-        moments = engine.optimizer.optimizer.state[buffer]
-        for kind, target in zip(KINDS, (buffer, moments["exp_avg"], moments["exp_avg_sq"]), strict=True):
+        state = moments(engine, buffer)
+        for kind, target in zip(KINDS, (buffer, state["exp_avg"], state["exp_avg_sq"]), strict=True):
             values = stored.read(kind, piece.name, piece.first, piece.count)
             target.data.narrow(0, piece.offset, piece.count).copy_(values)
     sizes = trained_sizes(engine.module)
@@ -113,8 +79,8 @@ def load(engine, checkpoint):
 
 
 def trained_sizes(module):
-    """{name: entries} of what the optimizer updates; ZeRO-3 hides the size of what it has partitioned."""
-    return {n: getattr(p, "ds_numel", p.numel()) for n, p in module.named_parameters() if p.requires_grad}
+    """{name: entries} of what the optimizer updates."""
+    return {n: size_of(p) for n, p in module.named_parameters() if p.requires_grad}
 
 
 class Stored:

@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from pixelrec_train import distributed
+from pixelrec_train.engine.zero import is_cut
 
 
 def whole(parameters, writer_rank=None):
     """Context in which these parameters are complete on every rank; writer_rank's changes are kept."""
-    if not any(hasattr(p, "ds_id") for p in parameters):
+    if not any(map(is_cut, parameters)):
         return contextlib.nullcontext()
     import deepspeed
 
@@ -39,5 +40,5 @@ def overwrite(named_parameters, value_of):
     with torch.no_grad():
         for name, parameter in named_parameters:
             with whole([parameter], writer_rank=0):
-                if not hasattr(parameter, "ds_id") or distributed.rank() == 0:
+                if not is_cut(parameter) or distributed.rank() == 0:
                     parameter.copy_(value_of(name).view(parameter.shape))

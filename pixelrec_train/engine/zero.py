@@ -1,0 +1,87 @@
+"""What DeepSpeed keeps private and this project needs: where ZeRO has put parameters and optimizer state.
+
+The only place with its inner names: they move between versions, and tests/test_launch.py would notice.
+(run/rendezvous.py has one of its own: it is needed before there is an engine.)
+"""
+
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from pixelrec_train import distributed
+
+
+class Piece(NamedTuple):
+    """Entries first … first + count - 1 of a flattened parameter, at `offset` of a rank's buffer `buffer`."""
+
+    name: str
+    first: int
+    count: int
+    buffer: int
+    offset: int
+
+
+def is_cut(parameter):
+    """Whether ZeRO-3 has cut it into shards, so that it shows neither its shape nor its size."""
+    return hasattr(parameter, "ds_id")
+
+
+def shape_of(parameter):
+    return parameter.ds_shape if is_cut(parameter) else parameter.shape
+
+
+def size_of(parameter):
+    return parameter.ds_numel if is_cut(parameter) else parameter.numel()
+
+
+def layout(engine):
+    """([fp32 buffers of this rank], [Piece]): where ZeRO keeps what the optimizer updates."""
+    optimizer, names = engine.optimizer, {id(p): n for n, p in engine.module.named_parameters()}
+    if engine.zero_optimization_stage() == 3:
+        buffers, pieces = optimizer.fp32_partitioned_groups_flat, []
+        for parameter in (p for group in optimizer.fp16_groups for p in group):
+            buffer, offset, _ = optimizer.grad_position[optimizer.get_param_id(parameter)]
+            size = parameter.partition_numel()
+            first = size * distributed.rank()
+            count = max(0, min(size, parameter.ds_numel - first))  # the last rank's stretch is filled up
+            pieces.append(Piece(names[id(parameter)], first, count, buffer, offset))
+        return buffers, pieces
+    if hasattr(optimizer, "fp32_groups_flat_partition"):  # stage 1 that adds up bf16 gradients in fp32
+        buffers = optimizer.fp32_groups_flat_partition
+    else:
+        buffers = optimizer.single_partition_of_fp32_groups
+    mapped = ((n, p._hp_mapping) for n, p in engine.module.named_parameters() if hasattr(p, "_hp_mapping"))
+    return buffers, [
+        Piece(n, m.lp_fragment_address.start, m.lp_fragment_address.numel, m.param_group_index,
+              m.hp_fragment_address.start)
+        for n, m in mapped if m is not None
+    ]  # fmt: skip
+
+
+def moments(engine, buffer):
+    """AdamW's {"step", "exp_avg", "exp_avg_sq"} of one of the layout's buffers."""
+    return engine.optimizer.optimizer.state[buffer]
+
+
+def forget_moments(engine, buffer, step):
+    """As if AdamW had made `step` steps and seen no gradient; what `moments` gives can then be filled."""
+    engine.optimizer.optimizer.state[buffer] = {
+        "step": torch.tensor(float(step)),
+        "exp_avg": torch.zeros_like(buffer), "exp_avg_sq": torch.zeros_like(buffer),
+    }  # fmt: skip
+
+
+@contextmanager
+def plain_linear():
+    """torch's linear as every checkpoint is loaded with elsewhere.
+
+    ZeRO-3 replaces it by one that rounds a second time where a bias is added: in bf16 that moves embeddings
+    by a last digit, and figures with them.
+    """
+    swapped, F.linear = F.linear, torch._C._nn.linear
+    try:
+        yield
+    finally:
+        F.linear = swapped
