@@ -43,11 +43,24 @@ class OptimisationFlags(Flags):
     max_steps: int | None = flag(
         "optimizer steps after which training ends; None = all epochs", None, at_least(1)
     )
-    learning_rate: float = flag("peak of the cosine schedule, reached after warm-up", 1e-4, POSITIVE)
+    learning_rate: float = flag("where its schedule peaks, after warm-up", 1e-4, POSITIVE)
+    lr_scheduler_type: str = flag(
+        "after the warm-up: cosine or linear (to 0), or constant_with_warmup (level)",
+        "cosine",
+        one_of("cosine", "linear", "constant_with_warmup"),
+    )
     warmup_ratio: float = flag("share of all optimizer steps spent warming up, in [0, 1)", 0.1, SHARE)
+    warmup_steps: int | None = flag(
+        "optimizer steps spent warming up; None = --warmup_ratio of all",
+        None,
+        Rule("must not be negative", lambda steps: steps >= 0),
+    )
     weight_decay: float = flag(
         "AdamW decay of weight matrices; vectors (norms, biases) are not decayed", 0.01, NOT_NEGATIVE
     )
+    adam_beta1: float = flag("share of AdamW's mean gradient kept at a step, in [0, 1)", 0.9, SHARE)
+    adam_beta2: float = flag("the same of its mean squared gradient, in [0, 1)", 0.999, SHARE)
+    adam_epsilon: float = flag("added to the divisor of AdamW's step", 1e-8, POSITIVE)
     max_grad_norm: float = flag("gradients are scaled down to this global norm; 0 = never", 1.0, NOT_NEGATIVE)
     bf16: bool = flag("bf16 weights and activations over fp32 master weights; False = fp32", True)
     seed: int = flag("of initial weights, window order and negatives", 42, SEED)

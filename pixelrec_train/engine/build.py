@@ -7,7 +7,7 @@ from pixelrec_train.engine.optim import build_optimizer
 from pixelrec_train.errors import InputError
 
 
-def build_engine(task, config, ds_config, total_steps):
+def build_engine(task, loop, resolved, total_steps):
     """Wrap task, optimizer and schedule; every rank calls it. engine(batch) then returns (loss, metrics).
 
     Raises:
@@ -16,13 +16,13 @@ def build_engine(task, config, ds_config, total_steps):
     import deepspeed
     from pydantic import ValidationError
 
-    optimizer, schedule = build_optimizer(task, config, total_steps)
+    optimizer, schedule = build_optimizer(task, loop, total_steps)
     try:
         engine, *_ = deepspeed.initialize(
-            model=task, optimizer=optimizer, lr_scheduler=schedule, config=ds_config
+            model=task, optimizer=optimizer, lr_scheduler=schedule, config=resolved
         )
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InputError(f"--deepspeed {config.deepspeed}: DeepSpeed refuses {wrong}.") from None
-    torch.manual_seed(config.seed + 1000 * distributed.rank())  # weights are made; dropout differs by rank
+        raise InputError(f"--deepspeed {loop.deepspeed}: DeepSpeed refuses {wrong}.") from None
+    torch.manual_seed(loop.seed + 1000 * distributed.rank())  # weights are made; dropout differs by rank
     return engine

@@ -1,150 +1,108 @@
-"""The DeepSpeed JSON: every "auto" becomes a number, and nothing in it may contradict a flag.
+"""The dict for deepspeed.initialize: every "auto" of the JSON becomes a number, and no flag is contradicted.
 
 "auto" is a Hugging Face Trainer feature; plain DeepSpeed drops it or fails on it obscurely.
 """
 
-import difflib
-import json
+import os
+from importlib.util import find_spec
 
-from pixelrec_train.engine.ds_settings import INSIDE
+from pixelrec_train import distributed
+from pixelrec_train.engine.ds_file import fixed, offloads, read, refuse_other, unflatten
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import existing_file
+
+PACKAGE_OF = {"tensorboard": "tensorboard", "wandb": "wandb", "comet": "comet_ml"}
 
 
-def resolve(config, world_size, hidden_size):
+def resolve(loop, world_size, hidden_size):
     """Read --deepspeed and return the dict for deepspeed.initialize.
 
-    Optimizer and schedule are ours (engine/optim.py); a JSON that names them must agree with the flags.
+    Optimizer and schedule are ours (engine/optim.py), with what the JSON says of them (ds_file.adopt).
 
     Raises:
-        InputError: not JSON, a contradiction, an "auto" nobody knows, an unknown key, a stage other than 1-3.
+        InputError: a contradiction to a flag, or a setting that this machine cannot follow.
     """
-    path = existing_file(config.deepspeed, "--deepspeed")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=refuse_duplicates)
-    except ValueError as error:
-        raise InputError(f"--deepspeed {path} is not valid JSON: {error}.") from None
-    if not isinstance(found, dict):
-        raise InputError(f"--deepspeed {path} must hold a JSON object.")
-
-    batch, accumulation = config.per_device_train_batch_size, config.gradient_accumulation_steps
-    owned = {
-        "train_micro_batch_size_per_gpu": (batch, "--per_device_train_batch_size"),
-        "gradient_accumulation_steps": (accumulation, "--gradient_accumulation_steps"),
-        "train_batch_size": (batch * accumulation * world_size, "the batch flags and the number of ranks"),
-        "gradient_clipping": (config.max_grad_norm, "--max_grad_norm"),
-        "bf16.enabled": (config.bf16, "--bf16"),
-        "fp16.enabled": (False, "--bf16 (fp16 is not supported)"),
-        "optimizer.type": ("AdamW", "the optimizer (AdamW)"),
-        "optimizer.params.lr": (config.learning_rate, "--learning_rate"),
-        "optimizer.params.weight_decay": (config.weight_decay, "--weight_decay"),
-    }
-    from_the_model = {  # as Hugging Face sizes them
+    path, values = loop.deepspeed, read(loop.deepspeed)
+    for key, value, name, flag_value in fixed(values):
+        refuse_other(loop, key, value, name, flag_value)
+    batch = loop.per_device_train_batch_size * loop.gradient_accumulation_steps * world_size
+    if values.get("train_batch_size", "auto") not in ("auto", batch):
+        raise InputError(
+            f"{path} sets train_batch_size = {values['train_batch_size']}, but the batch flags and "
+            f"the number of ranks ({world_size}) give {batch}. Change --per_device_train_batch_size, "
+            f"--gradient_accumulation_steps or the number of ranks."
+        )
+    sizes = {  # as Hugging Face sizes them; any other "auto" is DeepSpeed's default
         "zero_optimization.reduce_bucket_size": hidden_size * hidden_size,
         "zero_optimization.stage3_prefetch_bucket_size": int(0.9 * hidden_size * hidden_size),
         "zero_optimization.stage3_param_persistence_threshold": 10 * hidden_size,
     }
-    refuse_unknown(path, found)
-    values = flatten(found)
-    for key, value in values.items():
-        if key in owned:
-            right, flag_name = owned[key]
-            if value not in ("auto", right):
-                raise InputError(
-                    f"{path} sets {key} = {value}, but {flag_name} says {right}. Remove {key} from the JSON; "
-                    f"the flag is its only home."
-                )
-        elif key.split(".")[0] in ("optimizer", "scheduler"):
+    values |= {key: size for key, size in sizes.items() if values.get(key) == "auto"}
+    values["zero_optimization.stage"] = max(
+        1, int(values["zero_optimization.stage"])
+    )  # the same sums as stage 0
+    check_monitors(path, values)
+    place_offloaded(path, values)
+    refuse_quantised(path, values, world_size)
+    ours = {
+        "train_micro_batch_size_per_gpu": loop.per_device_train_batch_size,
+        "gradient_accumulation_steps": loop.gradient_accumulation_steps,
+        "train_batch_size": batch,
+        "gradient_clipping": loop.max_grad_norm,
+        "bf16.enabled": loop.bf16,
+    }
+    not_theirs = ("optimizer", "scheduler", "fp16")
+    kept = {k: v for k, v in values.items() if v != "auto" and k.split(".")[0] not in not_theirs}
+    return unflatten({"steps_per_print": 10**9, "zero_allow_untested_optimizer": False} | kept | ours)
+
+
+def check_monitors(path, values):
+    for name, package in PACKAGE_OF.items():
+        if values.get(f"{name}.enabled") is True and find_spec(package) is None:
             raise InputError(
-                f"{path} sets {key}, but the optimizer is AdamW and the schedule warm-up + cosine, both "
-                "set by flags. "
-                f"Remove the block {key.split('.')[0]!r} from the JSON."
+                f"{path} enables {name}, but its package is not installed. Run pip install {package}, or "
+                f"remove {name} from the JSON."
             )
-        elif value == "auto":
-            if key not in from_the_model:
-                raise InputError(f'{path} sets {key} = "auto", which has no meaning here. Write a number.')
-            values[key] = from_the_model[key]
-    kept = {k: v for k, v in values.items() if k not in owned and v is not None}
-    ours = {k: v for k, (v, _) in owned.items() if not k.startswith(("optimizer", "fp16"))}
-    resolved = unflatten(kept | ours | {"steps_per_print": 10**9, "zero_allow_untested_optimizer": False})
-    zero = resolved.get("zero_optimization", {})
-    if isinstance(zero.get("stage"), bool) or zero.get("stage") not in (1, 2, 3):
-        raise InputError(
-            f"{path} sets zero_optimization.stage = {zero.get('stage')!r}. It must be 1, 2 or 3."
-        )
+
+
+def place_offloaded(path, values):
+    """Offload as this machine can: none without a GPU, and by an optimizer that needs no compiler."""
     for part in ("offload_optimizer", "offload_param"):
-        settings = zero.get(part, {})
-        if not isinstance(settings, dict) or settings.get("device", "none") != "none":
-            raise InputError(f"{path} sets zero_optimization.{part}, which is not supported. Remove it.")
-    return resolved
+        device, prefix = offloads(values, part), f"zero_optimization.{part}"
+        if device == "nvme":
+            check_nvme(path, prefix, values.get(f"{prefix}.nvme_path"))
+        if device and distributed.uses_gpu():
+            values["zero_force_ds_cpu_optimizer"] = False
+        elif device:
+            for key in [key for key in values if key.startswith(f"{prefix}.")]:
+                del values[key]
 
 
-def resolve_unsharded(config, world_size, width, what):
-    """The same for a model that is too small for ZeRO-3, or an InputError. what: "SASRec is"."""
-    resolved = resolve(config, world_size, width)
-    if resolved["zero_optimization"]["stage"] == 3:
+def check_nvme(path, prefix, nvme_path):
+    if not (isinstance(nvme_path, str) and os.path.isdir(nvme_path)):
         raise InputError(
-            f"--deepspeed {config.deepspeed} is ZeRO-3; {what} too small for it. Use stage 1 or 2."
+            f"{path} sets {prefix}.nvme_path = {nvme_path!r}, which is no directory of this machine. Name "
+            f"one on an NVMe disk, or set {prefix}.device to cpu."
         )
-    return resolved
+    from deepspeed.ops.op_builder import AsyncIOBuilder
 
-
-SECTIONS = ("zero_optimization", "bf16", "fp16", "optimizer", "scheduler")
-KNOWN = (*SECTIONS, *INSIDE[""])
-
-
-def refuse_unknown(path, found):
-    """A misspelt section would be ignored, and the run be another one than was asked for."""
-    for key, value in found.items():
-        refuse_other_than(KNOWN, key, path)
-        if key in SECTIONS and not isinstance(value, dict):
-            raise InputError(f"{path} sets {key} = {value!r}; it must be an object with settings in it.")
-        for name in value if key in INSIDE else ():
-            refuse_other_than(INSIDE[key], name, f"{path}, {key},")
-            refuse_wrong_kind(INSIDE[key][name], value[name], f"{path} sets {key}.{name}")
-        if key in INSIDE[""]:
-            refuse_wrong_kind(INSIDE[""][key], value, f"{path} sets {key}")
-
-
-def refuse_other_than(known, key, place):
-    if key not in known:
-        nearest = difflib.get_close_matches(key, known, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise InputError(f"{place} has a key {key!r} that is not used here.{hint} Remove or correct it.")
-
-
-def refuse_wrong_kind(kind, value, setting):
-    """DeepSpeed would say it too, but only when it starts, and a plan would have passed."""
-    if value not in ("auto", None) and not kind.allows(value):
-        raise InputError(f"{setting} = {value!r}; it must be {kind.words}.")
-
-
-def refuse_duplicates(pairs):
-    keys = [key for key, _ in pairs]
-    twice = {key for key in keys if keys.count(key) > 1}
-    if twice:
-        raise ValueError(f"the key {', '.join(sorted(twice))} stands there twice")
-    return dict(pairs)
-
-
-def flatten(tree, prefix=""):
-    """{"a": {"b": 1}} -> {"a.b": 1}; an empty object stays one."""
-    flat = {}
-    for key, value in tree.items():
-        flat |= (
-            flatten(value, f"{prefix}{key}.")
-            if isinstance(value, dict) and value
-            else {f"{prefix}{key}": value}
+    if not AsyncIOBuilder().is_compatible(verbose=False):
+        raise InputError(
+            f"{path} sets {prefix}.device = nvme, which needs DeepSpeed's async_io, and that cannot be built "
+            f"here. Install libaio-dev, or set the device to cpu."
         )
-    return flat
 
 
-def unflatten(flat):
-    tree = {}
-    for key, value in flat.items():
-        *parents, leaf = key.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return tree
+def refuse_quantised(path, values, world_size):
+    """Raises InputError where ZeRO++ asks for kernels or groups of ranks that are not there."""
+    for name in ("weights", "nontrainable_weights", "gradients"):
+        key = f"zero_optimization.zero_quantized_{name}"
+        if values.get(key) is True and not distributed.uses_gpu():
+            raise InputError(
+                f"{path} sets {key} = True (ZeRO++), which needs GPUs. Remove it, or train on GPUs."
+            )
+    group = values.get("zero_optimization.zero_hpz_partition_size", 1)
+    if group != "auto" and group > 1 and world_size % group:
+        raise InputError(
+            f"{path} sets zero_optimization.zero_hpz_partition_size = {group}, by which {world_size} ranks "
+            f"cannot be divided. It must be the number of GPUs of a machine."
+        )
