@@ -43,7 +43,7 @@ class OptimisationFlags(Flags):
     max_steps: int | None = flag(
         "optimizer steps after which training ends; None = all epochs", None, at_least(1)
     )
-    learning_rate: float = flag("where its schedule peaks, after warm-up", 1e-4, POSITIVE)
+    learning_rate: float = flag("peak of its schedule, reached after the warm-up", 1e-4, POSITIVE)
     lr_scheduler_type: str = flag(
         "after the warm-up: cosine or linear (to 0), or constant_with_warmup (level)",
         "cosine",
