@@ -57,6 +57,19 @@ def test_zero2_and_zero3_and_one_and_two_ranks_train_the_same(findings):
                     assert a[name] == pytest.approx(b[name], rel=1e-5), (ranks, stage, name, step)
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_stages_0_and_1_as_people_write_them_train_resume_to_the_bit_and_export(findings, ranks):
+    assert close(findings[ranks]["zero0"]["whole"][:4], findings[ranks]["zero2"][:4], 1e-5)
+    for name in ("zero0", "zero0_bf16", "zero1_monitors"):
+        run = findings[ranks][name]
+        assert run["again"] == run["whole"][2:] and run["exported"], name
+
+
+def test_deepspeeds_own_monitors_write(findings):
+    written = " ".join(findings[1]["zero1_monitors"]["monitors"])
+    assert "events.out.tfevents" in written and "Train_Samples_lr.csv" in written
+
+
 @pytest.mark.parametrize("kind", ["ids", "frozen"])
 def test_item_ids_and_frozen_texts_train_the_same_on_any_stage_and_ranks(findings, kind):
     reference = findings[1][f"{kind}2"]

@@ -32,6 +32,7 @@ from pixelrec_train.engine.manifest import (
 from pixelrec_train.engine.state import TrainState
 from pixelrec_train.engine.weights import cpu_state_dict
 from pixelrec_train.engine.window import Window, mean_of
+from pixelrec_train.engine.zero import size_of
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import write_json
 from pixelrec_train.run import watchdog
@@ -136,7 +137,7 @@ def first_rank_only(work):
 
 def weights_size(module):
     """Bytes of all its weights."""
-    return sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in module.parameters())
+    return sum(size_of(p) * p.element_size() for p in module.parameters())
 
 
 def load_checkpoint(session, directory):

@@ -55,6 +55,16 @@ def resolve(loop, world_size, hidden_size):
     return unflatten({"steps_per_print": 10**9, "zero_allow_untested_optimizer": False} | kept | ours)
 
 
+def resolve_unsharded(loop, world_size, width, what):
+    """The same for a model that is too small for ZeRO-3, or an InputError. what: "SASRec is"."""
+    resolved = resolve(loop, world_size, width)
+    if resolved["zero_optimization"]["stage"] == 3:
+        raise InputError(
+            f"--deepspeed {loop.deepspeed} is ZeRO-3; {what} too small for it. Use stage 1 or 2."
+        )
+    return resolved
+
+
 def check_monitors(path, values):
     for name, package in PACKAGE_OF.items():
         if values.get(f"{name}.enabled") is True and find_spec(package) is None:

@@ -3,12 +3,10 @@
 import math
 from contextlib import contextmanager, nullcontext
 
-import torch
-import torch.nn.functional as F
-
 from pixelrec_train.engine.checkpoint import save_checkpoint
 from pixelrec_train.engine.profile import profiling
 from pixelrec_train.engine.window import Window
+from pixelrec_train.engine.zero import plain_linear
 from pixelrec_train.errors import InputError, StopRequested, TrainingStopped
 from pixelrec_train.run import watchdog
 
@@ -150,17 +148,10 @@ def evaluate(engine, evaluators):
 
 @contextmanager
 def judging(engine):
-    """Evaluation mode, in which every layer computes as it will when the checkpoint is loaded elsewhere.
-
-    ZeRO-3 replaces torch's linear by one that rounds a second time where a bias is added: in bf16 that
-    moves embeddings by a last digit, and figures with them.
-    """
+    """Evaluation mode, in which every layer computes as it will when the checkpoint is loaded elsewhere."""
     engine.eval()
-    swapped, F.linear = F.linear, torch._C._nn.linear
-    try:
+    with plain_linear():
         yield
-    finally:
-        F.linear = swapped
 
 
 def refuse_non_finite(report, state, loop):

@@ -23,6 +23,7 @@ from pixelrec_train.data.item_text import ItemText  # noqa: E402
 from pixelrec_train.engine import loop  # noqa: E402
 from pixelrec_train.engine.build import build_engine  # noqa: E402
 from pixelrec_train.engine.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
+from pixelrec_train.engine.ds_file import adopt  # noqa: E402
 from pixelrec_train.engine.session import Session  # noqa: E402
 from pixelrec_train.engine.state import TrainState, steps_per_epoch  # noqa: E402
 from pixelrec_train.engine.weights import cpu_state_dict, load_weights  # noqa: E402
@@ -142,6 +143,25 @@ def what_follows_a_resume(config, stage_number):
     return {"whole": whole[-late:], "again": again, "other_stage": elsewhere}
 
 
+def brought(config, name):
+    """Reports of a run with a DeepSpeed JSON of tests/fixtures, and of the run that goes on after step 2."""
+    folder = Path(f"{config.output_dir}-{name}{'-bf16' if config.bf16 else ''}")
+    config = dataclasses.replace(
+        config, output_dir=str(folder), deepspeed=f"{folder}.json", save_steps=2, save_total_limit=99
+    )
+    if distributed.rank() == 0:
+        text = (ROOT / f"tests/fixtures/deepspeed/{name}.json").read_text()
+        Path(config.deepspeed).write_text(text.replace("logs/", f"{folder}/logs/"))
+    distributed.barrier()
+    config = dataclasses.replace(config, **adopt(config, given=()))
+    claim(config)
+    whole, engine, _, state = train(config, steps=4)
+    again = train(config, steps=4, resume=checkpoint(config, 2))[0]
+    written = sorted(p.name for p in folder.glob("logs/*/x/*"))
+    exported = export_is_what_the_engine_holds(engine, config, state)
+    return {"whole": whole, "again": again, "monitors": written, "exported": exported}
+
+
 def claim(config):
     """A run directory with the run.json that a checkpoint copies."""
     Path(config.output_dir).mkdir(parents=True, exist_ok=True)
@@ -223,6 +243,9 @@ def main(out, config):
         findings[f"frozen{number}"] = train(
             stage(config, number, item_emb_token_n=0, freeze_item_llm=True, item_id_embedding=True), steps=4
         )[0][:4]
+    for name in ("zero0", "zero1_monitors"):
+        findings[name] = brought(config, name)
+    findings["zero0_bf16"] = brought(dataclasses.replace(config, bf16=True, history_dropout=0.2), "zero0")
     # Every rank encodes whatever it looks at, and nothing is exchanged: the slow twin of the shared plan.
     with patch.object(ItemText, "is_read", False):
         findings["unshared"] = train(stage(config, 2), steps=8)[0][:8]
