@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from pixelrec_train import distributed
 from pixelrec_train.engine.weights import overwrite
-from pixelrec_train.engine.zero import Piece, forget_moments, layout, moments, size_of
+from pixelrec_train.engine.zero import Piece, at_hand, forget_moments, layout, moments, size_of
 from pixelrec_train.errors import InputError, first_line
 
 KINDS = ("master", "exp_avg", "exp_avg_sq")
@@ -36,10 +36,11 @@ def save(engine, checkpoint, tensors, facts):
     buffers, pieces = layout(engine)
     tensors, steps = dict(tensors), {0}
     for number, buffer in enumerate(buffers):
-        state = moments(engine, buffer)
-        steps.add(int(state["step"]))
-        for kind, tensor in zip(KINDS, (buffer, state["exp_avg"], state["exp_avg_sq"]), strict=True):
-            tensors[f"{kind}.{number}"] = tensor.detach().cpu().contiguous()
+        with at_hand(engine, number) as leaves:
+            state = moments(engine, buffer)
+            steps.add(int(state["step"]))
+            for kind, tensor in zip(KINDS, (buffer, state["exp_avg"], state["exp_avg_sq"]), strict=True):
+                tensors[f"{kind}.{number}"] = tensor.detach().to("cpu", copy=leaves).contiguous()
     metadata = facts | {"pieces": json.dumps(pieces), "step": str(max(steps))}
     file = checkpoint / file_name(distributed.rank())
     file.parent.mkdir(exist_ok=True)
@@ -48,7 +49,7 @@ def save(engine, checkpoint, tensors, facts):
 
 def size(engine):
     """Bytes of this rank's file, but for its header."""
-    return sum(3 * buffer.numel() * buffer.element_size() for buffer in layout(engine)[0])
+    return sum(3 * 4 * piece.count for piece in layout(engine)[1])
 
 
 def load(engine, checkpoint):
@@ -64,14 +65,13 @@ def load(engine, checkpoint):
     stored = Stored(checkpoint)
     buffers, pieces = layout(engine)
     stored.check(engine.module)
-    for buffer in buffers:
-        forget_moments(engine, buffer, stored.step)
-    for piece in pieces:
-        buffer = buffers[piece.buffer]
-        state = moments(engine, buffer)
-        for kind, target in zip(KINDS, (buffer, state["exp_avg"], state["exp_avg_sq"]), strict=True):
-            values = stored.read(kind, piece.name, piece.first, piece.count)
-            target.data.narrow(0, piece.offset, piece.count).copy_(values)
+    for number, buffer in enumerate(buffers):
+        with at_hand(engine, number):
+            state = forget_moments(engine, buffer, stored.step)
+            for piece in (piece for piece in pieces if piece.buffer == number):
+                for kind, target in zip(KINDS, (buffer, state["exp_avg"], state["exp_avg_sq"]), strict=True):
+                    values = stored.read(kind, piece.name, piece.first, piece.count)
+                    target.data.narrow(0, piece.offset, piece.count).copy_(values)
     sizes = trained_sizes(engine.module)
     trained = ((n, p) for n, p in engine.module.named_parameters() if n in sizes)
     overwrite(trained, lambda name: stored.read("master", name, 0, sizes[name]))

@@ -60,17 +60,30 @@ def layout(engine):
     ]  # fmt: skip
 
 
+@contextmanager
+def at_hand(engine, number):
+    """Context in which buffer `number` and its moments are in memory; gives whether they leave it again."""
+    optimizer = engine.optimizer
+    on_disk = engine.zero_optimization_stage() == 3 and optimizer._swappable_optimizer_subgroup(number)
+    if on_disk:  # NVMe
+        optimizer._optimizer_states_and_gradient_swap_in(number)
+    yield on_disk
+    if on_disk:
+        optimizer._optimizer_states_and_gradient_swap_out(number)
+
+
 def moments(engine, buffer):
     """AdamW's {"step", "exp_avg", "exp_avg_sq"} of one of the layout's buffers."""
     return engine.optimizer.optimizer.state[buffer]
 
 
 def forget_moments(engine, buffer, step):
-    """As if AdamW had made `step` steps and seen no gradient; what `moments` gives can then be filled."""
-    engine.optimizer.optimizer.state[buffer] = {
-        "step": torch.tensor(float(step)),
-        "exp_avg": torch.zeros_like(buffer), "exp_avg_sq": torch.zeros_like(buffer),
-    }  # fmt: skip
+    """As if AdamW had made `step` steps and seen no gradient; gives its moments, to be filled."""
+    state = moments(engine, buffer)
+    state["step"] = torch.tensor(float(step))
+    for kind in ("exp_avg", "exp_avg_sq"):
+        state.setdefault(kind, torch.zeros_like(buffer)).zero_()
+    return state
 
 
 @contextmanager
