@@ -105,8 +105,8 @@ class TwoTowerBatch(Tensors):
 
 
 @dataclass(frozen=True)
-class ItemicBatch(Tensors):
-    """One rank's part of a micro-batch of texts with itemic tokens, and what is to be predicted in them.
+class TokenBatch(Tensors):
+    """One rank's part of a micro-batch of texts, and which of their tokens are to be predicted.
 
     A position that is not named is only read. A rank may have no label, but it has a text: it takes part in
     every collective. N labels.
@@ -117,6 +117,7 @@ class ItemicBatch(Tensors):
     labels: Tensor  # [N] those tokens
     num_users: int  # texts of this rank that are real
     num_items: int  # items named in them
+    weights: Tensor | None = None  # [N] fp32, of the labels in the loss; None = all 1
 
     @property
     def counts(self):

@@ -43,7 +43,7 @@ def load_tokenizer(directory, flag_name="the model directory", trust=False):
         return tokenizer
     except Exception as error:  # whatever a library makes of a file that anybody may have written
         raise InputError(
-            f"no tokenizer could be loaded from {directory}: {first_line(error)} "
+            f"{flag_name} {directory} has no tokenizer that can be loaded: {first_line(error)} "
             f"It must be a Hugging Face directory with tokenizer.json or the files it is made from."
         ) from None
 

@@ -17,10 +17,10 @@ from pixelrec_train.engine.state import TrainState
 from pixelrec_train.model.expansion import expand
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.model.tiny import write_causal_lm
-from pixelrec_train.model.token_model import GenerativeModel
+from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.semantic_id.quantiser import Preprocessing, Quantiser
-from pixelrec_train.tasks.tokens import GenerativeTask
+from pixelrec_train.tasks.tokens import TokenTask
 
 SIZES = (6, 7, 9)  # codes of each level of sid.json
 GENERATIVE = {"semantic_ids": "sid.json", "model_dir": "llm", "num_beams": 10}
@@ -81,7 +81,7 @@ def write_generative(config, inputs):
         f"test,u,{fourth},{first} {second} {third}\n"
     )
     settings = GenerativeConfig(**shared_flags(config), **GENERATIVE)
-    task = GenerativeTask(GenerativeModel.load("llm"), settings.model_dir, settings.semantic_ids)
+    task = TokenTask(TokenModel.load("llm"), settings.model_dir, settings.semantic_ids)
     for checkpoint, split_data in (("told/best_model", None), ("split/checkpoint-epoch-1", "rows.csv")):
         Path(checkpoint).mkdir(parents=True)
         task.export(checkpoint, task.state_dict())

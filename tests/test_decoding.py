@@ -15,7 +15,8 @@ from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.generation import rank_generated
 from pixelrec_train.evaluation.scores import rank_by_scores
-from pixelrec_train.model.decoding import Decoder, beam_search
+from pixelrec_train.model.decoding import beam_search
+from pixelrec_train.model.trie_walk import Decoder
 from pixelrec_train.semantic_id.codes import ABSENT
 from pixelrec_train.semantic_id.trie import Trie
 
@@ -242,7 +243,7 @@ def test_what_cannot_be_searched_is_refused():
         (level_rows(), 0, "full"),
         (level_rows(), 5, "x"),
     ):
-        with pytest.raises(ValueError, match="levels|at least one beam|normalised_over"):
+        with pytest.raises(ValueError, match="levels|at least one beam or draw|normalised_over"):
             beam_search(decoder, trie, rows, ids, mask, beams, norm)
     windowed = Decoder.of(tiny(kind="mistral", sliding_window=9))
     with pytest.raises(ValueError, match="take 10 tokens, but the model attends to 9"):

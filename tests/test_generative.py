@@ -18,7 +18,7 @@ from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import parse_args
 from pixelrec_train.model.tiny import write_causal_lm
-from pixelrec_train.model.token_model import GenerativeModel
+from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.generator import Prepared
 from pixelrec_train.semantic_id.codes import SemanticIds
 
@@ -78,7 +78,7 @@ def test_two_stages_train_export_and_evaluate_alike_on_any_ranks(generative, sta
     )
     moved = [name for name in before if not before[name].equal(after[name])]
     assert set(moved) == {"model.embed_tokens.weight", "lm_head.weight"}  # tied: one table
-    old = GenerativeModel.load(folder / "llm").vocabulary.first_new_id
+    old = TokenModel.load(folder / "llm").vocabulary.first_new_id
     assert before[moved[0]][:old].equal(after[moved[0]][:old])
     losses = [event["loss"] for event in events(stage2, "step")]
     assert losses[-1] < losses[0] and {"itemic_loss", "text_loss", "level3_top1"} <= set(
@@ -143,7 +143,7 @@ def computed(run, kind):
 def test_ids_and_vocabulary_that_do_not_fit_are_refused(generative, tmp_path):
     folder, flags = generative
     config = parse_args(GenerativeConfig, list(map(str, as_flags(flags))))
-    inputs, model = read_inputs(config), GenerativeModel.load(folder / "llm")
+    inputs, model = read_inputs(config), TokenModel.load(folder / "llm")
     known = SemanticIds.load(folder / "sid.json")
     SemanticIds(known.item_ids[1:], known.codes[1:], SIZES).save(tmp_path / "fewer.json")
     SemanticIds(known.item_ids, known.codes, (6, 7, 10)).save(tmp_path / "other.json")

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup
 
 from pixelrec_train.model.expansion import expand
 from pixelrec_train.model.tiny import write_causal_lm
-from pixelrec_train.model.vocabulary import ItemicVocabulary
+from pixelrec_train.model.token_model import TokenModel
 
 pytestmark = pytest.mark.launch
 RUNS = [f"tied{tied}-zero{stage}" for tied in (True, False) for stage in (2, 3)]
@@ -20,7 +20,7 @@ RUNS = [f"tied{tied}-zero{stage}" for tied in (True, False) for stage in (2, 3)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """tiedTrue/ and tiedFalse/, two tiny Qwen3 with itemic tokens."""
+    """tiedTrue/ and tiedFalse/, two tiny Qwen3 with itemic tokens; baseTrue/ and baseFalse/ without."""
     folder = tmp_path_factory.mktemp("generative")
     for tied in (True, False):
         base = write_causal_lm(
@@ -63,15 +63,15 @@ def test_every_stage_and_number_of_ranks_trains_the_same_though_a_rank_has_no_la
 def test_the_engine_trains_as_plain_transformers_and_adamw_do(folder, findings, tied):
     """One table in one piece, all scores at once, no DeepSpeed; rows that are no token are cut off."""
     plain = AutoModelForCausalLM.from_pretrained(folder / f"tied{tied}")
-    vocabulary = ItemicVocabulary.load(folder / f"tied{tied}")
+    model = TokenModel.load(folder / f"tied{tied}")
     groups = [[p for p in plain.parameters() if (p.dim() > 1) == matrix] for matrix in (True, False)]
     groups = [{"params": g, "weight_decay": decay} for g, decay in zip(groups, (0.1, 0.0), strict=True)]
     optimizer = torch.optim.AdamW(groups, lr=1e-2)
     schedule = get_cosine_schedule_with_warmup(optimizer, 0, 100)
     for step, report in enumerate(findings[2][f"tied{tied}-zero3"]):
-        batch = generative.batch_of(vocabulary, step)
+        batch = generative.batch_of(model, step)
         logits = plain(batch.texts.token_ids.reshape(-1, generative.LENGTH)).logits.flatten(0, 1)
-        loss = F.cross_entropy(logits[batch.positions][:, : vocabulary.tokenizer_length], batch.labels)
+        loss = F.cross_entropy(logits[batch.positions][:, : model.num_tokens], batch.labels)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
         optimizer.step()
@@ -84,6 +84,19 @@ def test_the_engine_trains_as_plain_transformers_and_adamw_do(folder, findings, 
 @pytest.mark.parametrize("run", RUNS)
 def test_the_export_computes_what_the_engine_computes(findings, run):
     assert findings[1][f"export-{run}"] and findings[2][f"export-{run}"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_loss_put_together_label_by_label_trains_the_same_under_zero3(findings, tied):
+    for ranks in (1, 2):
+        assert same(findings[ranks][f"by-token-tied{tied}"], findings[1][f"tied{tied}-zero3"], 1e-4), ranks
+
+
+def test_a_plain_causal_lm_trains_and_is_exported_under_zero3(findings):
+    assert same(findings[1]["plain"], findings[2]["plain"], 1e-4)
+    assert findings[1]["plain"][3]["loss"] != findings[1]["plain"][0]["loss"]
+    assert "text_loss" in findings[1]["plain"][0] and "itemic_loss" not in findings[1]["plain"][0]
+    assert findings[1]["export-plain"] and findings[2]["export-plain"]
 
 
 def test_recomputing_activations_changes_nothing(findings):

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
 from pixelrec_train.data import interactions, item_text
-from pixelrec_train.data.item_text import ItemText, load_tokenizer, read_texts, tokenise
+from pixelrec_train.data.item_text import ItemText, read_texts, tokenise
 from pixelrec_train.errors import InputError
+from pixelrec_train.libraries import load_tokenizer
 
 
 @pytest.fixture

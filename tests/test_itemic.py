@@ -11,8 +11,8 @@ from pixelrec_train.data.tokens.histories import (
     HISTORY,
     ID_TO_TEXT,
     TEXT_TO_ID,
-    ItemicCollator,
-    ItemicDataset,
+    HistoryCollator,
+    HistoryDataset,
 )
 
 EOS, BEGIN, END = 1, 90, 91
@@ -21,7 +21,7 @@ TEXT = ItemText(np.array([5, 6, 7], np.int32), np.array([0, 2, 2, 3]), 0, 0, "x"
 
 
 def collator(**around):
-    return ItemicCollator(TEXT, CODES, **{"begin_id": BEGIN, "end_id": END, "eos_id": EOS} | around)
+    return HistoryCollator(TEXT, CODES, **{"begin_id": BEGIN, "end_id": END, "eos_id": EOS} | around)
 
 
 def asked(kind, items, **around):
@@ -69,8 +69,8 @@ def test_windows_come_first_and_alignment_tells_every_item_in_both_directions():
     none = np.array([], np.int64)
     data = Interactions(np.arange(10), np.array([0, 5, 10]), none, none, [str(i) for i in range(10)], {}, "")
     split = leave_last_two_out(data, 3)
-    dataset = ItemicDataset(split, align=True)
-    assert len(ItemicDataset(split, align=False)) == len(split.windows) == 2
+    dataset = HistoryDataset(split, align=True)
+    assert len(HistoryDataset(split, align=False)) == len(split.windows) == 2
     got = [dataset[Slot(0, 0, place)] for place in range(len(dataset))]
     assert [(kind, items.tolist()) for kind, items in got[:2]] == [(HISTORY, [0, 1, 2]), (HISTORY, [5, 6, 7])]
     assert [items.tolist() for kind, items in got if kind == ID_TO_TEXT] == [[i] for i in range(10)]

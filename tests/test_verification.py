@@ -13,7 +13,7 @@ from transformers import Qwen3ForCausalLM
 from pixelrec_train.commands import verify_model
 from pixelrec_train.model.expansion import expand
 from pixelrec_train.model.tiny import write_causal_lm
-from pixelrec_train.model.token_model import GenerativeModel
+from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.verification import CHECKS, goes_on, has_moved, rows_differ, stays_in_catalogue
 from pixelrec_train.model.vocabulary import ItemicVocabulary
 from pixelrec_train.semantic_id.codes import SemanticIds
@@ -32,7 +32,7 @@ def before(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(before, tmp_path_factory):
     """An export whose new rows have moved."""
-    model = GenerativeModel.load(before)
+    model = TokenModel.load(before)
     with torch.no_grad():
         model.embedding.new_rows.add_(0.01)
     out = tmp_path_factory.mktemp("trained") / "model"

@@ -221,7 +221,7 @@ def test_what_cannot_be_expanded_is_refused_and_leaves_nothing(base, expanded, d
         "--vocab_size_per_layer names 3 levels, --itemic_layer_n says 2", base[True], "--itemic_layer_n", "2"
     )
     shutil.copytree(base[True], tmp_path / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
-    refused("has no tokenizer files", tmp_path / "mute")
+    refused("mute has no tokenizer that can be loaded: none of its files is there", tmp_path / "mute")
     refused(
         "--vocab_size_per_layer must be 1 to a million, got '0'", base[True], "--vocab_size_per_layer", "0"
     )

@@ -12,11 +12,12 @@ from pixelrec_train.data.checks.odd_interactions import check_interactions
 from pixelrec_train.data.checks.odd_texts import check_texts
 from pixelrec_train.data.checks.remarks import LinedRows
 from pixelrec_train.data.inputs import Inputs, read_inputs, split_of
-from pixelrec_train.data.item_text import ItemText, load_tokenizer, read_texts, tokenise
+from pixelrec_train.data.item_text import ItemText, read_texts, tokenise
 from pixelrec_train.data.negatives import NegativeSampler
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import existing_file
 from pixelrec_train.flags import RANKS, flag, parse_args
+from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.run.exit_status import speak_plainly
 
 MOST_TOKENISED = 20_000  # texts; of more, as many drawn at random
@@ -122,7 +123,8 @@ def count_tokens(config, texts):
     if len(texts) > MOST_TOKENISED:
         sample = np.random.default_rng(config.seed).choice(len(texts), MOST_TOKENISED, replace=False)
         texts = [texts[i] for i in sample]
-    offsets = tokenise(load_tokenizer(config.item_dir), texts, UNCUT, 1)[1]
+    tokenizer = load_tokenizer(config.item_dir, trust="item" in config.trust_remote_code)
+    offsets = tokenise(tokenizer, texts, UNCUT, 1)[1]
     return np.diff(offsets) - 1  # without the placeholder of [ITEM]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from pixelrec_train import distributed
 from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.files import digested
 
 
 def cached(cache_dir, kind, fingerprint, build):
@@ -63,9 +64,7 @@ def fingerprint(*parts):
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         if isinstance(part, Path):
-            with open(part, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+            digested(digest, part)
         else:
             digest.update(repr(part).encode())
         digest.update(b"\0")

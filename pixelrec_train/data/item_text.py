@@ -1,6 +1,5 @@
 """Every item's text, tokenised once into memory-mapped arrays."""
 
-import os
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -8,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from pixelrec_train import distributed
 from pixelrec_train.batch import Items, PackedTexts
 from pixelrec_train.data.cache import cached, fingerprint
 from pixelrec_train.data.tables import read_rows
-from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.errors import InputError
 from pixelrec_train.files import tokenizer_files
+from pixelrec_train.libraries import load_tokenizer
 
 UNREAD = "unread"
 
@@ -172,27 +172,3 @@ def encoder(tokenizer):
         return lambda texts: tokenizer(texts, add_special_tokens=True, verbose=False)["input_ids"]
     tokenizer("")  # switches off truncation and padding that tokenizer.json may hold, as every call does
     return lambda texts: [e.ids for e in backend.encode_batch_fast(texts, add_special_tokens=True)]
-
-
-def load_tokenizer(directory, trust=False):
-    """The tokenizer of a Hugging Face directory; never from a hub, with its own code if `trust`."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(directory), local_files_only=True, trust_remote_code=trust
-        )
-        # transformers makes one that knows no word where its files are missing.
-        names = tokenizer.vocab_files_names.values()
-        if names and not any((Path(directory) / name).is_file() for name in names):
-            raise ValueError(f"none of its files is there ({', '.join(names)})")
-        if not trust and "auto_map" in tokenizer.init_kwargs:
-            raise ValueError(
-                "it wants to run Python code of its own (auto_map in tokenizer_config.json). Read that code; "
-                "if you trust it, add --trust_remote_code item"
-            )
-        return tokenizer
-    except Exception as error:  # whatever a library makes of a file that anybody may have written
-        raise InputError(
-            f"no tokenizer could be loaded from {directory}: {first_line(error)} "
-            f"It must be a Hugging Face directory with tokenizer.json or the files it is made from."
-        ) from None

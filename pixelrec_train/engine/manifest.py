@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pixelrec_train import distributed
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import write_json
+from pixelrec_train.files import digested, write_json
 
 MANIFEST = "manifest.json"
 OLDER = "Use an older checkpoint of the run, or start anew."
@@ -61,11 +61,7 @@ def described(path):
     """[bytes, checksum] of a file; None where there is none."""
     if not path.is_file():
         return None
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return [path.stat().st_size, digest.hexdigest()]
+    return [path.stat().st_size, digested(hashlib.blake2b(digest_size=16), path).hexdigest()]
 
 
 def remove(directory):

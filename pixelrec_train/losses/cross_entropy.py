@@ -1,16 +1,19 @@
-"""Cross-entropy over a vocabulary whose scores for a whole batch would not fit: chunk by chunk.
+"""Cross-entropy over a vocabulary whose scores for a whole batch would not fit: chunk by chunk, in fp32.
 
-Shapes: N labels, D width, V rows of all tables together.
+Two ways to the same gradients: where a label's weight in the loss is known beforehand they are made with the
+scores, and none is computed twice; where it is not, the scores are computed again.
+
+Shapes: N labels, D width, V rows of all tables together, laid one below the other.
 """
 
 import torch
 from torch import Tensor
 
 
-def token_cross_entropy(
-    hidden: Tensor, labels: Tensor, tables: tuple[Tensor, ...], chunk: int
+def summed_cross_entropy(
+    hidden: Tensor, labels: Tensor, tables: tuple[Tensor, ...], chunk: int, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy of N labels against all rows of some tables, laid one below the other, scored in fp32.
+    """The weighted sum of the losses of N labels, with gradient at no extra cost.
 
     Gradients are made while the scores of a chunk are there, so the backward pass only hands them out: no
     score is kept or computed twice, and to an engine it is an ordinary loss. Memory besides the gradients
@@ -21,41 +24,110 @@ def token_cross_entropy(
         labels: [N] int64 rows, counted through all tables.
         tables: [V_i, D] each; only those that require a gradient get one.
         chunk: labels scored at a time.
+        weights: [N] of any sign, without gradient; None = all 1.
 
     Returns:
-        The sum of the losses in nats; detached, [N] losses and [N] rows with the highest score.
+        The sum in nats; detached, [N] losses, not weighted, and [N] rows with the highest score.
     """
-    return _TokenCrossEntropy.apply(hidden, labels, chunk, torch.is_grad_enabled(), *tables)
+    return _Summed.apply(hidden, labels, chunk, weights, torch.is_grad_enabled(), *tables)
 
 
-class _TokenCrossEntropy(torch.autograd.Function):
+def token_cross_entropy(
+    hidden: Tensor, labels: Tensor, tables: tuple[Tensor, ...], chunk: int
+) -> tuple[Tensor, Tensor]:
+    """The loss of each of N labels, that is its log-probability with a minus, to be used in any way.
+
+    Memory is that of summed_cross_entropy; the backward pass computes the scores a second time, as only then
+    it is known what each of them is worth.
+
+    Returns:
+        [N] losses in nats, with gradient; detached, [N] rows with the highest score.
+    """
+    return _EachToken.apply(hidden, labels, chunk, *tables)
+
+
+class _Summed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, labels, chunk, with_gradient, *tables):
-        wanted = [with_gradient and ctx.needs_input_grad[n] for n in (0, *range(4, 4 + len(tables)))]
-        # Summed over chunks in fp32, whatever the precision of the weights.
-        gradients = [
-            torch.zeros_like(x, dtype=torch.float32) if w else None
-            for x, w in zip((hidden, *tables), wanted, strict=True)
-        ]
-        losses = hidden.new_empty(len(hidden), dtype=torch.float32)
-        best = torch.empty_like(labels)
-        for first in range(0, len(hidden), chunk):
-            part = slice(first, first + chunk)
-            scores = score(hidden[part], tables)
-            losses[part], best[part] = read_off(scores, labels[part])
-            if any(wanted):
-                to_score_gradient(scores, labels[part])
-                add_gradients(gradients, part, scores, hidden[part], tables)
-        pairs = zip(gradients, (hidden, *tables), strict=True)
-        ctx.gradients = [None if g is None else g.to(x.dtype) for g, x in pairs]
+    def forward(ctx, hidden, labels, chunk, weights, with_gradient, *tables):
+        wanted = [with_gradient and ctx.needs_input_grad[n] for n in (0, *range(5, 5 + len(tables)))]
+        gradients = Gradients(hidden, tables, wanted) if any(wanted) else None
+        losses, best = losses_of(hidden, labels, tables, chunk, gradients, weights)
+        ctx.gradients = gradients and gradients.finished()
         ctx.mark_non_differentiable(losses, best)
-        return losses.sum(), losses, best
+        return (losses if weights is None else losses * weights).sum(), losses, best
 
     @staticmethod
     def backward(ctx, gradient, *_):
         of_hidden, *of_tables = (None if g is None else g.mul_(gradient) for g in ctx.gradients)
         ctx.gradients = None
-        return of_hidden, None, None, None, *of_tables
+        return of_hidden, None, None, None, None, *of_tables
+
+
+class _EachToken(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, labels, chunk, *tables):
+        losses, best = losses_of(hidden, labels, tables, chunk)
+        ctx.chunk = chunk
+        ctx.save_for_backward(hidden, labels, *tables)
+        ctx.mark_non_differentiable(best)
+        return losses, best
+
+    @staticmethod
+    def backward(ctx, gradient, _):
+        hidden, labels, *tables = ctx.saved_tensors
+        wanted = [ctx.needs_input_grad[n] for n in (0, *range(3, 3 + len(tables)))]
+        gradients = Gradients(hidden, tables, wanted)
+        losses_of(hidden, labels, tables, ctx.chunk, gradients, gradient)
+        of_hidden, *of_tables = gradients.finished()
+        return of_hidden, None, None, *of_tables
+
+
+def losses_of(hidden, labels, tables, chunk, gradients=None, weights=None):
+    """[N] losses, [N] best rows; the gradients of the weighted sum are added to `gradients`."""
+    losses = hidden.new_empty(len(hidden), dtype=torch.float32)
+    best = torch.empty_like(labels)
+    for first in range(0, len(hidden), chunk):
+        part = slice(first, first + chunk)
+        scores = score(hidden[part], tables)
+        losses[part], best[part] = read_off(scores, labels[part])
+        if gradients is not None:
+            to_score_gradient(scores, labels[part])
+            gradients.add(part, scores, None if weights is None else weights[part, None])
+    return losses, best
+
+
+class Gradients:
+    """Of hidden and tables, None where none is wanted; summed over chunks in fp32, whatever the weights'."""
+
+    def __init__(self, hidden, tables, wanted):
+        self.hidden, self.tables = hidden, tables
+        self.of_hidden, *self.of_tables = (
+            torch.zeros_like(x, dtype=torch.float32) if w else None
+            for x, w in zip((hidden, *tables), wanted, strict=True)
+        )
+
+    def add(self, part, by_scores, weights):
+        """Those of the labels of a chunk. weights: [n, 1] or None; on the side of the width, where they are
+        cheap."""
+        hidden = self.hidden[part]
+        weighted = hidden if weights is None else (hidden * weights).to(hidden.dtype)
+        sizes = [len(table) for table in self.tables]
+        for table, of_table, columns in zip(
+            self.tables, self.of_tables, by_scores.split(sizes, 1), strict=True
+        ):
+            columns = columns.to(hidden.dtype)
+            if self.of_hidden is not None:
+                of_hidden = columns @ table
+                self.of_hidden[part] += of_hidden if weights is None else of_hidden * weights
+            if of_table is not None and hidden.dtype == torch.float32:
+                of_table.addmm_(columns.T, weighted)
+            elif of_table is not None:
+                of_table += columns.T @ weighted
+
+    def finished(self):
+        """(of hidden, *of tables) in the precision of each."""
+        pairs = zip((self.of_hidden, *self.of_tables), (self.hidden, *self.tables), strict=True)
+        return [None if g is None else g.to(x.dtype) for g, x in pairs]
 
 
 def score(hidden, tables):
@@ -80,16 +152,3 @@ def to_score_gradient(log_probabilities, labels):
     """In place: the gradient of the summed losses by the scores."""
     log_probabilities.exp_()
     log_probabilities.scatter_add_(1, labels[:, None], log_probabilities.new_full((len(labels), 1), -1.0))
-
-
-def add_gradients(gradients, part, by_scores, hidden, tables):
-    of_hidden, *of_tables = gradients
-    sizes = [len(table) for table in tables]
-    for table, of_table, columns in zip(tables, of_tables, by_scores.split(sizes, 1), strict=True):
-        columns = columns.to(hidden.dtype)
-        if of_hidden is not None:
-            of_hidden[part] += columns @ table
-        if of_table is not None and hidden.dtype == torch.float32:
-            of_table.addmm_(columns.T, hidden)
-        elif of_table is not None:
-            of_table += columns.T @ hidden

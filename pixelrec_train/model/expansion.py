@@ -13,9 +13,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from pixelrec_train.errors import InputError
+from pixelrec_train.files import digested
+from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.model.backbone import check_directory, load_backbone
 from pixelrec_train.model.model_files import write_like
-from pixelrec_train.model.vocabulary import ItemicVocabulary, load_tokenizer
+from pixelrec_train.model.vocabulary import ItemicVocabulary
 from pixelrec_train.semantic_id.codecs import CODECS
 
 ALIGN = 256  # rows of a table come in steps of this many: matrix products like it, and sharding needs it
@@ -156,9 +158,5 @@ def drawn_rows(old, count, init, generator):
 
 def weights_sha256(directory):
     """Of config.json and all weight files of a model directory."""
-    digest = hashlib.sha256()
-    for path in (Path(directory) / "config.json", *sorted(Path(directory).glob("*.safetensors"))):
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    weights = sorted(Path(directory).glob("*.safetensors"))
+    return digested(hashlib.sha256(), Path(directory) / "config.json", *weights).hexdigest()

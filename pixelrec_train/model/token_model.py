@@ -1,8 +1,4 @@
-"""A causal LM with itemic tokens: reads packed texts, predicts the tokens that are asked for.
-
-The rows of itemic tokens are Parameters of their own, so that they can be trained alone: no gradient is
-masked and nothing restored after a step, and the optimizer holds no moments of rows that stand still.
-"""
+"""A causal LM, with itemic tokens or without: reads packed texts, predicts the tokens that are asked for."""
 
 from contextlib import contextmanager
 
@@ -11,70 +7,43 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from pixelrec_train import distributed
-from pixelrec_train.batch import ItemicBatch, PackedTexts
+from pixelrec_train.batch import PackedTexts, TokenBatch
 from pixelrec_train.errors import InputError
-from pixelrec_train.losses.cross_entropy import score, token_cross_entropy
+from pixelrec_train.libraries import load_tokenizer
+from pixelrec_train.losses.cross_entropy import score, summed_cross_entropy, token_cross_entropy
 from pixelrec_train.model import packed_attention
-from pixelrec_train.model.backbone import load_backbone
-from pixelrec_train.model.decoding import ROWS_PER_BLOCK, Decoder, is_windowed
+from pixelrec_train.model.backbone import check_directory, load_backbone
 from pixelrec_train.model.expansion import table_names
 from pixelrec_train.model.model_files import write_like
 from pixelrec_train.model.packed_attention import Segments
-from pixelrec_train.model.vocabulary import ItemicVocabulary
+from pixelrec_train.model.split_rows import SplitRows, log_norm, look_up, score_some
+from pixelrec_train.model.trie_walk import Decoder, is_windowed
+from pixelrec_train.model.vocabulary import META_FILE, ItemicVocabulary
 
 
-class SplitRows(nn.Module):
-    """One table in two Parameters: the rows of the base model's words, and those of the new tokens."""
-
-    def __init__(self, weight: Tensor, first_new: int, stop: int):
-        super().__init__()
-        self.old_rows = nn.Parameter(weight[:first_new].detach().clone())
-        self.new_rows = nn.Parameter(weight[first_new:stop].detach().clone())
-
-    def forward(self, use, *inputs):
-        """use(*inputs, old_rows, new_rows). Whoever reads the rows does it in here: elsewhere ZeRO-3 has cut
-        them to shards."""
-        return use(*inputs, self.old_rows, self.new_rows)
-
-
-def look_up(token_ids, old_rows, new_rows):
-    """[…] ids -> […, D]"""
-    is_new = token_ids >= len(old_rows)
-    old = F.embedding(token_ids.masked_fill(is_new, 0), old_rows)
-    new = F.embedding((token_ids - len(old_rows)).clamp(min=0), new_rows)
-    return torch.where(is_new[..., None], new, old)
-
-
-def score_some(hidden, token_ids, old_rows, new_rows):
-    """[..., D], [n] ids of new tokens -> [..., n]"""
-    return F.linear(hidden, new_rows[token_ids - len(old_rows)])
-
-
-def log_norm(hidden, tables):
-    """[..., D] -> [...] log of the summed exp of the scores of all tokens, a block of rows at a time."""
-    blocks = [block for table in tables for block in table.split(ROWS_PER_BLOCK)]
-    parts = [F.linear(hidden, block).float().logsumexp(-1) for block in blocks]
-    return torch.stack(parts).logsumexp(0)
-
-
-class GenerativeModel(nn.Module):
+class TokenModel(nn.Module):
     """The transformer without its tables, and the tables, split. Where they are tied there is only one."""
 
-    def __init__(self, causal_lm: nn.Module, vocabulary: ItemicVocabulary, chunk: int):
-        """chunk: labels scored at a time."""
+    def __init__(
+        self, causal_lm: nn.Module, vocabulary: ItemicVocabulary | None, num_tokens: int, chunk: int
+    ):
+        """
+        Args:
+            vocabulary: its itemic tokens; None = it has none.
+            num_tokens: those that it may predict; rows from there on are no token.
+            chunk: labels scored at a time.
+        """
         super().__init__()
-        self.vocabulary, self.chunk, self.dropout = vocabulary, chunk, 0.0
+        self.vocabulary, self.num_tokens, self.chunk, self.dropout = vocabulary, num_tokens, chunk, 0.0
         self.architecture, self.prefix = type(causal_lm).__name__, f"{causal_lm.base_model_prefix}."
         self.table_names = table_names(causal_lm, "the model")
-        cut = vocabulary.first_new_id, vocabulary.tokenizer_length
+        cut = vocabulary.first_new_id if vocabulary else num_tokens, num_tokens
         table, head = (x().weight for x in (causal_lm.get_input_embeddings, causal_lm.get_output_embeddings))
         self.embedding = SplitRows(table, *cut)
         self.head = None if head is table else SplitRows(head, *cut)
         # Rows that are no token: never read, never predicted, written back as they came.
         for name, weight in (("rest", table), ("rest_of_head", head)):
-            self.register_buffer(name, weight[cut[1] :].detach().clone(), persistent=False)
-        self.register_buffer("level_edges", torch.tensor(vocabulary.level_edges), persistent=False)
+            self.register_buffer(name, weight[num_tokens:].detach().clone(), persistent=False)
         self.backbone = causal_lm.base_model
         self.backbone.set_input_embeddings(nn.Identity())  # it is given embeddings, not ids
         self.own_attention = self.backbone.config._attn_implementation
@@ -82,27 +51,37 @@ class GenerativeModel(nn.Module):
 
     @staticmethod
     def load(directory, flag_name="--model_dir", chunk=512, dtype=torch.float32, trust=False):
-        """Of a directory that scripts/expand_vocabulary.py made, or an export.
+        """Of a causal LM's directory: plain, made by scripts/expand_vocabulary.py, or an export.
 
         Args:
             dtype: "auto" = as in the files.
             trust: whether code in the directory may run.
 
         Raises:
-            InputError: no itemic tokens in it, or it computes otherwise than as a plain causal LM.
+            InputError: it computes otherwise than as a plain causal LM, or its files contradict each other.
         """
-        vocabulary = ItemicVocabulary.load(directory, flag_name, trust)
+        if (check_directory(directory, flag_name, trust) / META_FILE).is_file():
+            vocabulary = ItemicVocabulary.load(directory, flag_name, trust)
+            num_tokens = vocabulary.tokenizer_length
+        else:
+            vocabulary, num_tokens = None, len(load_tokenizer(directory, flag_name, trust))
         causal_lm = load_backbone(directory, flag_name, dtype, trust=trust, kind=AutoModelForCausalLM).eval()
+        if (rows := len(causal_lm.get_input_embeddings().weight)) < num_tokens:
+            raise InputError(
+                f"{flag_name} {directory}: its tokenizer has {num_tokens} words, but its table only {rows} "
+                f"rows. They must come from the same model."
+            )
         # Two texts of words and itemic tokens, as its own forward pass reads them and as ours does.
-        ids = torch.arange(vocabulary.first_new_id - 4, vocabulary.first_new_id + 4)
+        middle = vocabulary.first_new_id if vocabulary else num_tokens - 4
+        ids = torch.arange(middle - 4, middle + 4).clamp(min=0)
         lengths = torch.tensor([3, 5])
         try:
             with torch.no_grad():
                 theirs = torch.cat([causal_lm(part[None]).logits[0] for part in ids.split(lengths.tolist())])
-                model = GenerativeModel(causal_lm, vocabulary, chunk).eval()
+                model = TokenModel(causal_lm, vocabulary, num_tokens, chunk).eval()
                 ours = model.logits(model.read(PackedTexts(ids, lengths)))
-            known, theirs = slice(None, vocabulary.tokenizer_length), theirs.float()
-            difference = (ours - theirs)[:, known].abs().max() / theirs[:, known].abs().max()
+            ours, theirs = (x[:, :num_tokens].float() for x in (ours, theirs))
+            difference = (ours - theirs).abs().max() / theirs.abs().max()
             why = f"its own logits differ from a softmax over its tables by {difference:.1%}"
             plain = difference < (1e-3 if dtype == torch.float32 else 5e-2)
         except (NotImplementedError, TypeError, ValueError) as error:
@@ -114,16 +93,21 @@ class GenerativeModel(nn.Module):
             )
         return model
 
-    def forward(self, batch: ItemicBatch):
-        """(loss, metrics): cross-entropy in nats, of all labels of all ranks every one weighing the same.
+    def forward(self, batch: TokenBatch):
+        """The weighted sum of the labels' losses in nats, with gradient; without, [N] each, not weighted, and
+        [N] tokens with the highest score."""
+        return self.output_rows(
+            lambda hidden, *rows: summed_cross_entropy(hidden, batch.labels, rows, self.chunk, batch.weights),
+            self.read(batch.texts)[batch.positions],
+        )
 
-        DeepSpeed averages gradients over ranks; divided by the mean number of labels per rank, that average
-        is the mean over all labels. Metrics are (sum, count) of this rank, see `by_label`.
-        """
-        hidden = self.read(batch.texts)[batch.positions]
-        total, losses, best = self.output_rows(self.cross_entropy, hidden, batch.labels)
-        count = distributed.mean_tensor(torch.tensor(float(len(batch.labels)), device=hidden.device))
-        return total / torch.where(count > 0, count, 1.0), self.by_label(batch.labels, losses, best)
+    def token_losses(self, batch: TokenBatch):
+        """[N] losses in nats, with gradient, for objectives in which they are no sum with weights that are
+        known beforehand; [N] tokens with the highest score. The backward pass scores a second time."""
+        return self.output_rows(
+            lambda hidden, *rows: token_cross_entropy(hidden, batch.labels, rows, self.chunk),
+            self.read(batch.texts)[batch.positions],
+        )
 
     def read(self, texts: PackedTexts) -> Tensor:
         """Texts -> [T, D] final hidden states; none sees another."""
@@ -155,7 +139,7 @@ class GenerativeModel(nn.Module):
 
     @contextmanager
     def decoding(self):
-        """A Decoder of this model for beam_search, as long as this lasts."""
+        """A Decoder of this model for beam_search and sample, as long as this lasts."""
         config = self.backbone.config
         with self.reading_step_by_step():
             yield Decoder(
@@ -169,24 +153,6 @@ class GenerativeModel(nn.Module):
     @property
     def output_rows(self):
         return self.embedding if self.head is None else self.head
-
-    def cross_entropy(self, hidden, labels, *rows):
-        return token_cross_entropy(hidden, labels, rows, self.chunk)
-
-    def by_label(self, labels, losses, best):
-        """{name: (sum, count)} by what the label is, not by what stands before it.
-
-        text_loss: of the base model's words; itemic_loss: of codes, begin and end; level{n}_loss and
-        level{n}_top1: of the codes of level n, from 1: loss in nats, share whose score is the highest of all.
-        """
-        kind = torch.bucketize(labels, self.level_edges, right=True)  # 0 text, 1 … L levels, L + 1 begin, end
-        each = torch.stack([torch.ones_like(losses), losses, (best == labels).float()])
-        sums = each.new_zeros(3, self.vocabulary.levels + 2).index_add_(1, kind, each)
-        (count, loss, right), itemic = sums, sums[:, 1:].sum(1)
-        metrics = {"text_loss": (loss[0], count[0]), "itemic_loss": (itemic[1], itemic[0])}
-        for n in range(1, self.vocabulary.levels + 1):
-            metrics |= {f"level{n}_loss": (loss[n], count[n]), f"level{n}_top1": (right[n], count[n])}
-        return metrics
 
     def train_new_rows_only(self):
         """Stage 1: everything the base model brought stands still."""
@@ -213,6 +179,10 @@ class GenerativeModel(nn.Module):
         rests = {"embedding": self.rest, "head": self.rest_of_head}
         for (part, rest), name in zip(rests.items(), self.table_names, strict=True):
             if f"{part}.old_rows" in tensors:
-                old, new = tensors[f"{part}.old_rows"], tensors[f"{part}.new_rows"]
-                weights[name] = torch.cat([old, new, rest.to(old)])
+                rows = [
+                    tensors[f"{part}.{kind}"]
+                    for kind in ("old_rows", "new_rows")
+                    if f"{part}.{kind}" in tensors
+                ]
+                weights[name] = torch.cat([*rows, rest.to(rows[0])])
         write_like(source, directory, weights, self.architecture)

@@ -11,10 +11,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from pixelrec_train.batch import PackedTexts
 from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.model.backbone import check_directory, load_backbone, read_tensors
 from pixelrec_train.model.expansion import table_names
-from pixelrec_train.model.token_model import GenerativeModel
-from pixelrec_train.model.vocabulary import ItemicVocabulary, load_tokenizer
+from pixelrec_train.model.token_model import TokenModel
+from pixelrec_train.model.vocabulary import ItemicVocabulary
 from pixelrec_train.semantic_id.codecs import CODECS
 from pixelrec_train.semantic_id.codes import ABSENT, SemanticIds
 
@@ -165,7 +166,7 @@ def logits_agree(subject):
         theirs = subject.plain(ids[None]).logits[0].float()
         if not torch.isfinite(theirs).all():
             return f"{int((~torch.isfinite(theirs)).sum())} of {theirs.numel()} are NaN or infinite"
-        ours = GenerativeModel.load(subject.directory, FLAG, dtype="auto", trust=subject.trust)
+        ours = TokenModel.load(subject.directory, FLAG, dtype="auto", trust=subject.trust)
         ours = ours.logits(ours.read(PackedTexts(ids, torch.tensor([len(ids)]))))
     known = slice(None, subject.vocabulary.tokenizer_length)
     difference = float((ours - theirs)[:, known].abs().max() / theirs[:, known].abs().max())

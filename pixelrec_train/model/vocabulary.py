@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer
 
 from pixelrec_train.errors import InputError, first_line
-from pixelrec_train.files import tokenizer_files, write_json
+from pixelrec_train.files import write_json
+from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.model.backbone import check_directory
 from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
 from pixelrec_train.semantic_id.codes import ABSENT
@@ -145,10 +145,7 @@ class ItemicVocabulary:
 def read(path, flag_name):
     """(ItemicVocabulary, the JSON it came from)"""
     if not path.is_file():
-        raise InputError(
-            f"{flag_name} {path.parent} has no {META_FILE}: its vocabulary has no itemic tokens yet. Make a "
-            f"directory that has: scripts/expand_vocabulary.py."
-        )
+        raise no_itemic_tokens(path.parent, flag_name)
     names = [field.name for field in dataclasses.fields(ItemicVocabulary)]
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -168,27 +165,18 @@ def read(path, flag_name):
         ) from None
 
 
+def no_itemic_tokens(directory, flag_name):
+    return InputError(
+        f"{flag_name} {directory} has no {META_FILE}: its vocabulary has no itemic tokens yet. Make a "
+        f"directory that has: scripts/expand_vocabulary.py."
+    )
+
+
 def contradiction(path, what):
     return InputError(
         f"{path} does not go with the files beside it: {what}. Expand the vocabulary anew, and change no id "
         f"by hand."
     )
-
-
-def load_tokenizer(directory, flag_name, trust=False):
-    """Of a model directory, never from a hub.
-
-    Raises:
-        InputError: there is none, or it cannot be read.
-    """
-    if not tokenizer_files(directory):  # transformers would make an empty one
-        raise InputError(f"{flag_name} {directory} has no tokenizer files.")
-    try:
-        return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=trust)
-    except Exception as error:  # whatever a library makes of a file that anybody may have written
-        raise InputError(
-            f"{flag_name} {directory} has no tokenizer that can be loaded: {first_line(error)}"
-        ) from None
 
 
 def like(numbers, array):

@@ -18,7 +18,7 @@ from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
 from pixelrec_train.files import existing_file
 from pixelrec_train.model.backbone import check_vocabulary
 from pixelrec_train.model.hllm_model import HLLMModel
-from pixelrec_train.model.token_model import GenerativeModel
+from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.generator import Prepared
 from pixelrec_train.recommend.trained import trained_config
 from pixelrec_train.run.log import say
@@ -147,8 +147,8 @@ def load_generative(checkpoint, config, files):
     for line in inputs.describe():
         say(line)
     trust = "item" in config.trust_remote_code
-    model = GenerativeModel.load(settings.model_dir, "the checkpoint", dtype="auto", trust=trust)
+    model = TokenModel.load(settings.model_dir, "the checkpoint", dtype="auto", trust=trust)
     model = model.to(distributed.device()).eval()
     return LoadedGenerative(
-        inputs, Prepared.of(model, settings.model_dir, settings.semantic_ids, inputs), settings
+        inputs, Prepared.of(model, settings.model_dir, settings.semantic_ids, inputs, trust), settings
     )

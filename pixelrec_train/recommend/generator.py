@@ -7,12 +7,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pixelrec_train import distributed
 from pixelrec_train.data.inputs import Inputs
-from pixelrec_train.data.item_text import load_tokenizer
-from pixelrec_train.data.tokens.histories import ItemicCollator
+from pixelrec_train.data.tokens.histories import HistoryCollator
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.generation import rank_generated
+from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.model.decoding import beam_search
-from pixelrec_train.model.token_model import GenerativeModel
+from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.semantic_id.trie import Trie
 
@@ -21,12 +21,12 @@ class Prepared(NamedTuple):
     """A model and the catalogue in its tokens."""
 
     inputs: Inputs
-    model: GenerativeModel
-    collator: ItemicCollator
+    model: TokenModel
+    collator: HistoryCollator
     trie: Trie  # of the whole catalogue
 
     @staticmethod
-    def of(model, model_dir, semantic_ids, inputs):
+    def of(model, model_dir, semantic_ids, inputs, trust=False):
         """Raises InputError where an item has no semantic id, or the vocabulary no tokens for them."""
         vocabulary, found = model.vocabulary, SemanticIds.load(semantic_ids)
         if found.codebook_sizes != vocabulary.codebook_sizes:
@@ -36,9 +36,9 @@ class Prepared(NamedTuple):
                 f"vocabulary for these ids: scripts/expand_vocabulary.py --semantic_ids."
             )
         codes = found.of(inputs.interactions.item_ids)
-        collator = ItemicCollator(
+        collator = HistoryCollator(
             inputs.item_text, vocabulary.token_ids(codes), vocabulary.begin_id, vocabulary.end_id,
-            load_tokenizer(model_dir).eos_token_id,
+            load_tokenizer(model_dir, trust=trust).eos_token_id,
         )  # fmt: skip
         return Prepared(inputs, model, collator, Trie.of(codes, inputs.split.train_counts))
 

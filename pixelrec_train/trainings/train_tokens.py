@@ -6,7 +6,7 @@ from pixelrec_train import distributed
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.loader import Loader
-from pixelrec_train.data.tokens.histories import ItemicDataset
+from pixelrec_train.data.tokens.histories import HistoryDataset
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.manifest import verify
 from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
@@ -16,13 +16,14 @@ from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
 from pixelrec_train.evaluation.metrics import figures
 from pixelrec_train.evaluation.report import JUDGED_BY, conclude
 from pixelrec_train.files import possible_directory
-from pixelrec_train.model.token_model import GenerativeModel
+from pixelrec_train.model.token_model import TokenModel
+from pixelrec_train.model.vocabulary import no_itemic_tokens
 from pixelrec_train.recommend.checkpoints import check_same_split, data_files, is_generative, load
 from pixelrec_train.recommend.generator import Prepared, numbers
 from pixelrec_train.recommend.trained import trained_config
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
-from pixelrec_train.tasks.tokens import LLM, GenerativeTask
+from pixelrec_train.tasks.tokens import LLM, TokenTask
 from pixelrec_train.trainings.plan import steps_line, trained
 
 
@@ -54,13 +55,15 @@ def prepare(config, world_size):
         check_same_split(config.beside, "--beside", config)
         verify(config.beside, to_resume=False)
     trust = "item" in config.trust_remote_code
-    model = GenerativeModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trust)
+    model = TokenModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trust)
+    if model.vocabulary is None:
+        raise no_itemic_tokens(config.model_dir, "--model_dir")
     inputs = read_inputs(config)
     check_positions(model, config)
     model.dropout = config.dropout
     if config.new_rows_only:
         model.train_new_rows_only()
-    prepared = Prepared.of(model, config.model_dir, config.semantic_ids, inputs)
+    prepared = Prepared.of(model, config.model_dir, config.semantic_ids, inputs, trust)
     return prepared, ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
 
 
@@ -82,7 +85,7 @@ def check_positions(model, config):
 def plan(config, prepared, ranks):
     """Lines for --dry_run and for the top of every log."""
     inputs, model, vocabulary = prepared.inputs, prepared.model, prepared.model.vocabulary
-    samples = len(ItemicDataset(inputs.split, config.align))
+    samples = len(HistoryDataset(inputs.split, config.align))
     batch = config.per_device_train_batch_size * ranks
     what = f"{len(inputs.split.windows):,} histories" + (", every item both ways" if config.align else "")
     stage = "the rows of itemic tokens alone" if config.new_rows_only else "everything"
@@ -103,14 +106,14 @@ def run(config):
     prepared, resolved = prepare(config, distributed.world_size())
     inputs, model = prepared.inputs, prepared.model
     loader = Loader(
-        ItemicDataset(inputs.split, config.align), prepared.collator,
+        HistoryDataset(inputs.split, config.align), prepared.collator,
         config.per_device_train_batch_size, config.seed, config.dataloader_num_workers,
     )  # fmt: skip
     if config.gradient_checkpointing:
         model.enable_checkpointing()
     lines, facts = plan(config, prepared, distributed.world_size()), inputs.facts()
     facts["data"]["semantic_ids"] = fingerprint(Path(config.semantic_ids))
-    task = GenerativeTask(model, config.model_dir, config.semantic_ids)
+    task = TokenTask(model, config.model_dir, config.semantic_ids)
     asked = config.resume, config.best_by, config.patience
     with session(task, loader, config, resolved, facts, lines, *asked) as training:
         loop.train(training, [lambda: validate(prepared, config)])
@@ -137,7 +140,7 @@ def finish(training, prepared, config):
     """Judge the best model on the test split beside popularity, and leave table and curves."""
     run, inputs, test = Path(config.output_dir), prepared.inputs, prepared.inputs.split.test
     if not training.best_is_here:
-        best = GenerativeModel.load(
+        best = TokenModel.load(
             run / checkpoint.BEST / LLM, "the checkpoint", config.loss_chunk, dtype="auto",
             trust="item" in config.trust_remote_code,
         )  # fmt: skip

@@ -1,6 +1,6 @@
 """Runs on every rank of test_generative_launch.py: the generative model under ZeRO-2 and ZeRO-3.
 
-python generative.py FOLDER OUT.json      FOLDER/tiedTrue, FOLDER/tiedFalse; findings are written by rank 0
+python generative.py FOLDER OUT.json      FOLDER/tiedTrue, tiedFalse, baseTrue; findings are written by rank 0
 """
 
 import json
@@ -15,12 +15,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from pixelrec_train import distributed  # noqa: E402
-from pixelrec_train.batch import ItemicBatch, PackedTexts  # noqa: E402
+from pixelrec_train.batch import PackedTexts, TokenBatch  # noqa: E402
 from pixelrec_train.engine import ds_config, optimizer_state  # noqa: E402
 from pixelrec_train.engine.build import build_engine  # noqa: E402
 from pixelrec_train.engine.weights import cpu_state_dict  # noqa: E402
 from pixelrec_train.engine.window import Window  # noqa: E402
-from pixelrec_train.model.token_model import GenerativeModel  # noqa: E402
+from pixelrec_train.model.token_model import TokenModel  # noqa: E402
 from pixelrec_train.run import rendezvous  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,41 +28,51 @@ TEXTS, LENGTH = 4, 9  # of the global batch
 LABELS = {0: [1, 4, 8], 1: [], 2: [0, 2, 3, 4, 5, 6], 3: []}  # of 2 ranks, the second has none
 
 
-def batch_of(vocabulary, step):
+class ByToken(TokenTask):
+    """The same loss, put together from the loss of each label."""
+
+    def forward(self, batch):
+        losses, best = self.model.token_losses(batch)
+        count = distributed.mean_tensor(torch.tensor(float(len(losses))))
+        return losses.sum() / count, self.by_label(batch.labels, losses.detach(), best)
+
+
+def batch_of(model, step):
     """This rank's texts of a step: r, r + ranks, …; which labels there are does not depend on the ranks."""
     generator = torch.Generator().manual_seed(step)
-    low, high = vocabulary.first_new_id - 20, vocabulary.tokenizer_length
+    high = model.num_tokens
+    low = (model.vocabulary.first_new_id if model.vocabulary else high) - 20
     ids = torch.randint(low, high, (TEXTS, LENGTH), generator=generator)
     labels = torch.randint(low, high, (TEXTS, LENGTH), generator=generator)
     mine = range(distributed.rank(), TEXTS, distributed.world_size())
     places = [(text, place) for text in mine for place in LABELS[text if step % 2 else 3 - text]]
     positions = [list(mine).index(text) * LENGTH + place for text, place in places]
     wanted = [labels[text, place] for text, place in places]
-    return ItemicBatch(
+    return TokenBatch(
         PackedTexts(ids[list(mine)].flatten(), torch.full((len(mine),), LENGTH)),
         torch.tensor(positions, dtype=torch.long), torch.tensor(wanted, dtype=torch.long), len(mine), 0,
     )  # fmt: skip
 
 
-def train(directory, stage, steps, new_rows_only=False, recompute=False, bf16=False):
+def train(directory, stage, steps, new_rows_only=False, recompute=False, bf16=False, kind=TokenTask):
     """(report of each step, engine, weights before)"""
     config = SimpleNamespace(
         deepspeed=ROOT / f"configs/ds_config_zero{stage}.json", per_device_train_batch_size=1,
         gradient_accumulation_steps=1, max_grad_norm=1.0, bf16=bf16, learning_rate=1e-2, weight_decay=0.1,
         warmup_ratio=0.0, seed=0,
     )  # fmt: skip
-    model = GenerativeModel.load(directory, chunk=4)
+    model = TokenModel.load(directory, chunk=4)
     if new_rows_only:
         model.train_new_rows_only()
     if recompute:
         model.enable_checkpointing()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     resolved = ds_config.resolve(config, distributed.world_size(), 32)
-    engine = build_engine(model, config, resolved, total_steps=100)
+    engine = build_engine(kind(model, directory), config, resolved, total_steps=100)
     engine.train()
     reports = []
     for step in range(steps):
-        window, batch = Window(), batch_of(model.vocabulary, step)
+        window, batch = Window(), batch_of(model, step)
         loss, metrics = engine(batch)
         engine.backward(loss)
         engine.step()
@@ -76,7 +86,7 @@ def stage_one(directory, stage):
     """What 50 steps of the new rows alone move, and what their optimizer holds."""
     reports, engine, before = train(directory, stage, 50, new_rows_only=True)
     size = sum(distributed.gather_objects(optimizer_state.size(engine)))
-    after = cpu_state_dict(engine.module)
+    after = cpu_state_dict(engine.module.model)
     return {
         "moved": [name for name, value in after.items() if not torch.equal(value, before[name])],
         "losses": [report["loss"] for report in reports],
@@ -88,19 +98,20 @@ def stage_one(directory, stage):
 
 def exported_is_what_the_engine_holds(engine, directory, out):
     """Plain transformers loads the export, and its logits are the engine's."""
-    state = cpu_state_dict(engine.module)
+    model = engine.module.model
+    state = cpu_state_dict(model)
     engine.eval()
-    batch = batch_of(engine.module.vocabulary, 0)
+    batch = batch_of(model, 0)
     with torch.no_grad():
-        ours = engine.module.logits(engine.module.read(batch.texts))
+        ours = model.logits(model.read(batch.texts))
     if distributed.rank() > 0:
         return True
-    engine.module.export(out, state, directory)
+    model.export(out, state, directory)
     plain = AutoModelForCausalLM.from_pretrained(out)
     rows = batch.texts.token_ids.reshape(-1, LENGTH)
     with torch.no_grad():
         theirs = plain(rows).logits.flatten(0, 1)
-    known = slice(None, engine.module.vocabulary.tokenizer_length)
+    known = slice(None, model.num_tokens)
     return torch.allclose(ours[:, known], theirs[:, known], atol=1e-5)
 
 
@@ -118,6 +129,11 @@ def main(folder, out):
             if tied or stage == 3:
                 findings[f"one-{name}"] = stage_one(directory, stage)
         findings[f"recomputed-tied{tied}"] = train(directory, 3, 2, recompute=True)[0]
+        findings[f"by-token-tied{tied}"] = train(directory, 3, 4, kind=ByToken)[0]
+    findings["plain"], engine, _ = train(Path(folder) / "baseTrue", 3, 4)
+    findings["export-plain"] = exported_is_what_the_engine_holds(
+        engine, Path(folder) / "baseTrue", Path(f"{out}-plain")
+    )
     findings["bf16"] = train(Path(folder) / "tiedTrue", 3, 2, bf16=True)[0]
     if distributed.rank() == 0:
         Path(out).write_text(json.dumps(findings))

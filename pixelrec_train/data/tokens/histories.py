@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from pixelrec_train.batch import ItemicBatch, PackedTexts
+from pixelrec_train.batch import PackedTexts, TokenBatch
 
 HISTORY, ID_TO_TEXT, TEXT_TO_ID = range(3)
 
 
-class ItemicDataset(Dataset):
+class HistoryDataset(Dataset):
     """dataset[slot] -> (kind, [n] item numbers): a training window, or one item in one direction.
 
     Places 0 … Wn - 1 are the windows of the two-tower head, unchanged; behind them, with alignment, come all
@@ -34,8 +34,8 @@ class ItemicDataset(Dataset):
         return (ID_TO_TEXT, TEXT_TO_ID)[direction], np.array([item])
 
 
-class ItemicCollator:
-    """Makes this rank's ItemicBatch from its samples.
+class HistoryCollator:
+    """Makes this rank's TokenBatch from its samples.
 
     Supervised are the codes of every item but a window's first, the text (with its end) behind an id, and the
     codes behind a text. What surrounds codes is given when an item is decoded, so nobody has to learn it.
@@ -60,7 +60,7 @@ class ItemicCollator:
         tokens = torch.tensor([token for part, _ in parts for token in part])
         asked = torch.tensor([is_asked for part, is_asked in parts for _ in part])
         places = asked.nonzero()[:, 0]  # never the first of a sequence
-        return ItemicBatch(
+        return TokenBatch(
             texts=PackedTexts(tokens, torch.tensor([sum(len(p) for p, _ in s) for s in sequences])),
             positions=places - 1,
             labels=tokens[places],
