@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
+    AutoConfig,
     AutoModel,
+    AutoModelForSeq2SeqLM,
     BertConfig,
     GemmaConfig,
     GPT2Config,
@@ -19,7 +21,7 @@ from transformers import (
 )  # fmt: skip
 
 from pixelrec_train.batch import PackedTexts
-from pixelrec_train.model.backbone import is_causal
+from pixelrec_train.model.backbone import is_causal, load_backbone, write_backbone
 from pixelrec_train.model.packed_attention import Segments
 from pixelrec_train.model.text_encoder import PADDED_CALLS, TextEncoder
 
@@ -245,3 +247,34 @@ def test_the_variable_length_kernel_agrees_with_the_buckets():
     expected = model(packed)
     half = model.cuda().bfloat16()(packed.to("cuda")).float().cpu()
     assert torch.nn.functional.cosine_similarity(half, expected, dim=1).min() > 0.999
+
+
+T5 = dict(vocab_size=50, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, dropout_rate=0)
+
+
+@pytest.mark.parametrize("kind", ["t5", "umt5"])
+@pytest.mark.parametrize("item_emb_token_n", [0, 1])
+def test_of_an_encoder_decoder_the_encoder_reads_and_comes_back_to_the_bit(tmp_path, kind, item_emb_token_n):
+    """Made and saved by transformers as a whole, decoder and all."""
+    torch.manual_seed(0)
+    whole = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(kind, **T5))
+    whole.save_pretrained(tmp_path / "whole")
+    backbone = load_backbone(tmp_path / "whole", "--item_model_dir").eval()
+    model, packed = TextEncoder(backbone, item_emb_token_n, 12).eval(), texts()
+    assert not model.packed and backbone.config.hidden_size == 32
+    assert not any("decoder" in name for name, _ in backbone.named_parameters())
+    encoder_alone, rows = whole.get_encoder().eval(), []
+    with torch.no_grad():
+        for i in range(len(packed.lengths)):
+            embeds = whole.get_input_embeddings()(packed.part(i, i + 1).token_ids)
+            if item_emb_token_n:
+                embeds = torch.cat([embeds[:-1], model.item_token[None]])
+            hidden = encoder_alone(inputs_embeds=embeds[None]).last_hidden_state[0]
+            rows.append(hidden[-1] if item_emb_token_n else hidden.mean(0))
+        found = model(packed)
+        assert torch.allclose(found, torch.stack(rows), atol=1e-5)
+        write_backbone(backbone, tmp_path / "out", backbone.state_dict())
+        model.backbone = load_backbone(tmp_path / "out", "the checkpoint").eval()
+        assert torch.equal(model(packed), found)
+    again = dict(model.backbone.named_parameters())
+    assert all(torch.equal(again[name], p) for name, p in backbone.named_parameters())

@@ -2,22 +2,21 @@
 
 import json
 import os
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging as transformers_logging
 
 from pixelrec_train.errors import InputError, first_line
-from pixelrec_train.files import existing_directory, tokenizer_files
+from pixelrec_train.model.model_directory import check_directory
 
 
 def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False, trust=False, kind=AutoModel):
-    """The transformer of a Hugging Face directory without its language-model head.
+    """The transformer of a Hugging Face directory without its language-model head; of T5's kind the encoder.
 
     Never from a hub, with code from the directory only if `trust`, weights from safetensors only. With
     random_init they stay on disk, and new ones are drawn as the architecture's authors do. With kind =
@@ -29,11 +28,11 @@ def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False, 
     directory = check_directory(directory, flag_name, trust)
     absent = []
     try:
+        settings = AutoConfig.from_pretrained(str(directory), local_files_only=True, trust_remote_code=trust)
+        if kind is AutoModel and has_encoder_alone(settings):
+            kind = AutoModelForTextEncoding
         if random_init:
-            settings = AutoConfig.from_pretrained(
-                str(directory), local_files_only=True, trust_remote_code=trust
-            )
-            model = kind.from_config(settings, dtype=dtype)
+            model = kind.from_config(settings, dtype=dtype, trust_remote_code=trust)
         else:
             model, absent = pretrained(directory, dtype, trust, kind)
     except Exception as error:  # whatever a library makes of a file that anybody may have written
@@ -52,12 +51,17 @@ def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False, 
     return model
 
 
+def has_encoder_alone(settings):
+    """Whether transformers has the encoder of this encoder-decoder as a model of its own: T5, mT5, UMT5."""
+    kinds = AutoModelForTextEncoding._model_mapping
+    return type(settings) in kinds and kinds[type(settings)].__name__.endswith("EncoderModel")
+
+
 def reads_plain_text(model):
     """Whether it is one transformer over one table of word embeddings."""
     config = model.config
-    if not isinstance(getattr(config, "hidden_size", None), int) or getattr(
-        config, "is_encoder_decoder", False
-    ):
+    two_parts = getattr(config, "is_encoder_decoder", False) and not has_encoder_alone(config)
+    if not isinstance(getattr(config, "hidden_size", None), int) or two_parts:
         return False
     try:
         return isinstance(model.get_input_embeddings(), nn.Embedding)
@@ -82,39 +86,6 @@ def pretrained(directory, dtype, trust, kind):
     return model, [name for name in absent if "pooler." not in name]
 
 
-def check_directory(directory, flag_name, trust=False):
-    """The Path of a model directory, or an InputError where even a look at its files says it is none."""
-    directory = existing_directory(directory, flag_name)
-    if not (directory / "config.json").is_file():
-        raise InputError(
-            f"{flag_name} {directory} is not a Hugging Face model directory: it has no config.json "
-            f"(looked from {Path.cwd()})."
-        )
-    try:
-        settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"{flag_name} {directory} could not be loaded: its config.json is not valid JSON: {error}."
-        ) from None
-    if not isinstance(settings, dict):
-        raise InputError(f"{flag_name} {directory} could not be loaded: its config.json holds no object.")
-    if not trust and "auto_map" in settings:
-        raise InputError(
-            f"{flag_name} {directory} wants to run Python code of its own (auto_map in config.json). "
-            f"Read that code; if you trust it, add --trust_remote_code (of towers: item, user or item,user)."
-        )
-    for file in (*directory.glob("*.safetensors"), *tokenizer_files(directory)):
-        with open(file, "rb") as opened:
-            if opened.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise InputError(
-                    f"{flag_name} {file} is not there yet, only git-lfs's pointer to it. Run git lfs pull."
-                )
-    return directory
-
-
-LFS_POINTER = b"version https://git-lfs"
-
-
 def write_backbone(backbone, directory, weights):
     """A directory that plain transformers loads bit-equal; written without touching the live module."""
     dtype = next(iter(weights.values())).dtype
@@ -123,10 +94,19 @@ def write_backbone(backbone, directory, weights):
     config |= {"architectures": [type(backbone).__name__], "dtype": str(dtype).removeprefix("torch.")}
     config.pop("_attn_implementation", None)
     (directory / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
-    save_tensors({k: v.contiguous() for k, v in weights.items()}, directory / "model.safetensors")
+    twice = second_names(backbone)
+    weights = {name: tensor.contiguous() for name, tensor in weights.items() if name not in twice}
+    save_tensors(weights, directory / "model.safetensors")
     for part in (backbone, backbone.config):
         if type(part).__module__.startswith("transformers_modules."):
             custom_object_save(part, directory)  # a tower with code of its own takes it along
+
+
+def second_names(model):
+    """State-dict names of parameters that have another name already; a file must not hold them twice."""
+    return (
+        model.state_dict().keys() - dict(model.named_parameters()).keys() - dict(model.named_buffers()).keys()
+    )
 
 
 def save_tensors(tensors, path):

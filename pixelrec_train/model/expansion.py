@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import digested
 from pixelrec_train.libraries import load_tokenizer
-from pixelrec_train.model.backbone import check_directory, load_backbone
+from pixelrec_train.model.backbone import load_backbone, second_names
+from pixelrec_train.model.model_directory import check_directory
 from pixelrec_train.model.model_files import write_like
 from pixelrec_train.model.vocabulary import ItemicVocabulary
 from pixelrec_train.semantic_id.codecs import CODECS
@@ -136,13 +137,6 @@ def table_names(model, flagged):
         )
     names = {id(p): name for name, p in model.named_parameters()}  # a tied one has one name here
     return names[id(table.weight)], names[id(head.weight)]
-
-
-def second_names(model):
-    """State-dict names of parameters that have another name already; a file must not hold them twice."""
-    return (
-        model.state_dict().keys() - dict(model.named_parameters()).keys() - dict(model.named_buffers()).keys()
-    )
 
 
 def drawn_rows(old, count, init, generator):

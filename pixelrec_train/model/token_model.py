@@ -12,8 +12,9 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.losses.cross_entropy import score, summed_cross_entropy, token_cross_entropy
 from pixelrec_train.model import packed_attention
-from pixelrec_train.model.backbone import check_directory, load_backbone
+from pixelrec_train.model.backbone import load_backbone
 from pixelrec_train.model.expansion import table_names
+from pixelrec_train.model.model_directory import check_directory
 from pixelrec_train.model.model_files import write_like
 from pixelrec_train.model.packed_attention import Segments
 from pixelrec_train.model.split_rows import SplitRows, log_norm, look_up, score_some

@@ -12,8 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from pixelrec_train.batch import PackedTexts
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.libraries import load_tokenizer
-from pixelrec_train.model.backbone import check_directory, load_backbone, read_tensors
+from pixelrec_train.model.backbone import load_backbone, read_tensors
 from pixelrec_train.model.expansion import table_names
+from pixelrec_train.model.model_directory import check_directory
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.vocabulary import ItemicVocabulary
 from pixelrec_train.semantic_id.codecs import CODECS

@@ -16,7 +16,7 @@ import torch
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import write_json
 from pixelrec_train.libraries import load_tokenizer
-from pixelrec_train.model.backbone import check_directory
+from pixelrec_train.model.model_directory import check_directory
 from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
 from pixelrec_train.semantic_id.codes import ABSENT
 

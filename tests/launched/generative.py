@@ -22,6 +22,7 @@ from pixelrec_train.engine.weights import cpu_state_dict  # noqa: E402
 from pixelrec_train.engine.window import Window  # noqa: E402
 from pixelrec_train.model.token_model import TokenModel  # noqa: E402
 from pixelrec_train.run import rendezvous  # noqa: E402
+from pixelrec_train.tasks.tokens import TokenTask  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS, LENGTH = 4, 9  # of the global batch

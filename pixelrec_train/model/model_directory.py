@@ -1,0 +1,61 @@
+"""Whether a directory holds a model that could be loaded here, from a look at its files alone."""
+
+import json
+from pathlib import Path
+
+from pixelrec_train.errors import InputError
+from pixelrec_train.files import existing_directory, tokenizer_files
+
+
+def check_directory(directory, flag_name, trust=False):
+    """The Path of a model directory, or an InputError where even a look at its files says it is none."""
+    directory = existing_directory(directory, flag_name)
+    if (directory / ADAPTER_FILE).is_file() and not (directory / "config.json").is_file():
+        raise InputError(
+            f"{flag_name} {directory} is an adapter of {base_of_adapter(directory)}, not a model. Merge the "
+            f"two (merge_and_unload of peft), save the whole model, and name that directory."
+        )
+    if not (directory / "config.json").is_file():
+        raise InputError(
+            f"{flag_name} {directory} is not a Hugging Face model directory: it has no config.json "
+            f"(looked from {Path.cwd()})."
+        )
+    try:
+        settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{flag_name} {directory} could not be loaded: its config.json is not valid JSON: {error}."
+        ) from None
+    if not isinstance(settings, dict):
+        raise InputError(f"{flag_name} {directory} could not be loaded: its config.json holds no object.")
+    if found := settings.get("quantization_config"):
+        method = found.get("quant_method") if isinstance(found, dict) else found
+        raise InputError(
+            f"{flag_name} {directory} holds quantised weights ({method or 'bitsandbytes'}); those do not "
+            f"train here. Use the model that they were made from."
+        )
+    if not trust and "auto_map" in settings:
+        raise InputError(
+            f"{flag_name} {directory} wants to run Python code of its own (auto_map in config.json). "
+            f"Read that code; if you trust it, add --trust_remote_code (of towers: item, user or item,user)."
+        )
+    for file in (*directory.glob("*.safetensors"), *tokenizer_files(directory)):
+        with open(file, "rb") as opened:
+            if opened.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise InputError(
+                    f"{flag_name} {file} is not there yet, only git-lfs's pointer to it. Run git lfs pull."
+                )
+    return directory
+
+
+def base_of_adapter(directory):
+    """What its adapter_config.json says it was trained on."""
+    try:
+        found = json.loads((directory / ADAPTER_FILE).read_text(encoding="utf-8"))
+        return found["base_model_name_or_path"] or "an unnamed model"
+    except (ValueError, KeyError, TypeError):
+        return "an unnamed model"
+
+
+ADAPTER_FILE = "adapter_config.json"
+LFS_POINTER = b"version https://git-lfs"
