@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pixelrec_train.config import CacheFlags, CatalogueFlags, LoopFlags, TrustFlags
+from pixelrec_train.engine.ds_file import adopted
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import (
     COLUMNS,
@@ -161,7 +162,7 @@ class BuildConfig(CacheFlags, CatalogueFlags, TrustFlags, LoopFlags):
 
 @speak_plainly
 def main(argv=None):
-    config = check_paths(parse_args(BuildConfig, argv))
+    config = adopted(check_paths(parse_args(BuildConfig, argv)))
     from pixelrec_train.trainings import build_ids
 
     build_ids.main(config)

@@ -16,6 +16,7 @@ from pixelrec_train.config import (
 from pixelrec_train.data import interactions
 from pixelrec_train.data.inputs import split_of
 from pixelrec_train.data.item_text import read_fields
+from pixelrec_train.engine.ds_file import adopted
 from pixelrec_train.engine.session import on_all_ranks
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.baselines import item_knn, tfidf
@@ -98,7 +99,7 @@ class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFla
 
 @speak_plainly
 def main(argv=None):
-    config = check_paths(parse_args(CompareConfig, argv))
+    config = adopted(check_paths(parse_args(CompareConfig, argv)))
     on_all_ranks(config, lambda: compare(config), can_resume=False)
 
 

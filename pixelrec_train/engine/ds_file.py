@@ -6,6 +6,7 @@ import json
 from pixelrec_train.engine.ds_settings import INSIDE, OLD_NAMES, WITHOUT_EFFECT
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import existing_file
+from pixelrec_train.flags import given, replace
 
 FLAG_OF = {
     "train_micro_batch_size_per_gpu": "per_device_train_batch_size",
@@ -51,6 +52,11 @@ def adopt(loop, given):
                 f"They must agree."
             )
     return changes
+
+
+def adopted(config):
+    """The config of a command with what its DeepSpeed JSON fixes in place of its defaults; see adopt."""
+    return replace(config, **adopt(config, given(config)))
 
 
 def refuse_other(loop, key, value, name, flag_value):

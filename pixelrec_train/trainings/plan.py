@@ -1,5 +1,7 @@
 """What a run is going to do, in numbers, before it does it."""
 
+from pixelrec_train import distributed
+from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.state import steps_per_epoch, total_steps
 from pixelrec_train.flags import as_text
 from pixelrec_train.recommend.trained import trained_config
@@ -26,6 +28,7 @@ def describe_plan(config, inputs, model, resolved, world_size):
         steps_line(-(-len(inputs.split.windows) // batch), config),
         f"engine: ZeRO-{stage}, {'bf16' if config.bf16 else 'fp32'}, about {size(per_rank)} of weights, "
         f"gradients and optimizer state per rank, activations besides",
+        *remarks(config, distributed.uses_gpu()),
     ]
 
 

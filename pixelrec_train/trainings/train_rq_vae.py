@@ -9,6 +9,7 @@ import torch
 from pixelrec_train import distributed
 from pixelrec_train.engine import checkpoint, loop
 from pixelrec_train.engine.ds_config import resolve_unsharded
+from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.session import seed_everything, session
 from pixelrec_train.model.backbone import read_tensors
 from pixelrec_train.semantic_id.networks import typical_size
@@ -34,7 +35,7 @@ def train_rq_vae(config, preprocessing, embeddings, note):
     task = RQVAETask(model, config.beta, variance)
     loader = VectorLoader(vectors, config.per_device_train_batch_size, config.steps_per_epoch, config.seed)
     facts = {"data": {"items": len(vectors), "width": vectors.shape[1]}}
-    with session(task, loader, config, resolved, facts) as training:
+    with session(task, loader, config, resolved, facts, remarks(config, distributed.uses_gpu())) as training:
         loop.train(training, [lambda: task.judge(vectors)])
     model.load_state_dict(read_tensors(Path(config.output_dir) / checkpoint.BEST / FILE))
     model = model.cpu().eval()

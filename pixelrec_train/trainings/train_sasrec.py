@@ -10,6 +10,7 @@ from pixelrec_train.data.negatives import NegativeSampler
 from pixelrec_train.data.windows import HistoryDataset, TwoTowerCollator
 from pixelrec_train.engine import checkpoint, loop
 from pixelrec_train.engine.ds_config import resolve_unsharded
+from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.session import seed_everything, session
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.scores import rank_by_scores
@@ -34,8 +35,9 @@ def train_sasrec(config, interactions, split):
         HistoryDataset(split), collator, config.per_device_train_batch_size, config.seed,
         config.dataloader_num_workers, of_all_ranks=True,
     )  # fmt: skip
+    plan = remarks(config, distributed.uses_gpu())
     facts = {"data": {"interactions": interactions.fingerprint}}
-    with session(SASRecTask(model), loader, config, deepspeed_settings(config), facts) as training:
+    with session(SASRecTask(model), loader, config, deepspeed_settings(config), facts, plan) as training:
         loop.train(training, [lambda: validate(model, split.valid, config)])
     model.load(Path(config.output_dir) / checkpoint.BEST)
     model.eval()

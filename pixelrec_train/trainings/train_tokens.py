@@ -8,6 +8,7 @@ from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.tokens.histories import HistoryDataset
 from pixelrec_train.engine import checkpoint, ds_config, loop
+from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.manifest import verify
 from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
 from pixelrec_train.engine.weights import load_weights
@@ -97,6 +98,7 @@ def plan(config, prepared, ranks):
         f"batch: {batch} sequences x {config.gradient_accumulation_steps} per step over {ranks} ranks; "
         f"{what}",
         steps_line(-(-samples // batch), config),
+        *remarks(config, distributed.uses_gpu()),
     ]
 
 
