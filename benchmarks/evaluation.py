@@ -10,7 +10,8 @@ from benchmarks.measure import Meter, cores, in_a_process, must_agree
 from benchmarks.registry import Goal, Result, benchmark
 from pixelrec_train.config import RankingFlags, RetrievalFlags
 from pixelrec_train.data.interactions import HeldOut
-from pixelrec_train.evaluation.retrieval import rank_by_vectors
+from pixelrec_train.evaluation.places import judge
+from pixelrec_train.evaluation.retrieval import TwoTower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ def rank(histories, items, width, ways):
             if way == "full scores":
                 places = peers.places(encode, catalogue, held_out, max(config.topk), config.eval_batch_size)
             else:
-                places, _ = rank_by_vectors(encode, catalogue, held_out, config)
+                places = judge(TwoTower(encode, catalogue, config.retrieval), held_out, config).places
         found.append(vars(meter) | {"places": places})
     return found
 

@@ -28,7 +28,8 @@ from pixelrec_train.data.interactions import leave_last_two_out  # noqa: E402
 from pixelrec_train.data.windows import TwoTowerCollator  # noqa: E402
 from pixelrec_train.evaluation import metrics  # noqa: E402
 from pixelrec_train.evaluation.index import build_index, recommend  # noqa: E402
-from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out  # noqa: E402
+from pixelrec_train.evaluation.places import judge  # noqa: E402
+from pixelrec_train.evaluation.retrieval import TwoTower, encode_catalogue  # noqa: E402
 from pixelrec_train.losses.nce import nce_logits  # noqa: E402
 from pixelrec_train.model.hllm_model import HLLMModel  # noqa: E402
 from pixelrec_train.run import rendezvous  # noqa: E402
@@ -260,18 +261,19 @@ def check_evaluation(case):
     for split in ("valid", "test"):
         theirs, held_out = case.numbers(f"expected_eval_{split}"), getattr(case.inputs.split, split)
         yield close(f"{split}: item embeddings", catalogue, theirs["item_embeddings"][1:], EMBEDDING)
-        ranks, _ = rank_held_out(model, catalogue, held_out, case.config, case.config.max_seq_length)
+        recommender = TwoTower.of(model, catalogue, case.config.max_seq_length, case.config.retrieval)
+        places = judge(recommender, held_out, case.config).places
         row = [case.expected["user_order"].index(user + 1) for user in held_out.users]
         scores = theirs["scores_masked"][row]
         target = np.take_along_axis(scores, held_out.target[:, None] + 1, 1)
         best, worst = (scores > target).sum(1), (scores >= target).sum(1) - 1
         absent = ~np.isfinite(target[:, 0])  # the target is in the user's history: a miss for both
         best, worst = np.where(absent, k, best.clip(max=k)), np.where(absent, k, worst.clip(max=k))
-        outside = np.maximum(best - ranks, ranks - worst).clip(min=0)
+        outside = np.maximum(best - places, places - worst).clip(min=0)
         shared = (best != worst).sum()
-        yield Check(f"{split}: places of {len(ranks)} targets ({shared} with equals)", outside.max(), 0)
+        yield Check(f"{split}: places of {len(places)} targets ({shared} with equals)", outside.max(), 0)
         if (best == worst).all():
-            figures = metrics.figures(ranks, case.config.topk)
+            figures = metrics.figures(places, case.config.topk)
             for name, value in case.json("expected_eval_metrics.json")[split].items():
                 yield close(f"{split}: {name}", figures[name], value, METRIC)
 
@@ -283,7 +285,7 @@ def check_retrieval(case):
     seen = [given["history_item"][given["history_user"] == user] - 1 for user in range(len(target))]
     for way in ("faiss", "exact"):
         lists = recommend(build_index(items, way), given["user_embedding"], seen, 200, len(items))
-        figures = metrics.figures(metrics.target_ranks(lists, target), (10, 50, 200))
+        figures = metrics.figures(metrics.target_places(lists, target), (10, 50, 200))
         for name, value in expected.items():
             yield close(f"retrieval ({way}): {name}", figures[name], value, METRIC)
 

@@ -18,8 +18,8 @@ from pixelrec_train.data.windows import TwoTowerCollator
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.baselines import item_knn, tfidf
 from pixelrec_train.evaluation.metrics import figures, paired_p
-from pixelrec_train.evaluation.popularity import popularity_ranks
-from pixelrec_train.evaluation.scores import LEFT_OUT, places_in, rank_by_scores
+from pixelrec_train.evaluation.places import judge
+from pixelrec_train.evaluation.recommender import ByScores, Popularity
 from pixelrec_train.model.sasrec_model import SASRecModel
 from pixelrec_train.tasks.sasrec import SASRecTask
 
@@ -34,27 +34,34 @@ def test_places_are_those_of_a_sorted_list():
     scores = rng.integers(0, 5, size=(40, 12)).astype(float)  # many ties
     target = rng.integers(0, 12, size=40)
     seen = [rng.choice(12, size=n, replace=False) for n in rng.integers(0, 6, size=40)]
-    for row, place in enumerate(places_in(scores, target, seen)):
+    by_scores = ByScores(lambda histories: scores)
+    places, _ = by_scores.find([[0]] * 40, seen, target, 13)
+    lists = by_scores.recommend([[0]] * 40, seen, 13)
+    for row, place in enumerate(places):
         order = [i for i in sorted(range(12), key=lambda i: (-scores[row, i], i)) if i not in set(seen[row])]
-        assert place == (order.index(target[row]) if target[row] in order else LEFT_OUT)
+        assert place == (order.index(target[row]) if target[row] in order else 13)
+        assert lists[row].tolist() == order + [-1] * (13 - len(order))
 
 
 def test_a_score_that_is_not_a_number_helps_nobody():
     scores = np.array([[np.nan, 1.0, 2.0], [np.nan, np.nan, np.nan]])
-    assert places_in(scores, np.array([0, 1]), []).tolist() == [3, 3]
+    places, _ = ByScores(lambda histories: scores).find([[0], [0]], [], np.array([0, 1]), 3)
+    assert places.tolist() == [3, 3]
 
 
 def test_a_target_that_is_left_out_is_absent_in_a_small_catalogue_too():
     items = np.array([0, 1, 1])
     held_out = HeldOut(np.array([0]), np.array([0]), np.array([2]), items[2:], items)
     settings = SimpleNamespace(topk=(10, 50), keep_seen=False, eval_batch_size=4)
-    assert rank_by_scores(lambda histories: np.ones((1, 4)), held_out, settings).tolist() == [50]
+    by_scores = ByScores(lambda histories: np.ones((1, 4)))
+    assert judge(by_scores, held_out, settings).places.tolist() == [50]
 
 
 def test_counting_scores_gives_popularitys_own_places(inputs, demo_config):
-    counts, test = inputs.split.train_counts, inputs.split.test
-    by_scores = rank_by_scores(lambda histories: np.tile(counts, (len(histories), 1)), test, demo_config)
-    assert np.array_equal(by_scores, popularity_ranks(test, counts, demo_config))
+    counts, test = inputs.split.popularity, inputs.split.test
+    by_scores = ByScores(lambda histories: np.tile(counts, (len(histories), 1)))
+    expected = judge(by_scores, test, demo_config).places
+    assert np.array_equal(expected, judge(Popularity(counts), test, demo_config).places)
 
 
 def test_item_knn_is_the_sum_of_cosines_between_sets_of_users(inputs):
@@ -109,6 +116,7 @@ def test_counts_before_the_last_two_do_not_depend_on_windows(inputs):
         slow.update(data.items[data.offsets[user] : data.offsets[user + 1]][:-2].tolist())
     counts = before_last_two(data).counts(data.num_items)
     assert counts.tolist() == [slow[item] for item in range(data.num_items)]
+    assert counts.tolist() == inputs.split.popularity.tolist()
 
 
 def test_the_paired_p_is_that_of_resampled_users():
@@ -168,9 +176,8 @@ def test_sasrec_learns_a_batch_by_heart_and_ranks_by_it(sasrec, demo_config):
     ends = np.cumsum([len(w) for w in windows])
     starts = ends - [len(w) for w in windows]
     held_out = HeldOut(np.arange(len(windows)), starts, ends - 1, items[ends - 1], items)
-    places = rank_by_scores(task.model.score, held_out, SimpleNamespace(
-        topk=(10,), keep_seen=True, eval_batch_size=3
-    ))  # fmt: skip
+    settings = SimpleNamespace(topk=(10,), keep_seen=True, eval_batch_size=3)
+    places = judge(ByScores(task.model.score), held_out, settings).places
     assert figures(places, (10,))["recall@10"] > 0.9
 
 

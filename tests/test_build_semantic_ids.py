@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_a_checkpoints_items_are_its_embeddings_end_to_end(folder, demo_config, 
 
     class Loaded:
         inputs = Inputs(data, interactions.leave_last_two_out(data, 5), None)
-        catalogue = np.resize(table, (data.num_items, 4))
+        recommender = SimpleNamespace(catalogue=np.resize(table, (data.num_items, 4)))
 
     monkeypatch.setattr(item_embeddings, "load", lambda checkpoint, *rest: Loaded)
     ids = build(matrix=None, matrix_ids=None, checkpoint="run/best_model")

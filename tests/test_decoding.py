@@ -13,8 +13,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from pixelrec_train.config import RankingFlags
 from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.generation import rank_generated
-from pixelrec_train.evaluation.scores import rank_by_scores
+from pixelrec_train.evaluation.generation import Generated
+from pixelrec_train.evaluation.places import judge
+from pixelrec_train.evaluation.recommender import ByScores
 from pixelrec_train.model.decoding import beam_search
 from pixelrec_train.model.trie_walk import Decoder
 from pixelrec_train.semantic_id.codes import ABSENT
@@ -290,6 +291,9 @@ def test_from_histories_to_places_a_search_ranks_like_scoring_every_item(keep_se
         of_id = [{found: score for score, found in ids} for ids in every_id]
         return np.array([[known[tuple(c)] for c in codes.tolist()] for known in of_id]) - 1e-9 * by_popularity
 
-    places = rank_generated(search_items, trie, users, config, beams=1)
-    assert np.array_equal(places.item, rank_by_scores(score, users, config))
-    assert (places.size > 1).any()
+    recommender = Generated(search_items, trie, beams=1)
+    places = judge(recommender, users, config).places
+    assert np.array_equal(places, judge(ByScores(score), users, config).places)
+    left_out = [h[:0] if keep_seen else h for h in histories]
+    again, counted = recommender.find(histories, left_out, target, 60)
+    assert np.array_equal(again, places) and (counted.size > 1).any()

@@ -16,7 +16,7 @@ FLOORS = {
 }  # fmt: skip
 ONE_ADDRESS = {
     "deepspeed": ("engine/", "run/rendezvous.py"),
-    "faiss": ("libraries.py", "evaluation/index.py", "semantic_id/"),
+    "faiss": ("libraries.py",),
     "matplotlib": ("evaluation/report.py",),
     "pyarrow": ("data/",),
     "scipy": ("evaluation/baselines.py",),

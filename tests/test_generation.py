@@ -9,17 +9,19 @@ from hypothesis import strategies as st
 
 from pixelrec_train.config import RankingFlags
 from pixelrec_train.data.interactions import HeldOut
+from pixelrec_train.evaluation import generation
 from pixelrec_train.evaluation.generation import (
+    Generated,
     beams_needed,
     counted_otherwise,
     expand,
     expected_figures,
     other_counts,
     places_of,
-    rank_generated,
 )
 from pixelrec_train.evaluation.metrics import figures
-from pixelrec_train.evaluation.scores import rank_by_scores
+from pixelrec_train.evaluation.places import judge
+from pixelrec_train.evaluation.recommender import ByScores
 from pixelrec_train.semantic_id.trie import Trie
 
 
@@ -90,8 +92,8 @@ def test_the_three_ways_of_counting_on_an_example_by_hand():
     assert (values["recall@2"], values["recall@3"]) == (0, 1)
     assert (values["sid_recall@2"], values["sid_recall@3"]) == (1, 1)
     assert (values["average_recall@2"], values["average_recall@3"]) == pytest.approx((1 / 3, 2 / 3))
-    assert "recall@2 100.00" in counted_otherwise(values, ["recall@2"])
-    assert "items of an id: recall@2 33.33" in counted_otherwise(values, ["recall@2"])
+    assert "recall@2 100.00" in counted_otherwise(values, (2,))
+    assert "items of an id: recall@2 33.33" in counted_otherwise(values, (2,))
     assert values["average_ndcg@3"] == pytest.approx((1 / np.log2(3) + 1 / 2) / 3)
 
     after = places_of(trie, leaves, [np.array([2, 3])], np.array([0]), 3)  # B is gone, A has two left
@@ -112,6 +114,15 @@ def scored_search(scores, trie):
     return search, widths
 
 
+def judge_closely(search, trie, users, config, beams):
+    """Judged, and the Places it was made of, in the order of users."""
+    recommender, found = Generated(search, trie, beams), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generation, "other_counts", lambda places, topk: found.append(places) or {})
+        judged = judge(recommender, users, config)
+    return judged, found[0]
+
+
 @pytest.mark.parametrize("keep_seen", [False, True])
 def test_with_an_id_of_its_own_for_each_item_places_are_those_of_full_scores(keep_seen):
     rng = np.random.default_rng(0)
@@ -121,17 +132,21 @@ def test_with_an_id_of_its_own_for_each_item_places_are_those_of_full_scores(kee
     histories = [rng.integers(0, items, n) for n in rng.integers(1, 90, 60)]
     users = held_out(histories, rng.integers(0, items, 60))
     search, widths = scored_search(scores, trie)
-    places = rank_generated(search, trie, users, config, beams=4)
-    expected = rank_by_scores(lambda hs: scores[[h[-1] for h in hs]][:, trie.leaf_of], users, config)
-    assert np.array_equal(places.item, expected)
+    judged, places = judge_closely(search, trie, users, config, beams=4)
+    by_scores = ByScores(lambda hs: scores[[h[-1] for h in hs]][:, trie.leaf_of])
+    expected = judge(by_scores, users, config).places
+    assert np.array_equal(judged.places, expected) and np.array_equal(places.item, expected)
     assert np.array_equal(places.first, expected) and (places.size == 1).all()
     for history in histories:
         needed = 10 + (0 if keep_seen else len(set(history.tolist())))
         assert needed <= widths[history.tobytes()] < needed + 16
 
     for size in (1, 1000):
-        again = rank_generated(search, trie, users, replace(config, eval_batch_size=size), beams=4)
+        _, again = judge_closely(search, trie, users, replace(config, eval_batch_size=size), beams=4)
         assert all(map(np.array_equal, places, again))
+    left_out = [h[:0] if keep_seen else h for h in histories]
+    lists = Generated(search, trie, 4).recommend(histories, left_out, 10)
+    assert np.array_equal(lists, by_scores.recommend(histories, left_out, 10))
 
 
 def test_a_search_is_as_wide_as_asked_and_no_wider_than_the_catalogue():

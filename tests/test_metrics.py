@@ -32,7 +32,7 @@ def test_figures_are_those_of_the_definitions(data):
     lists = np.array([data.draw(st.permutations(range(15)))[:k] for _ in range(users)])
     targets = np.array(data.draw(st.lists(st.integers(0, 14), min_size=users, max_size=users)))
     topk = sorted({1, max(1, k // 2), k})
-    ranks = metrics.target_ranks(lists, targets)
+    ranks = metrics.target_places(lists, targets)
     figures = metrics.figures(ranks, topk)
     for name, value in slow_figures(lists, targets, topk).items():
         assert figures[name] == pytest.approx(value, abs=1e-12)
@@ -40,12 +40,12 @@ def test_figures_are_those_of_the_definitions(data):
 
 def test_an_absent_target_and_a_list_that_ran_out_count_as_a_miss():
     lists = np.array([[3, 1, -1], [2, -1, -1]])
-    assert metrics.target_ranks(lists, np.array([1, 0])).tolist() == [1, 3]
+    assert metrics.target_places(lists, np.array([1, 0])).tolist() == [1, 3]
 
 
 def test_a_list_that_names_its_target_twice_is_refused():
     with pytest.raises(ValueError, match="twice"):
-        metrics.target_ranks(np.array([[1, 1]]), np.array([1]))
+        metrics.target_places(np.array([[1, 1]]), np.array([1]))
 
 
 def test_the_interval_is_that_of_resampled_users():

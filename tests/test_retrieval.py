@@ -14,9 +14,9 @@ from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.index import build_index, drop_seen, recommend, unit
 from pixelrec_train.evaluation.metrics import figures
-from pixelrec_train.evaluation.popularity import popularity_ranks
-from pixelrec_train.evaluation.retrieval import encode_catalogue, encode_histories, rank_held_out, rank_joined
-from pixelrec_train.evaluation.scores import rank_by_scores
+from pixelrec_train.evaluation.places import judge
+from pixelrec_train.evaluation.recommender import ByScores, Popularity
+from pixelrec_train.evaluation.retrieval import TwoTower, encode_catalogue, encode_histories
 from pixelrec_train.evaluation.validation_loss import ValidationLoss
 from pixelrec_train.losses.nce import nce_loss
 from pixelrec_train.model.hllm_model import HLLMModel
@@ -74,6 +74,20 @@ def test_equal_items_at_the_cut_are_the_same_ones_in_both_ways(items_per_block, 
     assert np.array_equal(*lists)
 
 
+@pytest.mark.parametrize("retrieval", ["faiss", "exact"])
+def test_items_that_share_a_vector_are_equals_in_matrix_products_too(retrieval):
+    """Whose last columns are rounded in another way: 64 queries at a time, and 999 items."""
+    rng = np.random.default_rng(0)
+    items, queries = rng.normal(size=(999, 64)).astype(np.float32), rng.normal(size=(64, 64))
+    items[::7] = items[0]
+    lists = recommend(build_index(items, retrieval), queries, [np.arange(3)] * 64, 999, 999)
+    for row in lists:
+        twins = np.flatnonzero((row >= 0) & (row % 7 == 0))
+        assert (
+            row[twins].tolist() == list(range(7, 999, 7)) and np.ptp(twins) == len(twins) - 1
+        )  # side by side
+
+
 def test_dropping_seen_items_keeps_the_order_and_fills_up_with_minus_one():
     ranked = np.array([[4, 2, 0, 1], [1, 3, 2, 0]])
     assert drop_seen(ranked, [np.array([2, 4]), np.array([], int)], 3, 5).tolist() == [[0, 1, -1], [1, 3, 2]]
@@ -90,7 +104,8 @@ def places(trained, config, held_out=None, **changes):
     inputs, model = trained
     settings = replace(config, **changes)
     catalogue = encode_catalogue(model.encode_items, inputs.item_text, settings.eval_tokens)
-    return rank_held_out(model, catalogue, held_out or inputs.split.test, settings, config.max_seq_length)[0]
+    recommender = TwoTower.of(model, catalogue, config.max_seq_length, settings.retrieval)
+    return judge(recommender, held_out or inputs.split.test, settings).places
 
 
 @pytest.mark.parametrize(
@@ -138,15 +153,15 @@ def test_joined_models_score_by_the_mean_of_their_cosines(trained, demo_config):
     parts, total = [], 0
     for model in (first, second):
         catalogue = encode_catalogue(model.encode_items, inputs.item_text, 4096)
-        parts.append((model, catalogue, demo_config.max_seq_length))
+        parts.append(TwoTower.of(model, catalogue, demo_config.max_seq_length, demo_config.retrieval))
         histories = [inputs.split.test.history(e) for e in range(len(inputs.split.test))]
         user = encode_histories(model.user_llm, torch.from_numpy(catalogue), histories, 6).numpy()
         total = total + unit(user) @ unit(catalogue).T
-    slow = rank_by_scores(lambda histories: total[: len(histories)], inputs.split.test,
-                          replace(demo_config, eval_batch_size=1000))  # fmt: skip
-    fast = rank_joined(parts, inputs.split.test, demo_config)
+    slow = judge(ByScores(lambda histories: total[: len(histories)]), inputs.split.test,
+                 replace(demo_config, eval_batch_size=1000)).places  # fmt: skip
+    fast = judge(TwoTower.joined(parts), inputs.split.test, demo_config).places
     assert (np.abs(fast - slow) <= 1).all() and (fast == slow).mean() > 0.97  # neighbours may swap
-    alone = rank_joined(parts[:1], inputs.split.test, demo_config)
+    alone = judge(TwoTower.joined(parts[:1]), inputs.split.test, demo_config).places
     assert np.array_equal(alone, places(trained, demo_config))
 
 
@@ -165,9 +180,8 @@ def test_validation_loss_is_the_training_loss_at_the_target(trained, demo_config
     inputs, model = trained
     catalogue = encode_catalogue(model.encode_items, inputs.item_text, 4096)
     loss = ValidationLoss(catalogue, model.logit_scale.detach(), inputs.split.train_counts, 50, 0.99, seed=5)
-    _, mean = rank_held_out(
-        model, catalogue, inputs.split.valid, demo_config, demo_config.max_seq_length, loss
-    )
+    recommender = TwoTower.of(model, catalogue, demo_config.max_seq_length, demo_config.retrieval, loss)
+    mean = judge(recommender, inputs.split.valid, demo_config).counts["valid_loss"]
     valid, table = inputs.split.valid, torch.from_numpy(catalogue)
     histories = [valid.history(e) for e in range(len(valid))]
     user = encode_histories(model.user_llm, table, histories, demo_config.max_seq_length)
@@ -180,8 +194,8 @@ def test_validation_loss_is_the_training_loss_at_the_target(trained, demo_config
 
 def test_popularity_is_that_of_the_slow_way(trained, demo_config):
     inputs, _ = trained
-    test, counts = inputs.split.test, inputs.split.train_counts
-    fast = popularity_ranks(test, counts, demo_config)
+    test, counts = inputs.split.test, inputs.split.popularity
+    fast = judge(Popularity(counts), test, demo_config).places
     for e in range(len(test)):
         seen = set(test.history(e).tolist())
         order = [i for i in sorted(range(len(counts)), key=lambda i: (-counts[i], i)) if i not in seen]

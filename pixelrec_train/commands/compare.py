@@ -20,13 +20,17 @@ from pixelrec_train.engine.ds_file import adopted
 from pixelrec_train.engine.session import on_all_ranks
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.baselines import item_knn, tfidf
-from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
-from pixelrec_train.evaluation.index import import_faiss
 from pixelrec_train.evaluation.metrics import paired_p
-from pixelrec_train.evaluation.popularity import popularity_ranks
-from pixelrec_train.evaluation.report import JUDGED_BY, candidates, table_rows, write_table
-from pixelrec_train.evaluation.retrieval import rank_joined
-from pixelrec_train.evaluation.scores import rank_by_scores
+from pixelrec_train.evaluation.places import judge
+from pixelrec_train.evaluation.recommender import ByScores, Popularity
+from pixelrec_train.evaluation.report import (
+    JUDGED_BY,
+    candidates,
+    counted_otherwise,
+    table_rows,
+    write_table,
+)
+from pixelrec_train.evaluation.retrieval import TwoTower
 from pixelrec_train.files import existing_file, possible_directory
 from pixelrec_train.flags import (
     COLUMNS,
@@ -43,6 +47,7 @@ from pixelrec_train.flags import (
     parse_args,
     refuse_unless,
 )
+from pixelrec_train.libraries import import_faiss
 from pixelrec_train.recommend.checkpoints import (
     check_same_split,
     data_files,
@@ -123,50 +128,51 @@ def compare(config):
     say(f"data: {data.summary()}")
 
     baselines = {
-        "popularity": popularity_ranks(held_out, split.taken.counts(data.num_items), config),
-        "item_knn": rank_by_scores(item_knn(split.taken, data.num_items), held_out, config),
-        "tfidf": rank_by_scores(tfidf([" ".join(values or ()) for values in fields]), held_out, config),
+        "popularity": Popularity(split.popularity),
+        "item_knn": ByScores(item_knn(split.taken, data.num_items)),
+        "tfidf": ByScores(tfidf([" ".join(values or ()) for values in fields])),
     }
-    models, more, read = {}, {}, {}
+    baselines = {name: judge(baseline, held_out, config) for name, baseline in baselines.items()}
+    models, read = {}, {}
     for checkpoint, name in names(config.checkpoint).items():
         say(f"checkpoint: {checkpoint}")
-        if is_generative(checkpoint):
-            places = load_generative(checkpoint, config, data_files(config)).rank(held_out, config)
-            models[name], more[name] = places.item, other_counts(places, config.topk)
-        else:
-            parts = [load(part, config, data_files(config), read) for part in joined(checkpoint)]
-            models[name] = rank_joined([part[1:] for part in parts], held_out, config)
-    baselines["sasrec"] = rank_by_scores(train_sasrec(config, data, split), held_out, config)
+        models[name] = judge(recommender(checkpoint, config, read), held_out, config)
+    baselines["sasrec"] = judge(train_sasrec(config, data, split), held_out, config)
     if distributed.rank() == 0:
-        report(config, split, baselines, models, more)
+        report(config, split, baselines, models)
     distributed.barrier()
 
 
-def report(config, split, baselines, models, more):
+def recommender(checkpoint, config, read):
+    if is_generative(checkpoint):
+        return load_generative(checkpoint, config, data_files(config)).recommender
+    parts = (load(part, config, data_files(config), read) for part in joined(checkpoint))
+    return TwoTower.joined([part.recommender for part in parts])
+
+
+def report(config, split, baselines, models):
     """Table, and for every model its lead over the strongest baseline, on screen and on disk.
 
-    more: {model: {metric: value}}, what else was counted of generative ones.
+    baselines, models: {name: Judged}
     """
-    counts = split.taken.counts(len(split.train_counts))
-    rows = table_rows(baselines | models, getattr(split, config.split), counts, config)
+    cold = split.popularity[getattr(split, config.split).target] == 0
+    rows = table_rows(baselines | models, cold, config.topk)
     lines = []
     for metric in JUDGED_BY:
         best = max(baselines, key=lambda name: rows[name][metric])
-        for name, places in models.items():
+        for name, model in models.items():
             change = rows[name][metric] / max(rows[best][metric], 1e-12) - 1
-            p = paired_p(places, baselines[best], config.topk)[metric]
+            p = paired_p(model.places, baselines[best].places, config.topk)[metric]
             rows[name][f"{metric}_against"] = {"baseline": best, "change": change, "p": p}
             lines.append(f"{name}: {metric} {change:+.1%} against {best}, p = {p:.4f} (paired bootstrap)")
-    for name, figures in more.items():
-        rows[name] |= figures
-        lines.append(f"{name}, {counted_otherwise(figures, JUDGED_BY)}")
+    lines += counted_otherwise(models, config.topk)
     for checkpoint, name in names(config.checkpoint).items():
         rows[name]["checkpoint"] = checkpoint
         lines.append(f"{name} is {checkpoint}")
     note = (
         f"{config.split} split of {config.interaction_data} ({split.origin}), "
-        f"{candidates(len(counts), config)}; never seen in training = nobody took it in training; ± is half "
-        f"the width of the 95 % bootstrap interval; commit {run_directory.commit()}."
+        f"{candidates(len(split.train_counts), config)}; never seen in training = nobody took it in "
+        f"training; ± is half the width of the 95 % bootstrap interval; commit {run_directory.commit()}."
     )
     note = "\n".join([*lines, note])
     print(f"\n{write_table(config.output_dir, rows, config.topk, note)}\n{note}\n")

@@ -8,11 +8,18 @@ import torch
 from pixelrec_train import distributed
 from pixelrec_train.config import DataFlags, LaunchFlags, RankingFlags, RetrievalFlags, TrustFlags
 from pixelrec_train.evaluation import metrics
-from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
-from pixelrec_train.evaluation.index import FaissIndex, import_faiss, unit
-from pixelrec_train.evaluation.report import JUDGED_BY, beside_popularity, candidates, table_text
+from pixelrec_train.evaluation.index import FaissIndex, unit
+from pixelrec_train.evaluation.places import judge
+from pixelrec_train.evaluation.report import (
+    beside_popularity,
+    candidates,
+    counted_otherwise,
+    table_rows,
+    table_text,
+)
 from pixelrec_train.files import possible_directory, write_json
-from pixelrec_train.flags import FILE, flag, one_of, parse_args
+from pixelrec_train.flags import FILE, at_least, flag, one_of, parse_args
+from pixelrec_train.libraries import import_faiss
 from pixelrec_train.model.backbone import save_tensors
 from pixelrec_train.recommend.checkpoints import (
     check_same_split,
@@ -43,6 +50,9 @@ class EvaluateConfig(DataFlags, TrustFlags, RankingFlags, RetrievalFlags, Launch
     output_dir: str | None = flag(
         "where metrics.json and the index go; None = <checkpoint>/eval-<split>", None
     )
+    num_beams: int | None = flag(
+        "of a generative model: ids kept per level; None = as it was trained", None, at_least(1)
+    )
 
 
 @speak_plainly
@@ -61,12 +71,15 @@ def evaluate(config):
     possible_directory(*results_directory(config))
     if config.retrieval == "faiss":
         import_faiss()
-    read = load_generative if is_generative(config.checkpoint) else load
-    loaded = read(config.checkpoint, config, data_files(config))
-    held_out = getattr(loaded.inputs.split, config.split)
-    ranks = loaded.rank(held_out, config)
+    if is_generative(config.checkpoint):
+        loaded = load_generative(config.checkpoint, config, data_files(config), config.num_beams)
+    else:
+        loaded = load(config.checkpoint, config, data_files(config))
+    held_out, split = getattr(loaded.inputs.split, config.split), loaded.inputs.split
+    judged = {loaded.name: judge(loaded.recommender, held_out, config)}
+    judged = beside_popularity(judged, held_out, split, config)
     if distributed.rank() == 0:
-        report(config, loaded, held_out, ranks)
+        report(config, loaded, held_out, judged)
     distributed.barrier()
 
 
@@ -77,14 +90,11 @@ def results_directory(config):
     return Path(config.checkpoint) / f"eval-{config.split}", "--checkpoint"
 
 
-def report(config, loaded, held_out, ranks):
+def report(config, loaded, held_out, judged):
     """Table on screen, metrics.json on disk; of a two-tower model what serving needs as well."""
-    inputs, name, counts = loaded.inputs, "two_tower", {}
-    if is_generative(config.checkpoint):
-        name, ranks, counts = "generative", ranks.item, other_counts(ranks, config.topk)
-    rows = beside_popularity({name: ranks}, held_out, inputs.split.train_counts, config)
-    rows[name] |= counts
-    target_counts = inputs.split.train_counts[held_out.target]
+    inputs, two_tower = loaded.inputs, loaded.name == "two_tower"
+    rows = table_rows(judged, inputs.split.train_counts[held_out.target] == 0, config.topk)
+    places, taken = judged[loaded.name].places, inputs.split.popularity[held_out.target]
     directory, _ = results_directory(config)
     directory.mkdir(parents=True, exist_ok=True)
     write_json(
@@ -93,27 +103,27 @@ def report(config, loaded, held_out, ranks):
             "split": config.split,
             "unit": "fraction",
             "candidates": candidates(inputs.interactions.num_items, config),
-            "retrieval": "beams" if name == "generative" else config.retrieval,
+            "retrieval": config.retrieval if two_tower else "beams",
             "checkpoint": config.checkpoint,
             "metrics": rows,
-            "slices": metrics.slices(ranks, target_counts, held_out.end - held_out.start, config.topk),
+            "slices": metrics.slices(places, taken, held_out.end - held_out.start, config.topk),
             "commit": run_directory.commit(),
             "versions": run_directory.versions(),
         }
         | inputs.facts(),
     )
     say(f"\n{table_text(rows, config.topk)}")
-    if counts:
-        say(f"generative, {counted_otherwise(counts, JUDGED_BY)}\n")
+    for line in counted_otherwise(judged, config.topk):
+        say(f"{line}\n")
     say(f"{config.split} split; figures, slices and versions in {directory}/metrics.json")
-    if name == "two_tower":
+    if two_tower:
         write_index(config, loaded, directory)
         say(f"Embeddings and index beside: {directory}/")
 
 
 def write_index(config, loaded, directory):
     """item_embeddings.safetensors, item_ids.txt and index.faiss."""
-    catalogue, item_ids = loaded.catalogue, loaded.inputs.interactions.item_ids
+    catalogue, item_ids = loaded.recommender.catalogue, loaded.inputs.interactions.item_ids
     save_tensors({"item_embeddings": torch.from_numpy(catalogue)}, directory / "item_embeddings.safetensors")
     lines = [item_id.replace("\\", "\\\\").replace("\n", "\\n") for item_id in item_ids]
     (directory / "item_ids.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

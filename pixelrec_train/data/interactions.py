@@ -122,6 +122,11 @@ class Split:
     test: HeldOut
     origin: str  # in words; of a file of rows with its fingerprint
 
+    @property
+    def popularity(self):
+        """[num_items] how often each item was taken in training, whatever windows keep of it."""
+        return self.taken.counts(len(self.train_counts))
+
     @staticmethod
     def of(taken, held_out, num_items, max_seq_length, one_window_per_user=False, origin=LAST_TWO):
         """Cut what users took into windows of max_seq_length items.

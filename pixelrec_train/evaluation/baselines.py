@@ -1,6 +1,6 @@
 """Recommenders without training steps: what every trained model has to beat.
 
-Each is a function for scores.rank_by_scores: b histories, oldest item first -> [b, num_items] scores.
+Each is a function for recommender.ByScores: b histories, oldest item first -> [b, num_items] scores.
 The settings were chosen by validation ndcg@10 on amazon_scientific.
 """
 

@@ -13,55 +13,71 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pixelrec_train.evaluation.blocks import in_blocks
-from pixelrec_train.evaluation.index import drop_seen
-from pixelrec_train.evaluation.metrics import figures, gains, target_ranks
+from pixelrec_train.evaluation.index import drop_seen, members
+from pixelrec_train.evaluation.metrics import figures, gains, target_places
+from pixelrec_train.evaluation.recommender import Recommender
 
 WIDTH_STEP = 16  # beams; eval_batch_size users share a block when each has so many
 
 
 class Places(NamedTuple):
-    """Where every user's target stands, 0 = first, max(topk) = absent; [E] each."""
+    """Where targets stand, 0 = first, k = absent; [b] each."""
 
-    item: np.ndarray  # in the list of items, for metrics.figures like the places of every other model
+    item: np.ndarray  # in the list of items, like the places of every other model
     sid: np.ndarray  # of the target's id in the list of ids
     first: np.ndarray  # of the first unseen item of the target's id in the list of items
     size: np.ndarray  # unseen items of the target's id, at least 1
 
 
-def rank_generated(search, trie, held_out, config, beams):
-    """Where every held-out user's target stands, by the rules of retrieval.rank_held_out.
+class Generated(Recommender):
+    """Items by their semantic ids, as a search through the trie of the catalogue ranks them.
 
-    Items of the whole history are left out of the list unless config.keep_seen; an id leaves the list of ids
-    when all of its items are left out. A user's search is so wide that removing them leaves max(topk) items.
-
-    Args:
-        search: b histories (arrays of item numbers, oldest first), a number of beams -> [b, K] leaves of the
-            trie, best first, such as those of decoding.beam_search; -1 where it found no more.
-        trie: of the catalogue, made with the counts of items in training.
-        beams: at least so many for every user; more where topk and history ask for them.
-
-    Returns:
-        Places, the same on every rank, for any number of ranks; for any eval_batch_size, too, as far as the
-        model's scores are.
+    A user's search is so wide that what is left out leaves k items of the list; an id leaves the list of ids
+    when all of its items are left out.
     """
-    histories = [held_out.history(e)[: 0 if config.keep_seen else None] for e in range(len(held_out))]
-    widths = beams_needed(histories, max(config.topk), beams, trie.num_leaves)
-    found = np.empty((4, len(held_out)), np.int64)
-    for width in np.unique(widths):
-        group = np.flatnonzero(widths == width)
 
-        def work(numbers, group=group, width=int(width)):
-            users = group[numbers]
-            leaves = torch.as_tensor(search([held_out.history(e) for e in users], width)).cpu().numpy()
-            seen = [np.unique(histories[e]) for e in users]
-            return places_of(trie, leaves, seen, held_out.target[users], max(config.topk))
+    def __init__(self, search, trie, beams):
+        """
+        Args:
+            search: b histories (arrays of item numbers, oldest first), a number of beams -> [b, K] leaves of
+                the trie, best first, such as those of decoding.beam_search; -1 where it found no more.
+            trie: of the catalogue, made with the counts of items in training.
+            beams: at least so many for every user; more where k and what is left out ask for them.
+        """
+        self.search, self.trie, self.beams = search, trie, beams
 
-        # Memory is that of all beams of a block: the wider the searches, the fewer users.
-        size = max(1, config.eval_batch_size * WIDTH_STEP // int(width))
-        parts = in_blocks(len(group), size, work)
-        found[:, group] = np.concatenate([np.stack(part) for part in parts], axis=1)
-    return Places(*found)
+    def recommend(self, histories, left_out, k):
+        left_out, lists = [np.unique(x) for x in left_out], np.empty((len(histories), k), np.int64)
+        for rows, width in self.by_width(left_out, k):
+            leaves = self.leaves([histories[row] for row in rows], width)
+            lists[rows] = expand(self.trie, leaves, [left_out[row] for row in rows], k)
+        return lists
+
+    def find(self, histories, left_out, target, k):
+        """([b] places, Places); all searches must be equally wide, see groups."""
+        left_out = [np.unique(x) for x in left_out]
+        ((_, width),) = self.by_width(left_out, k)
+        places = places_of(self.trie, self.leaves(histories, width), left_out, target, k)
+        return places.item, places
+
+    def counts(self, known, order, topk):
+        return other_counts(Places(*(np.concatenate(part)[order] for part in zip(*known, strict=True))), topk)
+
+    def groups(self, held_out, ranking):
+        """Users whose searches are equally wide, as many as have the memory of all their beams."""
+        histories = [held_out.history(e)[: 0 if ranking.keep_seen else None] for e in range(len(held_out))]
+        return [
+            (users, max(1, ranking.eval_batch_size * WIDTH_STEP // width))
+            for users, width in self.by_width(histories, max(ranking.topk))
+        ]
+
+    def by_width(self, left_out, k):
+        """[(numbers of users, beams that each of them needs)]"""
+        widths = beams_needed(left_out, k, self.beams, self.trie.num_leaves)
+        return [(np.flatnonzero(widths == width), int(width)) for width in np.unique(widths)]
+
+    def leaves(self, histories, width):
+        return torch.as_tensor(self.search(histories, width)).cpu().numpy()
 
 
 def beams_needed(histories, k, beams, num_leaves):
@@ -82,7 +98,7 @@ def places_of(trie, leaves, seen, target, k):
         seen: b arrays of different item numbers, those to leave out.
         target: [b] item numbers.
     """
-    items = target_ranks(expand(trie, leaves, seen, k), target)
+    items = target_places(expand(trie, leaves, seen, k), target)
     unseen = unseen_items(trie, leaves, seen)  # [b, n]
     before = np.cumsum(unseen, axis=1) - unseen
     ids_before = np.cumsum(unseen > 0, axis=1) - (unseen > 0)
@@ -109,19 +125,9 @@ def expand(trie, leaves, seen, k):
         [b, k] item numbers: those of the first leaf by popularity, those of the second, …; -1 where fewer
         than k items are left.
     """
-    ends = np.cumsum(leaf_sizes(trie, leaves), axis=1)  # [b, n]
-    wanted = min(k + max(len(s) for s in seen), int(ends[:, -1].max()))
-    row = np.arange(len(leaves))[:, None]
-    stride = int(ends.max()) + wanted + 1  # sets the rows apart in one sorted array
-    place = np.arange(wanted)
-    column = np.searchsorted((ends + row * stride).ravel(), place + row * stride, side="right")
-    column = column - row * leaves.shape[1]  # [b, wanted] which leaf an item belongs to
-    there = column < leaves.shape[1]
-    column = np.minimum(column, leaves.shape[1] - 1)
-    leaf = leaves[row, column]
-    start = ends[row, column] - np.diff(trie.leaf_ptr)[leaf]
-    number = trie.leaf_items[np.where(there, trie.leaf_ptr[leaf] + place - start, 0)]
-    return drop_seen(np.where(there, number, -1), seen, k, len(trie.leaf_of))
+    wanted = min(k + max(len(s) for s in seen), int(leaf_sizes(trie, leaves).sum(1).max()))
+    items, _ = members(leaves, trie.leaf_ptr, trie.leaf_items, wanted)
+    return drop_seen(items, seen, k, len(trie.leaf_of))
 
 
 def leaf_sizes(trie, leaves):
@@ -163,10 +169,11 @@ def other_counts(places, topk):
     }
 
 
-def counted_otherwise(counts, metrics):
-    """A sentence with what other_counts found, in percent."""
+def counted_otherwise(counts, topk):
+    """A sentence with what other_counts found, in percent, at 10 (or the largest cut-off)."""
+    k = 10 if 10 in topk else max(topk)
     by_ids, average = (
-        ", ".join(f"{name} {100 * counts[f'{kind}_{name}']:.2f}" for name in metrics)
+        ", ".join(f"{name} {100 * counts[f'{kind}_{name}']:.2f}" for name in (f"recall@{k}", f"ndcg@{k}"))
         for kind in ("sid", "average")
     )
     return f"counting ids, as most papers do: {by_ids}; on average over the items of an id: {average}"

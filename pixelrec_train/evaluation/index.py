@@ -1,24 +1,12 @@
-"""Finding the nearest items: FAISS, or blocked exact scores in torch. The only place that imports faiss."""
+"""Finding the nearest items: FAISS, or blocked exact scores in torch."""
 
 import numpy as np
 import torch
 
 from pixelrec_train import distributed
-from pixelrec_train.errors import InputError
+from pixelrec_train.libraries import import_faiss
 
 ITEMS_PER_BLOCK = 16384
-
-
-def import_faiss():
-    try:
-        import faiss
-    except ImportError as error:
-        raise InputError(
-            f"faiss cannot be imported ({error}). Install it (pip install faiss-cpu, or faiss-gpu on a GPU "
-            "machine), "
-            f"or rank with --retrieval exact, which needs only torch."
-        ) from None
-    return faiss
 
 
 class FaissIndex:
@@ -80,7 +68,59 @@ def best_first(scores, k):
 
 def build_index(embeddings, retrieval):
     """[num_items, D] embeddings, of any length each -> an index over their directions."""
-    return (FaissIndex if retrieval == "faiss" else ExactIndex)(unit(embeddings))
+    vectors, kind = unit(embeddings), FaissIndex if retrieval == "faiss" else ExactIndex
+    marks = np.fromiter((hash(vector.tobytes()) for vector in vectors), np.int64, len(vectors))
+    _, first, of = np.unique(marks, return_index=True, return_inverse=True)
+    if len(first) == len(vectors):
+        return kind(vectors)
+    place = np.argsort(np.argsort(first))  # of each distinct vector when they are in the order of items
+    of = place[of]
+    return Twins(
+        kind(vectors[np.sort(first)]), np.append(0, np.cumsum(np.bincount(of))), of.argsort(kind="stable")
+    )
+
+
+class Twins:
+    """Items that share their vector, such as those without text: equals, however their scores are rounded.
+
+    A matrix product rounds its last columns in another way than those before.
+    """
+
+    def __init__(self, index, ptr, items):
+        """
+        Args:
+            index: of the M distinct vectors.
+            ptr, items: items[ptr[m] : ptr[m + 1]] share vector m, by number.
+        """
+        self.index, self.ptr, self.items = index, ptr, items
+
+    def search(self, queries, k):
+        scores, vectors = self.index.search(queries, min(k, len(self.ptr) - 1))
+        numbers, column = members(vectors, self.ptr, self.items, k)
+        return np.take_along_axis(scores, column, axis=1), numbers
+
+
+def members(groups, ptr, items, wanted):
+    """The first items of groups that follow each other.
+
+    Args:
+        groups: [b, n] numbers of groups, best first, -1 where a row ran out.
+        ptr, items: items[ptr[g] : ptr[g + 1]] belong to group g.
+
+    Returns:
+        [b, wanted] items, -1 where they run out, and [b, wanted] the column of `groups` each comes from.
+    """
+    sizes = np.where(groups >= 0, np.diff(ptr)[groups], 0)
+    ends, row = np.cumsum(sizes, axis=1), np.arange(len(groups))[:, None]
+    stride = int(ends.max()) + wanted + 1  # sets the rows apart in one sorted array
+    place = np.arange(wanted)
+    column = np.searchsorted((ends + row * stride).ravel(), (place + row * stride).ravel(), side="right")
+    column = column.reshape(len(groups), wanted) - row * groups.shape[1]
+    there = column < groups.shape[1]
+    column = np.minimum(column, groups.shape[1] - 1)
+    start = ends[row, column] - sizes[row, column]
+    number = items[np.where(there, ptr[groups[row, column]] + place - start, 0)]
+    return np.where(there, number, -1), column
 
 
 def unit(vectors):

@@ -8,7 +8,7 @@ import numpy as np
 RESAMPLES = 1000
 
 
-def target_ranks(recommended, target):
+def target_places(recommended, target):
     """Place of each user's target in their list, 0 = first; k where it is absent.
 
     Args:
@@ -40,23 +40,23 @@ def gains(topk):
     return table
 
 
-def figures(ranks, topk):
+def figures(places, topk):
     """[E] places -> {"recall@5": …, "ndcg@5": …, "mrr@5": …, …}; zeros when there is no user."""
-    counts = np.bincount(ranks, minlength=max(topk) + 1)[: max(topk) + 1]
-    return {name: float(counts @ gain / max(len(ranks), 1)) for name, gain in gains(topk).items()}
+    counts = np.bincount(places, minlength=max(topk) + 1)[: max(topk) + 1]
+    return {name: float(counts @ gain / max(len(places), 1)) for name, gain in gains(topk).items()}
 
 
-def intervals(ranks, topk, seed=0):
+def intervals(places, topk, seed=0):
     """{"recall@5_ci95": [low, high], …}: percentile bootstrap over users, 1,000 resamples.
 
     Resampling users is drawing how many have each place, so it costs the same for any number of users.
     """
-    if not len(ranks):
+    if not len(places):
         return {f"{name}_ci95": [0.0, 0.0] for name in gains(topk)}
-    counts = np.bincount(ranks, minlength=max(topk) + 1)[: max(topk) + 1]
-    drawn = np.random.default_rng(seed).multinomial(len(ranks), counts / len(ranks), size=RESAMPLES)
+    counts = np.bincount(places, minlength=max(topk) + 1)[: max(topk) + 1]
+    drawn = np.random.default_rng(seed).multinomial(len(places), counts / len(places), size=RESAMPLES)
     return {
-        f"{name}_ci95": [float(x) for x in np.percentile(drawn @ gain / len(ranks), (2.5, 97.5))]
+        f"{name}_ci95": [float(x) for x in np.percentile(drawn @ gain / len(places), (2.5, 97.5))]
         for name, gain in gains(topk).items()
     }
 
@@ -80,16 +80,16 @@ def paired_p(ours, theirs, topk, seed=0):
     return p
 
 
-def table_row(ranks, is_cold, topk):
+def table_row(places, is_cold, topk):
     """Figures with intervals over all users and, prefixed "cold_", over those whose target is a cold item."""
-    row = {"users": len(ranks), "cold_users": int(is_cold.sum())}
-    for prefix, subset in (("", ranks), ("cold_", ranks[is_cold])):
+    row = {"users": len(places), "cold_users": int(is_cold.sum())}
+    for prefix, subset in (("", places), ("cold_", places[is_cold])):
         values = figures(subset, topk) | intervals(subset, topk)
         row |= {prefix + name: value for name, value in values.items()}
     return row
 
 
-def slices(ranks, target_count, history_length, topk):
+def slices(places, target_count, history_length, topk):
     """Figures by how often the target occurs in training and by how much the user took before.
 
     Returns:
@@ -103,5 +103,5 @@ def slices(ranks, target_count, history_length, topk):
         for low, high in zip(edges[:-1], edges[1:], strict=True):
             inside = (values >= low) & (values < high if high is not None else True)
             label = f"{low}+" if high is None else f"{low}" if high == low + 1 else f"{low}-{high - 1}"
-            result[f"{name} {label}"] = {"users": int(inside.sum())} | figures(ranks[inside], topk)
+            result[f"{name} {label}"] = {"users": int(inside.sum())} | figures(places[inside], topk)
     return result

@@ -4,29 +4,41 @@ import json
 from pathlib import Path
 
 from pixelrec_train import distributed
+from pixelrec_train.evaluation import generation
 from pixelrec_train.evaluation.metrics import table_row
-from pixelrec_train.evaluation.popularity import popularity_ranks
+from pixelrec_train.evaluation.places import judge
+from pixelrec_train.evaluation.recommender import Popularity
 from pixelrec_train.files import write_json
 
 SHOWN = ("recall", "ndcg")
 JUDGED_BY = ("recall@10", "ndcg@10")
 
 
-def table_rows(ranks, held_out, train_counts, config):
-    """Rows of the table, one for every model of {name: [E] places on held_out}."""
-    is_cold = train_counts[held_out.target] == 0
-    return {name: table_row(places, is_cold, config.topk) for name, places in ranks.items()}
+def table_rows(judged, is_cold, topk):
+    """Rows of a table: the figures of each of {model: Judged}, and whatever else it counts.
+
+    is_cold: [E] bool, whose targets were never seen in training.
+    """
+    return {name: table_row(one.places, is_cold, topk) | one.counts for name, one in judged.items()}
 
 
-def beside_popularity(ranks, held_out, train_counts, config):
-    """Rows of a run's own table: popularity, and of {name: [E] places} that models gave the targets."""
-    ranks = {"popularity": popularity_ranks(held_out, train_counts, config)} | ranks
-    return table_rows(ranks, held_out, train_counts, config)
+def beside_popularity(judged, held_out, split, ranking):
+    """{name: Judged} with what most people took in front. All ranks call it."""
+    return {"popularity": judge(Popularity(split.popularity), held_out, ranking)} | judged
 
 
-def candidates(num_items, config):
+def counted_otherwise(judged, topk):
+    """A line for each model that other_counts has counted, too."""
+    return [
+        f"{name}, {generation.counted_otherwise(one.counts, topk)}"
+        for name, one in judged.items()
+        if f"sid_recall@{max(topk)}" in one.counts
+    ]
+
+
+def candidates(num_items, ranking):
     """What a user's target competes with, in words."""
-    return f"{num_items:,} candidates, {'seen items left in' if config.keep_seen else 'seen items removed'}"
+    return f"{num_items:,} candidates, {'seen items left in' if ranking.keep_seen else 'seen items removed'}"
 
 
 def table_text(rows, topk):
@@ -63,7 +75,10 @@ def write_table(directory, rows, topk, note):
 
 
 def draw_curves(directory, panels):
-    """metrics.jsonl -> curves.png: panels {title: figures} over optimizer steps, where the run has one."""
+    """metrics.jsonl -> curves.png: loss, accuracy and validation figures over optimizer steps.
+
+    panels: {title: names of metrics}; one is drawn where the run has one of its metrics.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -92,25 +107,23 @@ def draw_curves(directory, panels):
     plt.close(figure)
 
 
-def conclude(training, ranks, inputs, ranking, judged="", more=None):
+def conclude(training, judged, split, ranking, how=""):
     """The last words of a run: its table on the test split and its curves. All ranks call it.
 
     Args:
         training: engine.session.Session.
-        ranks: {name: [E] places} that models gave the test split's targets.
-        judged: what the note under the table adds about how.
-        more: {name: {metric: value}} for table.json alone.
+        judged: {name: Judged} of the test split; popularity comes in front.
+        how: what the note under the table adds about how, a clause that ends in "; ".
     """
-    run, test, log = Path(training.loop.output_dir), inputs.split.test, training.log
+    run, test, log = Path(training.loop.output_dir), split.test, training.log
+    judged = beside_popularity(judged, test, split, ranking)
     if distributed.rank() == 0:
-        rows = beside_popularity(ranks, test, inputs.split.train_counts, ranking)
-        for name, figures in (more or {}).items():
-            rows[name] |= figures
+        rows = table_rows(judged, split.train_counts[test.target] == 0, ranking.topk)
         best = "" if training.state.best_epoch is None else (
             f"best epoch {training.state.best_epoch:.4g} by validation {training.best_by}; ")  # fmt: skip
         note = (
-            f"Test split ({inputs.split.origin}), {candidates(inputs.interactions.num_items, ranking)}, "
-            f"{best}{judged}± is half the width of the 95 % bootstrap interval."
+            f"Test split ({split.origin}), {candidates(len(split.train_counts), ranking)}, "
+            f"{best}{how}± is half the width of the 95 % bootstrap interval."
         )
         log.block(f"\n{write_table(run, rows, ranking.topk, note)}\n{note}\n")
         draw_curves(run, training.objective.panels)

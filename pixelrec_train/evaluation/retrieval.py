@@ -4,15 +4,17 @@ Work is cut into blocks that do not depend on the number of ranks, and dealt to 
 calls the model equally often, because under ZeRO-3 each call is a collective.
 """
 
+from functools import cached_property
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from pixelrec_train import distributed
 from pixelrec_train.batch import pad_histories
-from pixelrec_train.evaluation.blocks import in_blocks
 from pixelrec_train.evaluation.index import build_index, recommend, unit
-from pixelrec_train.evaluation.metrics import target_ranks
+from pixelrec_train.evaluation.metrics import target_places
+from pixelrec_train.evaluation.recommender import Recommender
 from pixelrec_train.run import watchdog
 
 
@@ -58,63 +60,60 @@ def encode_histories(user_llm, catalogue, histories, max_seq_length):
     return hidden[rows, lengths.to(hidden.device) - 1].float()
 
 
-def rank_held_out(model, catalogue, held_out, config, max_seq_length, loss=None):
-    """Where every held-out user's target stands in the user's list.
+class TwoTower(Recommender):
+    """The items whose vectors are nearest to the user's."""
 
-    Args:
-        catalogue: [num_items, D] from encode_catalogue.
-        held_out: HeldOut; items of the whole history are left out of the list unless config.keep_seen.
-        config: RankingFlags.
-        loss: optional ([b, D] user embeddings, [b] targets) -> summed loss of these users.
+    def __init__(self, encode, catalogue, retrieval, loss=None):
+        """
+        Args:
+            encode: b histories -> [b, D] user embeddings.
+            catalogue: [num_items, D] from encode_catalogue.
+            retrieval: "faiss" or "exact".
+            loss: ([b, D] user embeddings, [b] targets) -> summed loss of these users, for judge alone.
+        """
+        self.encode, self.catalogue, self.retrieval, self.loss = encode, catalogue, retrieval, loss
 
-    Returns:
-        ([E] places for metrics.figures, mean loss or None), the same on every rank, for any number of ranks.
-    """
-    return rank_by_vectors(reader(model, catalogue, max_seq_length), catalogue, held_out, config, loss)
+    @staticmethod
+    def of(model, catalogue, max_seq_length, retrieval, loss=None):
+        """Of an HLLMModel, which reads the newest max_seq_length - 1 items of a history."""
+        dtype = next(model.user_llm.parameters()).dtype
+        on_device = torch.from_numpy(catalogue).to(distributed.device(), dtype)
 
+        def encode(histories):
+            return encode_histories(model.user_llm, on_device, histories, max_seq_length)
 
-def rank_joined(parts, held_out, config):
-    """As rank_held_out, for several two-tower models joined into one: [E] places.
+        return TwoTower(encode, catalogue, retrieval, loss)
 
-    A joined vector is the concatenation of the parts' vectors, each of length 1, so that a user's score of an
-    item is the mean of the parts' cosines.
+    @staticmethod
+    def joined(parts):
+        """Several TwoTowers as one, whose score of an item is the mean of their cosines.
 
-    Args:
-        parts: (model, catalogue, max_seq_length) of each.
-    """
-    if len(parts) == 1:
-        model, catalogue, max_seq_length = parts[0]
-        return rank_held_out(model, catalogue, held_out, config, max_seq_length)[0]
-    readers = [reader(*part) for part in parts]
+        A joined vector is the concatenation of the parts' vectors, each of length 1.
+        """
+        if len(parts) == 1:
+            return parts[0]
 
-    def encode(histories):
-        return torch.cat([F.normalize(read(histories), dim=-1) for read in readers], dim=-1)
+        def encode(histories):
+            return torch.cat([F.normalize(part.encode(histories), dim=-1) for part in parts], dim=-1)
 
-    catalogue = np.concatenate([unit(catalogue) for _, catalogue, _ in parts], axis=1)
-    return rank_by_vectors(encode, catalogue, held_out, config)[0]
+        catalogue = np.concatenate([unit(part.catalogue) for part in parts], axis=1)
+        return TwoTower(encode, catalogue, parts[0].retrieval)
 
+    @cached_property
+    def index(self):
+        return build_index(self.catalogue, self.retrieval)
 
-def reader(model, catalogue, max_seq_length):
-    """histories -> [b, D] user embeddings of this model, whose items lie on the device."""
-    dtype = next(model.user_llm.parameters()).dtype
-    on_device = torch.from_numpy(catalogue).to(distributed.device(), dtype)
-    return lambda histories: encode_histories(model.user_llm, on_device, histories, max_seq_length)
+    def recommend(self, histories, left_out, k):
+        return self.nearest(self.encode(histories), left_out, k)
 
+    def nearest(self, users, left_out, k):
+        return recommend(self.index, users.cpu().numpy(), left_out, k, len(self.catalogue))
 
-def rank_by_vectors(encode, catalogue, held_out, config, loss=None):
-    """See rank_held_out; encode: b histories -> [b, D] user embeddings."""
-    index = build_index(catalogue, config.retrieval)
-    k = min(max(config.topk), len(catalogue))
+    def find(self, histories, left_out, target, k):
+        users = self.encode(histories)
+        loss = float(self.loss(users, target)) if self.loss else None
+        return target_places(self.nearest(users, left_out, k), target), loss
 
-    def work(users):
-        histories, target = [held_out.history(e) for e in users], held_out.target[users]
-        embeddings = encode(histories)
-        seen = [h[:0] if config.keep_seen else h for h in histories]
-        lists = recommend(index, embeddings.cpu().numpy(), seen, k, len(catalogue))
-        places = target_ranks(lists, target)
-        # Absent is max(topk), also where the catalogue is smaller than that.
-        places = np.where(places == k, max(config.topk), places)
-        return places, float(loss(embeddings, target)) if loss else 0.0
-
-    places, losses = zip(*in_blocks(len(held_out), config.eval_batch_size, work), strict=True)
-    return np.concatenate(places), sum(losses) / len(held_out) if loss else None
+    def counts(self, known, order, topk):
+        """{"valid_loss": mean over users} where a loss is asked for."""
+        return {"valid_loss": sum(known) / len(order)} if self.loss else {}

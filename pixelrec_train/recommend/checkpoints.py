@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from pixelrec_train import distributed
@@ -14,7 +13,8 @@ from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.inputs import Inputs, read_inputs
 from pixelrec_train.engine.manifest import verify
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
+from pixelrec_train.evaluation.recommender import Recommender
+from pixelrec_train.evaluation.retrieval import TwoTower, encode_catalogue
 from pixelrec_train.files import existing_file
 from pixelrec_train.model.backbone import check_vocabulary
 from pixelrec_train.model.hllm_model import HLLMModel
@@ -35,14 +35,9 @@ def config_class(checkpoint):
 
 
 class Loaded(NamedTuple):
+    name: str  # two_tower or generative
     inputs: Inputs  # as the checkpoint reads them
-    model: HLLMModel
-    catalogue: np.ndarray  # [num_items, D]
-    max_seq_length: int  # items of history + target in evaluation
-
-    def rank(self, held_out, config):
-        """[E] places of a split's targets, see rank_held_out; config: RankingFlags."""
-        return rank_held_out(self.model, self.catalogue, held_out, config, self.max_seq_length)[0]
+    recommender: Recommender
 
 
 def data_files(config):
@@ -97,7 +92,8 @@ def load(checkpoint, config, files, read=None):
         if read is not None:
             read_once(model, inputs.item_text, settings.item_dir, config.eval_tokens, read)
     catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
-    return Loaded(inputs, model, catalogue, settings.seq_length_in_evaluation)
+    recommender = TwoTower.of(model, catalogue, settings.seq_length_in_evaluation, config.retrieval)
+    return Loaded("two_tower", inputs, recommender)
 
 
 def read_once(model, item_text, item_dir, eval_tokens, read):
@@ -122,19 +118,11 @@ def read_run(checkpoint, config, files):
     )  # fmt: skip
 
 
-class LoadedGenerative(NamedTuple):
-    inputs: Inputs
-    prepared: Prepared
-    settings: GenerativeConfig
+def load_generative(checkpoint, config, files, num_beams=None):
+    """As load, for a generative model: it reads no texts, and its semantic ids lie in the checkpoint.
 
-    def rank(self, held_out, config):
-        """generation.Places of a split's targets, with the beams it was trained to be judged by."""
-        length, beams = self.settings.seq_length_in_evaluation, self.settings.num_beams
-        return self.prepared.rank(held_out, config, length, beams, self.settings.normalised_over)
-
-
-def load_generative(checkpoint, config, files):
-    """As load, for a generative model: it reads no texts, and its semantic ids lie in the checkpoint."""
+    num_beams: None = as it was judged when it was trained.
+    """
     checkpoint = Path(checkpoint)
     trained = trained_config(checkpoint, "--checkpoint", GenerativeConfig)
     verify(checkpoint, to_resume=False)
@@ -149,6 +137,6 @@ def load_generative(checkpoint, config, files):
     trust = "item" in config.trust_remote_code
     model = TokenModel.load(settings.model_dir, "the checkpoint", dtype="auto", trust=trust)
     model = model.to(distributed.device()).eval()
-    return LoadedGenerative(
-        inputs, Prepared.of(model, settings.model_dir, settings.semantic_ids, inputs, trust), settings
-    )
+    prepared = Prepared.of(model, settings.model_dir, settings.semantic_ids, inputs, trust)
+    length, beams = settings.seq_length_in_evaluation, num_beams or settings.num_beams
+    return Loaded("generative", inputs, prepared.recommender(length, beams, settings.normalised_over))

@@ -9,7 +9,7 @@ from pixelrec_train import distributed
 from pixelrec_train.data.inputs import Inputs
 from pixelrec_train.data.tokens.histories import HistoryCollator
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.generation import rank_generated
+from pixelrec_train.evaluation.generation import Generated
 from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.model.decoding import beam_search
 from pixelrec_train.model.token_model import TokenModel
@@ -40,12 +40,14 @@ class Prepared(NamedTuple):
             inputs.item_text, vocabulary.token_ids(codes), vocabulary.begin_id, vocabulary.end_id,
             load_tokenizer(model_dir, trust=trust).eos_token_id,
         )  # fmt: skip
-        return Prepared(inputs, model, collator, Trie.of(codes, inputs.split.train_counts))
+        return Prepared(inputs, model, collator, Trie.of(codes, inputs.split.popularity))
 
-    def rank(self, held_out, config, max_seq_length, num_beams, normalised_over):
-        """Places of a split's targets in the lists that beams under the trie of the catalogue give.
+    def recommender(self, max_seq_length, num_beams, normalised_over):
+        """Generated: the lists that beams under the trie of the catalogue give.
 
-        config: RankingFlags.
+        Args:
+            max_seq_length: items of history + target.
+            num_beams, normalised_over: as of GenerativeConfig.
         """
         device, vocabulary = distributed.device(), self.model.vocabulary
         edges = zip(vocabulary.level_edges, vocabulary.codebook_sizes, strict=False)
@@ -58,11 +60,10 @@ class Prepared(NamedTuple):
                 pad_sequence(part, batch_first=True, padding_side="left").to(device)
                 for part in (prompts, [torch.ones_like(prompt) for prompt in prompts])
             )
-            found = beam_search(decoder, trie, tokens, ids, mask, beams, normalised_over)
-            return found.leaves.cpu().numpy()
+            with self.model.decoding() as decoder:
+                return beam_search(decoder, trie, tokens, ids, mask, beams, normalised_over).leaves
 
-        with self.model.decoding() as decoder:
-            return rank_generated(search, trie, held_out, config, num_beams)
+        return Generated(search, trie, num_beams)
 
 
 def numbers(sizes):

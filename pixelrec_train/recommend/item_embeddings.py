@@ -52,9 +52,8 @@ def embed(config):
 def of_checkpoint(config):
     """Of each item what the trained item LLM (and its item ids) make of it."""
     loaded = load(config.checkpoint, config, data_files(config))
-    item_ids, taken = loaded.inputs.interactions.item_ids, loaded.inputs.split.taken
-    counts = taken.counts(len(item_ids))
-    return Items(list(item_ids), loaded.catalogue, counts, f"the checkpoint {config.checkpoint}")
+    item_ids, counts = list(loaded.inputs.interactions.item_ids), loaded.inputs.split.popularity
+    return Items(item_ids, loaded.recommender.catalogue, counts, f"the checkpoint {config.checkpoint}")
 
 
 def of_encoder(config):

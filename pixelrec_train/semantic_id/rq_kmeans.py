@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from pixelrec_train.errors import InputError
+from pixelrec_train.libraries import import_faiss
 from pixelrec_train.semantic_id.balanced import balanced_assignment, check_size
 from pixelrec_train.semantic_id.quantiser import nearest_codes
 
@@ -78,13 +79,3 @@ def means(vectors, assigned, centroids):
     found = centroids.copy()
     found[parts] = np.add.reduceat(vectors[order].astype(np.float64), starts, axis=0) / counts[:, None]
     return found
-
-
-def import_faiss():
-    try:
-        import faiss
-    except ImportError as error:
-        raise InputError(
-            f"faiss cannot be imported ({error}). The quantisers need it: pip install faiss-cpu."
-        ) from None
-    return faiss

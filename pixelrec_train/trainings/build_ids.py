@@ -10,6 +10,7 @@ from pixelrec_train.data.semantic_id_files import check_index, read_index, write
 from pixelrec_train.engine.session import on_all_ranks
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import possible_directory, possible_file, write_json
+from pixelrec_train.libraries import import_faiss
 from pixelrec_train.recommend.item_embeddings import embed
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run.log import say
@@ -17,7 +18,7 @@ from pixelrec_train.semantic_id import dedup
 from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.semantic_id.quantiser import Preprocessing, Quantiser
 from pixelrec_train.semantic_id.report_card import card_text, report_card
-from pixelrec_train.semantic_id.rq_kmeans import import_faiss, rq_kmeans, rq_kmeans_balanced
+from pixelrec_train.semantic_id.rq_kmeans import rq_kmeans, rq_kmeans_balanced
 from pixelrec_train.trainings.train_rq_vae import deepspeed_settings, train_rq_vae
 
 IDS, CARD = "semantic_ids.json", "report_card.json"

@@ -13,13 +13,14 @@ from pixelrec_train.engine.ds_config import resolve_unsharded
 from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.session import seed_everything, session
 from pixelrec_train.evaluation import metrics
-from pixelrec_train.evaluation.scores import rank_by_scores
+from pixelrec_train.evaluation.places import judge
+from pixelrec_train.evaluation.recommender import ByScores
 from pixelrec_train.model.sasrec_model import SASRecModel
 from pixelrec_train.tasks.sasrec import SASRecTask
 
 
 def train_sasrec(config, interactions, split):
-    """Train in <output_dir>/sasrec; the function that scores with the best epoch's weights (validation).
+    """Train in <output_dir>/sasrec; a Recommender with the best epoch's weights (validation).
 
     config: CompareConfig.
     """
@@ -41,7 +42,7 @@ def train_sasrec(config, interactions, split):
         loop.train(training, [lambda: validate(model, split.valid, config)])
     model.load(Path(config.output_dir) / checkpoint.BEST)
     model.eval()
-    return model.score
+    return ByScores(model.score)
 
 
 def deepspeed_settings(config):
@@ -50,4 +51,4 @@ def deepspeed_settings(config):
 
 
 def validate(model, held_out, config):
-    return metrics.figures(rank_by_scores(model.score, held_out, config), config.topk)
+    return metrics.figures(judge(ByScores(model.score), held_out, config).places, config.topk)

@@ -13,9 +13,10 @@ from pixelrec_train.engine.manifest import verify
 from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
 from pixelrec_train.engine.weights import load_weights
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.generation import counted_otherwise, other_counts
+from pixelrec_train.evaluation.generation import counted_otherwise
 from pixelrec_train.evaluation.metrics import figures
-from pixelrec_train.evaluation.report import JUDGED_BY, conclude
+from pixelrec_train.evaluation.places import judge
+from pixelrec_train.evaluation.report import conclude
 from pixelrec_train.files import possible_directory
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.vocabulary import no_itemic_tokens
@@ -128,14 +129,12 @@ def validate(prepared, config):
     users = prepared.inputs.split.valid
     if config.valid_users:
         users = users.sample(config.valid_users, config.seed)
-    places = rank(prepared, users, config)
-    return figures(places.item, config.topk) | other_counts(places, config.topk)
+    judged = judge(recommender(prepared, config), users, config)
+    return figures(judged.places, config.topk) | judged.counts
 
 
-def rank(prepared, held_out, config):
-    return prepared.rank(
-        held_out, config, config.seq_length_in_evaluation, config.num_beams, config.normalised_over
-    )
+def recommender(prepared, config):
+    return prepared.recommender(config.seq_length_in_evaluation, config.num_beams, config.normalised_over)
 
 
 def finish(training, prepared, config):
@@ -148,14 +147,14 @@ def finish(training, prepared, config):
         )  # fmt: skip
         load_weights(prepared.model, best)
     with loop.judging(training.engine):
-        places = rank(prepared, test, config)
-    ranks, counts = {"generative": places.item}, other_counts(places, config.topk)
+        judged = {"generative": judge(recommender(prepared, config), test, config)}
     if config.beside:
         two_tower = load(config.beside, config, data_files(config))
-        ranks = {"two_tower": two_tower.rank(test, config)} | ranks
+        judged = {"two_tower": judge(two_tower.recommender, test, config)} | judged
     over = "vocabulary" if config.normalised_over == "full" else "level"
-    judged = (
+    otherwise = counted_otherwise(judged["generative"].counts, config.topk)
+    how = (
         f"at least {config.num_beams} beams, none outside the catalogue, probabilities over the {over}; "
-        f"an id of several items stands for them by popularity ({counted_otherwise(counts, JUDGED_BY)}); "
+        f"an id of several items stands for them by popularity ({otherwise}); "
     )
-    conclude(training, ranks, inputs, config, judged, {"generative": counts})
+    conclude(training, judged, inputs.split, config, how)

@@ -16,11 +16,12 @@ from pixelrec_train.engine.manifest import verify
 from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
 from pixelrec_train.engine.weights import load_weights, whole
 from pixelrec_train.evaluation import metrics
-from pixelrec_train.evaluation.index import import_faiss
+from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.report import conclude
-from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out
+from pixelrec_train.evaluation.retrieval import TwoTower, encode_catalogue
 from pixelrec_train.evaluation.validation_loss import ValidationLoss
 from pixelrec_train.files import possible_directory
+from pixelrec_train.libraries import import_faiss
 from pixelrec_train.machine.compiler import check_compiler
 from pixelrec_train.model.backbone import check_directory, check_vocabulary
 from pixelrec_train.model.hllm_model import HLLMModel
@@ -133,16 +134,18 @@ def validate(task, inputs, config):
     loss = ValidationLoss(
         catalogue, logit_scale, split.train_counts, pool_size, config.nce_thres, config.seed, config.nce_chunk
     )
-    ranks, mean_loss = rank_held_out(
-        model, catalogue, split.valid, config, config.seq_length_in_evaluation, loss
-    )
+    judged = judge(recommender(model, catalogue, config, loss), split.valid, config)
     cold = split.train_counts[split.valid.target] == 0
-    cold_figures = metrics.figures(ranks[cold], config.topk) if cold.any() else {}
+    cold_figures = metrics.figures(judged.places[cold], config.topk) if cold.any() else {}
     return (
-        {"valid_loss": mean_loss}
-        | metrics.figures(ranks, config.topk)
+        judged.counts
+        | metrics.figures(judged.places, config.topk)
         | {f"cold_{k}": v for k, v in cold_figures.items()}
     )
+
+
+def recommender(model, catalogue, config, loss=None):
+    return TwoTower.of(model, catalogue, config.seq_length_in_evaluation, config.retrieval, loss)
 
 
 def finish(training, inputs, config):
@@ -156,5 +159,5 @@ def finish(training, inputs, config):
         load_weights(model, best)
     with loop.judging(training.engine):
         catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
-        ranks, _ = rank_held_out(model, catalogue, inputs.split.test, config, config.seq_length_in_evaluation)
-    conclude(training, {"two_tower": ranks}, inputs, config)
+        judged = judge(recommender(model, catalogue, config), inputs.split.test, config)
+    conclude(training, {"two_tower": judged}, inputs.split, config)

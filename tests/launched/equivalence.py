@@ -27,7 +27,8 @@ from pixelrec_train.engine.ds_file import adopt  # noqa: E402
 from pixelrec_train.engine.session import Session  # noqa: E402
 from pixelrec_train.engine.state import TrainState, steps_per_epoch  # noqa: E402
 from pixelrec_train.engine.weights import cpu_state_dict, load_weights  # noqa: E402
-from pixelrec_train.evaluation.retrieval import encode_catalogue, rank_held_out  # noqa: E402
+from pixelrec_train.evaluation.places import judge  # noqa: E402
+from pixelrec_train.evaluation.retrieval import TwoTower, encode_catalogue  # noqa: E402
 from pixelrec_train.flags import parse_args  # noqa: E402
 from pixelrec_train.model.hllm_model import HLLMModel  # noqa: E402
 from pixelrec_train.run import rendezvous  # noqa: E402
@@ -227,13 +228,9 @@ def main(out, config):
         engine.eval()
         model = engine.module.model
         catalogue = encode_catalogue(model.encode_items, inputs.item_text, 300)
-        findings[f"places{number}"] = rank_held_out(
-            model,
-            catalogue,
-            inputs.split.test,
-            dataclasses.replace(config, eval_batch_size=7),
-            config.max_seq_length,
-        )[0].tolist()
+        recommender = TwoTower.of(model, catalogue, config.max_seq_length, config.retrieval)
+        small = dataclasses.replace(config, eval_batch_size=7)
+        findings[f"places{number}"] = judge(recommender, inputs.split.test, small).places.tolist()
         findings[f"validation{number}"] = validate(engine.module, inputs, config)
         findings[f"export{number}"] = export_is_what_the_engine_holds(
             engine, stage(config, number, output_dir=f"{config.output_dir}-{number}"), state

@@ -1,0 +1,70 @@
+"""What can rank: two towers, several of them joined, a language model, a baseline, a sum of scores."""
+
+import numpy as np
+import torch
+
+from pixelrec_train.evaluation.index import best_first, drop_seen
+from pixelrec_train.evaluation.metrics import target_places
+
+
+class Recommender:
+    """Histories -> ranked items. A new one needs `recommend` alone; places.judge asks the rest."""
+
+    def recommend(self, histories, left_out, k):
+        """The k best items of each user.
+
+        Args:
+            histories: b non-empty arrays of item numbers, oldest first.
+            left_out: b arrays of item numbers that must not be named.
+
+        Returns:
+            [b, k] item numbers, best first, equally good ones by number; -1 where fewer than k are left.
+        """
+        raise NotImplementedError
+
+    def find(self, histories, left_out, target, k):
+        """([b] places of the targets in the lists, 0 = first, k = absent; what `counts` wants to know)"""
+        return target_places(self.recommend(histories, left_out, k), target), None
+
+    def counts(self, known, order, topk):
+        """{metric: value} besides the figures of the places.
+
+        Args:
+            known: what `find` added, of every block.
+            order: [E] which of all users, block after block, the held-out user e is.
+        """
+        return {}
+
+    def groups(self, held_out, ranking):
+        """[(numbers of held-out users who may share a block, users per block)]; all of them, as it is."""
+        return [(np.arange(len(held_out)), ranking.eval_batch_size)]
+
+
+class ByScores(Recommender):
+    """Ranks by full rows of scores; what is no index of vectors, and any sum of such."""
+
+    def __init__(self, score):
+        """score: b histories -> [b, num_items] scores, higher is better; -inf and nan are never named."""
+        self.score = score
+
+    def recommend(self, histories, left_out, k):
+        scores = np.array(self.score(histories), np.float64)
+        for row, items in enumerate(left_out):
+            scores[row, items] = -np.inf
+        scores = torch.from_numpy(np.nan_to_num(scores, nan=-np.inf, posinf=np.inf, neginf=-np.inf))
+        best = best_first(scores, k)
+        named = torch.where(scores.gather(1, best).isneginf(), -1, best).numpy()
+        return np.pad(named, ((0, 0), (0, k - named.shape[1])), constant_values=-1)
+
+
+class Popularity(Recommender):
+    """What most people took, to everybody."""
+
+    def __init__(self, counts):
+        """counts: [num_items] how often each item was taken in training, Taken.counts."""
+        self.order = np.argsort(-counts, kind="stable")
+
+    def recommend(self, histories, left_out, k):
+        left_out = [np.unique(items) for items in left_out]
+        longest = min(k + max(map(len, left_out)), len(self.order))
+        return drop_seen(np.tile(self.order[:longest], (len(left_out), 1)), left_out, k, len(self.order))
