@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pixelrec_train.config.judging import RankingFlags, require_cut_off
+from pixelrec_train.config.judging import RankingFlags, RetrievalFlags, require_cut_off
 from pixelrec_train.config.reading import DataFlags, TextFlags, WindowFlags
 from pixelrec_train.config.towers import TrustFlags
 from pixelrec_train.config.training import RunFlags
@@ -23,7 +23,9 @@ class DecodingFlags(RankingFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerativeConfig(DataFlags, TextFlags, WindowFlags, TrustFlags, RunFlags, DecodingFlags):
+class GenerativeConfig(
+    DataFlags, TextFlags, WindowFlags, TrustFlags, RunFlags, DecodingFlags, RetrievalFlags
+):
     """Train a language model with itemic tokens: it reads a history of semantic ids and says the next."""
 
     text_data: str | None = flag(

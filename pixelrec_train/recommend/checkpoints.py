@@ -69,10 +69,16 @@ def split_of_run(checkpoint):
 
 
 def load(checkpoint, config, files, read=None):
-    """A checkpoint's model and its embeddings of the catalogue; every rank calls it.
+    """A two-tower checkpoint, Loaded; every rank calls it. config: also RetrievalFlags; else as load_towers."""
+    inputs, model, catalogue, length = load_towers(checkpoint, config, files, read)
+    return Loaded("two_tower", inputs, TwoTower.of(model, catalogue, length, config.retrieval))
+
+
+def load_towers(checkpoint, config, files, read=None):
+    """(Inputs, HLLMModel, its [num_items, D] embeddings of the catalogue, items of history + target it reads).
 
     Args:
-        config: RankingFlags.
+        config: CacheFlags, TrustFlags, CatalogueFlags.
         files: of data_files; what it does not name is as the checkpoint was trained.
         read: a dict of what item LLMs have read so far; several checkpoints of one frozen item LLM read once.
     """
@@ -92,8 +98,7 @@ def load(checkpoint, config, files, read=None):
         if read is not None:
             read_once(model, inputs.item_text, settings.item_dir, config.eval_tokens, read)
     catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
-    recommender = TwoTower.of(model, catalogue, settings.seq_length_in_evaluation, config.retrieval)
-    return Loaded("two_tower", inputs, recommender)
+    return inputs, model, catalogue, settings.seq_length_in_evaluation
 
 
 def read_once(model, item_text, item_dir, eval_tokens, read):

@@ -18,7 +18,7 @@ from pixelrec_train.evaluation.retrieval import encode_catalogue
 from pixelrec_train.files import existing_file
 from pixelrec_train.model.backbone import check_directory, check_vocabulary, load_backbone
 from pixelrec_train.model.text_encoder import TextEncoder
-from pixelrec_train.recommend.checkpoints import data_files, load
+from pixelrec_train.recommend.checkpoints import data_files, load_towers
 
 SOURCES = ("checkpoint", "encoder_model_dir", "matrix")
 
@@ -51,9 +51,9 @@ def embed(config):
 
 def of_checkpoint(config):
     """Of each item what the trained item LLM (and its item ids) make of it."""
-    loaded = load(config.checkpoint, config, data_files(config))
-    item_ids, counts = list(loaded.inputs.interactions.item_ids), loaded.inputs.split.popularity
-    return Items(item_ids, loaded.recommender.catalogue, counts, f"the checkpoint {config.checkpoint}")
+    inputs, _, table, _ = load_towers(config.checkpoint, config, data_files(config))
+    item_ids = list(inputs.interactions.item_ids)
+    return Items(item_ids, table, inputs.split.popularity, f"the checkpoint {config.checkpoint}")
 
 
 def of_encoder(config):
