@@ -1,6 +1,7 @@
-"""python -m pixelrec_train COMMAND [flags]: every command of the project; the files in scripts/ come here."""
+"""python -m pixelrec_train COMMAND [flags]; also as scripts/COMMAND.py. COMMAND --help: its flags."""
 
 import importlib
+import signal
 import sys
 
 from pixelrec_train.errors import InputError
@@ -29,6 +30,8 @@ def main(arguments=None):
         return
     if name not in COMMANDS:
         raise InputError(f"no command {name!r}. There are: {', '.join(COMMANDS)}.")
+    if name == "check_data":
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "… | head" ends it without a word
     importlib.import_module(f"pixelrec_train.commands.{name}").main(rest)
 
 

@@ -1,12 +1,37 @@
 # shellcheck shell=bash
-# Sourced after prepare_python.sh: how ranks are started on this machine.
+# Sourced after prepare_python.sh: what this machine has, and how ranks are started on it.
 
-count_gpus() { "$PYTHON" -c 'import torch; print(torch.cuda.device_count())'; }
+unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT # another launcher's; these ranks are new
 
-# launcher_for RANKS GPUS_FOUND sets launcher=(…), the DeepSpeed launcher for that many ranks.
+# look_around sets gpus, and what is unset of NUM_GPUS (on CPU: ranks), BF16, DATALOADER_NUM_WORKERS, OMP_NUM_THREADS.
+look_around() {
+    local found cores
+    found=$(ask "$PYTHON" resources gpus cores) || return
+    read -r gpus cores <<<"$found"
+    if [ -n "${HOSTFILE:-}" ]; then
+        NUM_GPUS=$(awk -F 'slots=' '!/^#/ { n += $2 } END { print n + 0 }' "$HOSTFILE")
+        return
+    fi
+    if [ "$gpus" -gt 0 ]; then
+        NUM_GPUS=${NUM_GPUS:-$gpus}
+    else
+        NUM_GPUS=${NUM_GPUS:-2}
+        BF16=${BF16:-False}
+        export DS_ACCELERATOR=cpu
+    fi
+    if [ "$cores" -le $((2 * NUM_GPUS)) ]; then DATALOADER_NUM_WORKERS=${DATALOADER_NUM_WORKERS:-1}; fi
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / NUM_GPUS > 1 ? cores / NUM_GPUS : 1))}
+}
+
+# launcher_for RANKS GPUS_FOUND sets launcher=(…), the DeepSpeed launcher for that many ranks (HOSTFILE: for those it says).
 # shellcheck disable=SC2034 # for who sources this
 launcher_for() {
     local where=(--num_gpus "$1")
+    launcher=("$PYTHON" -m deepspeed.launcher.runner --log_level critical)
+    if [ -n "${HOSTFILE:-}" ]; then
+        launcher+=(--hostfile "$HOSTFILE")
+        return
+    fi
     if [ "$2" -gt 0 ] && [ "$1" -gt "$2" ]; then
         echo "error: $1 ranks need a GPU each, and this machine has $2. Set NUM_GPUS to $2 or less, or DS_ACCELERATOR=cpu." >&2
         return 2
@@ -15,8 +40,28 @@ launcher_for() {
     if [ "$2" -gt 0 ] && [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
         where=(--include "localhost:$(echo "$CUDA_VISIBLE_DEVICES" | cut -d, -f "1-$1")")
     fi
-    launcher=("$PYTHON" -m deepspeed.launcher.runner --log_level critical "${where[@]}"
-        --master_port "$("$PYTHON" -c 'from pixelrec_train.distributed import free_port; print(free_port())')")
+    launcher+=("${where[@]}" --master_port "$(ask "$PYTHON" resources port)")
+}
+
+# show_log LOGGING_DIR: pixelrec_train.log, here, is a link to the log of the run that begins; tail -f may begin, too.
+show_log() {
+    local log=${1}_train.log
+    {
+        mkdir -p "$(dirname "$log")" && : >>"$log"
+        if [ -L pixelrec_train.log ] || [ ! -e pixelrec_train.log ]; then ln -sfn "$log" pixelrec_train.log; fi
+    } 2>/dev/null || true # the run itself says what it cannot write
+}
+
+wants_background() { [ "${BACKGROUND:-0}" = 1 ] || [ "${FOREGROUND:-1}" = 0 ]; }
+
+# in_background COMMAND…: goes on when this terminal closes; what it prints is in ${LOGGING_DIR}_launch.log.
+in_background() {
+    mkdir -p "$(dirname "$LOGGING_DIR")"
+    (
+        trap '' HUP
+        "$@"
+    ) >"${LOGGING_DIR}_launch.log" 2>&1 </dev/null &
+    echo "== training in the background, process $!   (stop it: kill $!   it saves first)"
 }
 
 # run_ranks COMMAND… runs it and returns its status. A signal to this script goes to the ranks alone, which save and end;

@@ -1,6 +1,12 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: sets PYTHON to an interpreter that has requirements.txt, making .venv if needed.
-# Run from the repository root. Uses the current python3 when it already has the exact packages.
+# Sourced by the other scripts. Sets root, the repository; scripts, how its folder of scripts is called from here; and
+# PYTHON, an interpreter with the packages of requirements.txt: the current python3 where its versions will do (exact, or
+# between floor and ceiling), else .venv, which is made or completed. PIXELREC_PYTHON=keep: the current one in any case.
+# packages=--tests, set before: those that only tests need are asked for as well.
+
+root=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd)
+# shellcheck disable=SC2034 # for who sources this
+if [ "$root" -ef . ]; then scripts=scripts; else scripts=$root/scripts; fi
 
 find_python() {
     local candidate
@@ -14,43 +20,49 @@ find_python() {
     return 1
 }
 
-# Succeeds when every pin of requirements.txt is installed in that very version (faiss-gpu counts as faiss-cpu).
-has_packages() {
-    "$1" - <<'EOF' 2>/dev/null
-import importlib.metadata, sys
+# ask PYTHON MODULE WORD…: an answer of pixelrec_train/machine, whichever directory this is.
+ask() { PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} "$1" -m "pixelrec_train.machine.$2" "${@:3}"; }
 
-def installed(name):
-    try:
-        return importlib.metadata.version(name).split("+")[0]  # 2.13.0+cpu is 2.13.0
-    except importlib.metadata.PackageNotFoundError:
-        return None
+# has_packages PYTHON: its status says it, and differing what differs from the pins.
+has_packages() { differing=$(ask "$1" pins ${packages:+"$packages"} 2>/dev/null); }
 
-for line in open("requirements.txt"):
-    name, _, version = line.split("#")[0].strip().partition("==")
-    if name and version not in (installed(name), name == "faiss-cpu" and installed("faiss-gpu")):
-        sys.exit(1)
-EOF
-}
-
-PYTHON=$(find_python)
-if ! has_packages "$PYTHON"; then
-    if ! has_packages .venv/bin/python; then
-        if [ -e .venv ]; then
-            echo "setup: .venv is incomplete or older than requirements.txt; completing it"
-        else
-            echo "setup: making .venv with the packages of requirements.txt (once; about 1.5 GB, some minutes)"
-        fi
-        if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
-            rm -rf .venv
-            "$PYTHON" -m venv .venv || {
-                echo "error: $PYTHON cannot make virtual environments (on Debian/Ubuntu: apt install python3-venv)." >&2
-                exit 1
-            }
-        fi
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt || {
-            echo "error: installing requirements.txt failed; the lines above say why. Run the same command again to go on." >&2
-            exit 1
+make_environment() {
+    local made=$root/.venv/bin/python
+    if ! "$made" -m pip --version >/dev/null 2>&1; then
+        rm -rf "$root/.venv"
+        "$PYTHON" -m venv "$root/.venv" || {
+            echo "error: $PYTHON cannot make virtual environments (on Debian/Ubuntu: apt install python3-venv)." >&2
+            return 1
         }
     fi
-    PYTHON=$PWD/.venv/bin/python
-fi
+    "$made" -m pip install --quiet --disable-pip-version-check -r "$root/requirements.txt" || {
+        echo "error: installing requirements.txt failed; the lines above say why. Run the same command again to go on." >&2
+        return 1
+    }
+}
+
+PYTHON=$(find_python) || exit 1
+case ${PIXELREC_PYTHON:-} in
+keep) ;;
+"")
+    if has_packages "$PYTHON"; then
+        if [ -n "$differing" ]; then echo "setup: $PYTHON is used as it is ($differing)"; fi
+    else
+        why=$differing
+        if ! has_packages "$root/.venv/bin/python"; then
+            if [ -e "$root/.venv" ]; then
+                echo "setup: .venv is incomplete or older than requirements.txt; completing it"
+            else
+                echo "setup: $PYTHON has not all packages ($why); PIXELREC_PYTHON=keep would use it all the same"
+                echo "setup: making .venv with the packages of requirements.txt (once; about 1.5 GB, some minutes)"
+            fi
+            make_environment || exit 1
+        fi
+        PYTHON=$root/.venv/bin/python
+    fi
+    ;;
+*)
+    echo "error: PIXELREC_PYTHON is keep (use the current Python) or unset, got '$PIXELREC_PYTHON'." >&2
+    exit 2
+    ;;
+esac

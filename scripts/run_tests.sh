@@ -2,6 +2,8 @@
 # All checks, on CPU, from a fresh clone: bash scripts/run_tests.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck disable=SC2034 # read there
+packages=--tests
 source scripts/prepare_python.sh
 
 "$PYTHON" -m ruff check .

@@ -1,23 +1,5 @@
-"""Train a language model with itemic tokens. From the repository root:
+"""Train a language model with itemic tokens (recipe: run_train_generative.sh)."""
 
-bash scripts/run_train_generative.sh                    # the recipe, from two CSV files to the table
-deepspeed --num_gpus 8 scripts/train_generative.py --interaction_data … --text_data … \\
-    --semantic_ids … --model_dir …
-python scripts/train_generative.py --dry_run 8 …        # print the plan for 8 ranks and stop
-python scripts/train_generative.py --help               # every flag
-"""
+from command import run
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the deepspeed launcher adds only scripts/
-
-try:
-    from pixelrec_train.commands.train_generative import main
-except KeyboardInterrupt:
-    sys.exit(130)
-except ModuleNotFoundError as error:
-    sys.exit(f"error: {error} in {sys.executable}. Run first: source .venv/bin/activate")
-
-if __name__ == "__main__":
-    main()
+run(__file__, __name__)

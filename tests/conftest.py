@@ -100,3 +100,19 @@ def events(run, kind):
     """The events of one kind in a run's metrics.jsonl."""
     lines = Path(run, "metrics.jsonl").read_text().splitlines()
     return [event for event in map(json.loads, lines) if event["kind"] == kind]
+
+
+def recording_python(folder):
+    """(an interpreter that writes down what it is asked to run, a function that gives these command lines).
+
+    What the scripts ask of the machine (-m pixelrec_train.machine…) the real one answers.
+    """
+    record, stub = folder / "record", folder / "python"
+    stub.write_text(
+        "#!/bin/bash\n"
+        'if [ "$1" = -c ]; then exit; fi\n'
+        f'case $2 in pixelrec_train.machine.*) exec {sys.executable} "$@" ;; esac\n'
+        f"printf '%s\\t' \"$@\" >> {record}\nprintf '\\n' >> {record}\n"
+    )
+    stub.chmod(0o755)
+    return str(stub), lambda: [line.split("\t")[:-1] for line in record.read_text().splitlines()]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT, run_command
 
-from pixelrec_train.machine import hardware, launch, packages
+from pixelrec_train.machine import hardware, launch, packages, pins
 from pixelrec_train.machine.finding import OK, PROBLEM, WARN
 
 
@@ -69,7 +69,7 @@ def test_help_and_unknown_flags_need_no_library(tmp_path):
 
 def test_missing_and_other_versions_are_named_with_the_command_that_helps(requirements, monkeypatch):
     there = {"torch": "2.13.0+cpu", "numpy": "1.26.4", "faiss-gpu": "1.15.1"}
-    monkeypatch.setattr(packages, "installed", there.get)
+    monkeypatch.setattr(pins, "installed", there.get)
     path = requirements(
         "# pins", "torch==2.13.0", "numpy==2.2.6  # arrays", "faiss-cpu==1.15.1", "deepspeed==0.19.8", "",
         "# tests and benchmarks", "pytest==9.2.0",

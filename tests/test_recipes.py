@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_command
+from conftest import ROOT, recording_python, run_command
 
 from pixelrec_train.commands.build_semantic_ids import BuildConfig
 from pixelrec_train.commands.compare import CompareConfig
@@ -49,7 +49,7 @@ def test_a_dry_run_shows_the_papers_numbers(recipe, demo, tmp_path):
 
 def test_every_recipe_is_tested_and_states_what_to_expect_on_what():
     scripts = {path.stem for path in (ROOT / "scripts/reproduce").glob("*.sh")}
-    scripts -= {"recipe", "amazon_scientific", "amazon_generative"}
+    scripts -= {"recipe", "amazon", "amazon_scientific", "amazon_generative"}
     assert scripts == set(RECIPES)
     for script in scripts:
         text = (ROOT / f"scripts/reproduce/{script}.sh").read_text()
@@ -66,13 +66,10 @@ def test_a_recipe_on_too_few_gpus_says_which_numbers_to_keep(demo, tmp_path):
 
 def recorded(recipe, demo, tmp_path, **environment):
     """[[script, flag, …]] that a recipe runs, by an interpreter that only writes down what it is asked."""
-    record, stub = tmp_path / "record", tmp_path / "python"
-    stub.write_text(f"#!/bin/bash\nprintf '%s\\t' \"$@\" >> {record}\nprintf '\\n' >> {record}\n")
-    stub.chmod(0o755)
-    result = run(recipe, demo, tmp_path, PYTHON=str(stub), **environment)
+    python, commands = recording_python(tmp_path)
+    result = run(recipe, demo, tmp_path, PYTHON=python, **environment)
     assert result.returncode == 0, result.stderr
-    lines = [line.split("\t")[:-1] for line in record.read_text().splitlines()]
-    return [line for line in lines if line and line[0].startswith("scripts/")]
+    return [line for line in commands() if line[0].startswith("scripts/")]
 
 
 def test_our_own_results_recipe_passes_flags_that_are_read(demo, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pixelrec_train.machine.finding import OK, PROBLEM, WARN, Finding, gib
 from pixelrec_train.machine.launch import RANKS_ON_CPU
+from pixelrec_train.machine.resources import cores_here, has_nvidia_gpu
 
 LITTLE_DISK, NO_DISK = 20 * 2**30, 2**29
 LITTLE_MEMORY, LITTLE_SHARED_MEMORY = 4 * 2**30, 2**30
@@ -50,10 +51,6 @@ def on_gpus(facts, torch_is):
     return Finding(OK, "accelerator", found)
 
 
-def has_nvidia_gpu():
-    return Path("/proc/driver/nvidia/version").exists() or bool(list(Path("/dev").glob("nvidia[0-9]*")))
-
-
 def threads(gpus):
     """ranks x threads should be the cores; more of them wait for each other."""
     ranks, cores = gpus or RANKS_ON_CPU, cores_here()
@@ -68,10 +65,6 @@ def threads(gpus):
         advice = f"Too many for {ranks} ranks: unset it, or export it as {share}"
         return Finding(WARN, "threads", found, advice)
     return Finding(OK, "threads", found)
-
-
-def cores_here():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def compiler(facts):

@@ -1,6 +1,5 @@
-"""Python and the packages of requirements.txt: there, in the right version, and not broken."""
+"""Python and the packages of requirements.txt: there, in a version that will do, and not broken."""
 
-import importlib.metadata
 import json
 import platform
 import signal
@@ -8,9 +7,9 @@ import sys
 from pathlib import Path
 
 from pixelrec_train.machine.finding import OK, PROBLEM, WARN, Finding
+from pixelrec_train.machine.pins import differences, pins
 
 MODULES = {"faiss-cpu": "faiss", "scikit-learn": "sklearn"}  # where the name to import is another
-FOR_TESTS = "# tests"  # packages behind this line of requirements.txt are not needed to train
 
 
 def python():
@@ -20,50 +19,23 @@ def python():
     return Finding(OK, "python", found)
 
 
-def pins(requirements):
-    """[(name, version, needed to train)] of a requirements.txt with exact pins."""
-    found, needed = [], True
-    for line in Path(requirements).read_text(encoding="utf-8").splitlines():
-        needed = needed and not line.startswith(FOR_TESTS)
-        name, _, version = line.split("#")[0].strip().partition("==")
-        if name:
-            found.append((name, version, needed))
-    return found
-
-
 def versions(requirements):
-    """Findings: what is missing, and a line per package in another version; one in all when all is well.
-
-    The rules are those of scripts/prepare_python.sh: faiss-gpu counts as faiss-cpu, 2.13.0+cpu is 2.13.0.
-    """
+    """Findings: what is missing, a line per package in a version not known to do; one when all is well."""
     if not Path(requirements).is_file():
         yield Finding(PROBLEM, "packages", f"{requirements} does not exist", "Is this the whole repository?")
         return
-    wanted, missing, other = pins(requirements), {True: [], False: []}, []
-    for name, version, needed in wanted:
-        names = (name, "faiss-gpu") if name == "faiss-cpu" else (name,)
-        there = {n: v for n in names if (v := installed(n))}
-        if not there:
-            missing[needed].append(f"{name}=={version}")
-        elif version not in [v.split("+")[0] for v in there.values()]:
-            found = f"{' and '.join(f'{n} {v}' for n, v in there.items())}, tested with {version}"
-            other.append(Finding(WARN, "packages", found, install(f"{name}=={version}")))
-    if missing[True]:
-        names = ", ".join(missing[True])
-        yield Finding(PROBLEM, "packages", f"missing: {names}", install(f"-r {requirements}"))
-    if missing[False]:
-        found = f"missing, for tests and benchmarks only: {', '.join(missing[False])}"
-        yield Finding(WARN, "packages", found, install(f"-r {requirements}"))
-    yield from other
-    if not (missing[True] or missing[False] or other):
-        yield Finding(OK, "packages", f"all {len(wanted)} of {Path(requirements).name}, in their versions")
-
-
-def installed(name):
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    wanted = pins(requirements)
+    missing = [pin for pin in wanted if not pin.found()]
+    for verdict, needed, words in ((PROBLEM, True, ""), (WARN, False, ", for tests and benchmarks only")):
+        if names := ", ".join(f"{pin.name}=={pin.version}" for pin in missing if pin.needed == needed):
+            yield Finding(verdict, "packages", f"missing{words}: {names}", install(f"-r {requirements}"))
+    other = [pin for pin in wanted if pin.found() and not pin.will_do()]
+    for pin in other:
+        yield Finding(WARN, "packages", pin.differs(), install(f"{pin.name}=={pin.version}"))
+    if not (missing or other):
+        compatible = differences(wanted)
+        found = f"compatible: {compatible}" if compatible else "in their versions"
+        yield Finding(OK, "packages", f"all {len(wanted)} of {Path(requirements).name}, {found}")
 
 
 def install(what):
@@ -78,9 +50,7 @@ def modules(requirements):
     """Names to import of the packages that a run needs and that are there, torch first."""
     if not Path(requirements).is_file():
         return []
-    needed = [name for name, _, needed in pins(requirements) if needed]
-    there = [n for n in needed if installed(n) or (n == "faiss-cpu" and installed("faiss-gpu"))]
-    return [MODULES.get(name, name) for name in there]
+    return [MODULES.get(pin.name, pin.name) for pin in pins(requirements) if pin.needed and pin.found()]
 
 
 def read_answers(lines):

@@ -44,6 +44,8 @@ def judged(error):
         return 3, f"error: {error}"
     if of_a_place(error):
         return 2, f"error: {error.filename}: {error.strerror}."
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("pixelrec_train"):
+        return 1, f"error: {error} in {sys.executable}. Run first: source .venv/bin/activate"
     if lost := watchdog.lost_peer(error):
         return 1, f"error: {lost}"
     return 1, traceback.format_exc().rstrip()

@@ -7,46 +7,33 @@
 #
 # PUBLISHED="name=….index.json …": index files in MiniOneRec's spelling. SPLIT_DATA=….csv: rows somebody else split; then
 # seen items stay in the ranking, as MiniOneRec has it. IDS names the ids to train on, of those below.
+# SEEDS: of the language models, the first also of all else. TEXT_KEYS: the fields that are read.
 # Expected figures and minutes: README, "Results". Hardware: 2 CPU cores, no GPU.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-source scripts/prepare_python.sh
-: "${INTERACTION_DATA:?set it to the interaction CSV}" "${TEXT_DATA:?set it to the item CSV}"
-: "${ITEM_MODEL_DIR:?set it to the directory of all-MiniLM-L6-v2}"
+source "$(dirname "${BASH_SOURCE[0]}")/amazon.sh"
 PUBLISHED=${PUBLISHED:-}
-SPLIT_DATA=${SPLIT_DATA:-}
 IDS=${IDS:-rq_kmeans rq_kmeans_balanced rq_vae rq_kmeans_plus text shuffled}
-SEED=${SEED:-42}
-NUM_TRAIN_EPOCHS=${NUM_TRAIN_EPOCHS:-12}
-OUTPUT_DIR=${OUTPUT_DIR:-results/amazon_generative}
-LOGGING_DIR=${LOGGING_DIR:-logs/amazon_generative}
-
-data=(--interaction_data "$INTERACTION_DATA" --text_data "$TEXT_DATA")
-fields=title,tag,description
+SEEDS=${SEEDS:-${SEED:-42}}
+SEED=${SEEDS%% *}
 split=()
-if [ -n "$SPLIT_DATA" ]; then split=(--split_data "$SPLIT_DATA" --keep_seen); fi
-common=("${data[@]}" ${split[@]+"${split[@]}"} --bf16 False --gradient_checkpointing False --dataloader_num_workers 0
-    --per_device_train_batch_size 64 --save_total_limit 1 --seed "$SEED" --overwrite)
+if [ -n "${SPLIT_DATA:-}" ]; then split=(--split_data "$SPLIT_DATA" --keep_seen); fi
 
-# --- the two-tower model: frozen MiniLM, item ids added, a 2-layer user LLM from scratch
-"$PYTHON" scripts/make_demo.py --text_data "$TEXT_DATA" --towers_dir "$OUTPUT_DIR/towers" --hidden_size 384
-"$PYTHON" scripts/train_pixelrec.py "${common[@]}" --text_keys $fields --item_prompt "" --item_emb_token_n 0 \
-    --max_text_length 256 --item_model_dir "$ITEM_MODEL_DIR" --freeze_item_llm --item_id_embedding \
-    --user_model_dir "$OUTPUT_DIR/towers/user_llm" --num_negatives 4096 --learning_rate 1e-3 --history_dropout 0.3 \
-    --num_train_epochs 5 --output_dir "$OUTPUT_DIR/two_tower" --logging_dir "$LOGGING_DIR/two_tower"
+# --- the two-tower model: frozen MiniLM, item ids added
+train_two_tower two_tower "${frozen[@]}" ${split[@]+"${split[@]}"} --text_keys "$TEXT_KEYS" --item_id_embedding \
+    --num_train_epochs 5 --seed "$SEED" --logging_dir "$LOGGING_DIR/two_tower"
 two_tower=$OUTPUT_DIR/two_tower/best_model
-"$PYTHON" scripts/evaluate_pixelrec.py --checkpoint "$two_tower" ${split[@]+"${split[@]}"} --output_dir "$OUTPUT_DIR/items"
+"$PYTHON" "$scripts/evaluate_pixelrec.py" --checkpoint "$two_tower" ${split[@]+"${split[@]}"} --output_dir "$OUTPUT_DIR/items"
 
 # --- semantic ids: 3 levels of 256 codes
 build() {
-    "$PYTHON" scripts/build_semantic_ids.py --output_dir "$OUTPUT_DIR/ids/$1" --logging_dir "$LOGGING_DIR/ids_$1" \
+    "$PYTHON" "$scripts/build_semantic_ids.py" --output_dir "$OUTPUT_DIR/ids/$1" --logging_dir "$LOGGING_DIR/ids_$1" \
         --overwrite --seed "$SEED" "${@:2}"
 }
 ids_of=(--matrix_ids "$OUTPUT_DIR/items/item_ids.txt" --interaction_data "$INTERACTION_DATA")
 items=("${ids_of[@]}" --matrix "$OUTPUT_DIR/items/item_embeddings.safetensors")
 for name in $IDS; do
     case $name in
-        text) build text "${data[@]}" --encoder_model_dir "$ITEM_MODEL_DIR" --text_keys $fields --normalise l2 ;;
+        text) build text "${data[@]}" --encoder_model_dir "$ITEM_MODEL_DIR" --text_keys "$TEXT_KEYS" --normalise l2 ;;
         rq_vae) build rq_vae "${items[@]}" --quantiser rq_vae ;;
         shuffled) # every item gets the embedding, and so the id, of another
             "$PYTHON" -c 'import sys, numpy as np, safetensors.numpy as files
@@ -63,19 +50,22 @@ for pair in $PUBLISHED; do
 done
 
 # --- one language model for each
-"$PYTHON" scripts/make_demo.py --text_data "$TEXT_DATA" --lm_dir "$OUTPUT_DIR/lm" --hidden_size 128 --vocab_size 2048 \
+"$PYTHON" "$scripts/make_demo.py" --text_data "$TEXT_DATA" --lm_dir "$OUTPUT_DIR/lm" --hidden_size 128 --vocab_size 2048 \
     --seed "$SEED"
 checkpoints=(--checkpoint "$two_tower")
 for pair in $IDS $PUBLISHED; do
     name=${pair%%=*}
     ids=$OUTPUT_DIR/ids/$name/semantic_ids.json
-    "$PYTHON" scripts/expand_vocabulary.py --hf_model_dir "$OUTPUT_DIR/lm" --output_model_dir "$OUTPUT_DIR/llm/$name" \
+    "$PYTHON" "$scripts/expand_vocabulary.py" --hf_model_dir "$OUTPUT_DIR/lm" --output_model_dir "$OUTPUT_DIR/llm/$name" \
         --semantic_ids "$ids" --seed "$SEED" --overwrite
-    "$PYTHON" scripts/train_generative.py "${common[@]}" --align False --model_dir "$OUTPUT_DIR/llm/$name" \
-        --semantic_ids "$ids" --learning_rate 2e-3 --weight_decay 0.05 --dropout 0.2 --valid_users 2000 \
-        --topk 5,10 --num_beams 20 \
-        --num_train_epochs "$NUM_TRAIN_EPOCHS" --output_dir "$OUTPUT_DIR/$name" --logging_dir "$LOGGING_DIR/$name"
-    checkpoints+=(--checkpoint "$OUTPUT_DIR/$name/best_model")
+    for seed in $SEEDS; do
+        if [ "$seed" = "$SEED" ]; then run=$name; else run=${name}_seed_$seed; fi
+        "$PYTHON" "$scripts/train_generative.py" "${on_cpu[@]}" ${split[@]+"${split[@]}"} --align False --seed "$seed" \
+            --model_dir "$OUTPUT_DIR/llm/$name" --semantic_ids "$ids" --learning_rate 2e-3 --weight_decay 0.05 --dropout 0.2 \
+            --valid_users 2000 --topk "5,10" --num_beams 20 --num_train_epochs "${NUM_TRAIN_EPOCHS:-12}" \
+            --output_dir "$OUTPUT_DIR/$run" --logging_dir "$LOGGING_DIR/$run"
+        checkpoints+=(--checkpoint "$OUTPUT_DIR/$run/best_model")
+    done
 done
-"$PYTHON" scripts/compare.py "${data[@]}" --text_keys $fields ${split[@]+"${split[@]}"} "${checkpoints[@]}" \
+"$PYTHON" "$scripts/compare.py" "${data[@]}" --text_keys "$TEXT_KEYS" ${split[@]+"${split[@]}"} "${checkpoints[@]}" \
     --output_dir "$OUTPUT_DIR/compare" --logging_dir "$LOGGING_DIR/compare" --overwrite

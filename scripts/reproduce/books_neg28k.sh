@@ -7,13 +7,10 @@
 #       ndcg@10 5.65 ± 0.07, ndcg@50 7.41 ± 0.07, ndcg@200 8.89 ± 0.10
 #   7B: recall@10 9.39, ndcg@10 5.69; 1B from scratch: 6.85 and 4.02
 # Hardware: 128 A100 80 GB, about half a day; 7B two days (the original's own notes).
-#
-# Not run by us yet: no such machine was at hand. What a dry run prints is tested (tests/test_recipes.py).
 set -euo pipefail
 NAME=amazon_books
-RUN=books_neg28k
 GPUS=${GPUS:-128}
 PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-4}
-TEXT_KEYS=title,description
-settings=(--max_seq_length 56 --eval_seq_length 51 --one_window_per_user --warmup_ratio 0.15 --deepspeed configs/ds_config_zero3.json --seed 42)
-source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
+TEXT_KEYS=${TEXT_KEYS:-title,description}
+SEEDS=${SEEDS:-42}
+source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh" --max_seq_length 56 --eval_seq_length 51 --one_window_per_user --warmup_ratio 0.15 --deepspeed configs/ds_config_zero3.json "$@"

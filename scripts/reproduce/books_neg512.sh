@@ -5,13 +5,10 @@
 #   recall@10 6.97 ± 0.10, recall@50 14.61 ± 0.15, recall@200 24.78 ± 0.20
 #   ndcg@10 3.98 ± 0.07, ndcg@50 5.64 ± 0.07, ndcg@200 7.16 ± 0.10
 # Hardware: 16 H100 80 GB, about 2 days (the original's own note).
-#
-# Not run by us yet: no such machine was at hand. What a dry run prints is tested (tests/test_recipes.py).
 set -euo pipefail
 NAME=amazon_books
-RUN=books_neg512
 GPUS=${GPUS:-16}
 PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-8}
-TEXT_KEYS=title,description
-settings=(--max_seq_length 51 --num_negatives 512 --seed 2020)
-source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
+TEXT_KEYS=${TEXT_KEYS:-title,description}
+SEEDS=${SEEDS:-2020}
+source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh" --max_seq_length 51 --num_negatives 512 "$@"

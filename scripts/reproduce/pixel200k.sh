@@ -4,13 +4,10 @@
 # Expected test figures, percent (arXiv:2409.12740, table 2, both towers pretrained):
 #   recall@10 5.58 ± 0.15, ndcg@10 3.10 ± 0.10 (from scratch: 5.06 and 2.76)
 # Hardware: the paper's Pixel runs used 32 A100 80 GB; by interactions this one is 1/40 of Pixel8M's 4.1 days.
-#
-# Not run by us yet: no such machine was at hand. What a dry run prints is tested (tests/test_recipes.py).
 set -euo pipefail
 NAME=Pixel200K
-RUN=pixel200k
 GPUS=${GPUS:-32}
 PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-16}
-TEXT_KEYS=title,tag,description
-settings=(--max_seq_length 11 --seed 2020)
-source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
+TEXT_KEYS=${TEXT_KEYS:-title,tag,description}
+SEEDS=${SEEDS:-2020}
+source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh" --max_seq_length 11 "$@"

@@ -5,13 +5,10 @@
 #   recall@10 6.13 ± 0.05, recall@50 12.48 ± 0.10, recall@200 21.18 ± 0.15
 #   ndcg@10 3.54 ± 0.05, ndcg@50 4.92 ± 0.05, ndcg@200 6.22 ± 0.05
 # Hardware: 32 A100 80 GB, about 4.1 days (the original's own note).
-#
-# Not run by us yet: no such machine was at hand. What a dry run prints is tested (tests/test_recipes.py).
 set -euo pipefail
 NAME=Pixel8M
-RUN=pixel8m
 GPUS=${GPUS:-32}
 PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-16}
-TEXT_KEYS=title,tag,description
-settings=(--max_seq_length 11 --seed 2020)
-source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
+TEXT_KEYS=${TEXT_KEYS:-title,tag,description}
+SEEDS=${SEEDS:-2020}
+source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh" --max_seq_length 11 "$@"

@@ -1,0 +1,28 @@
+# shellcheck shell=bash
+# Sourced by amazon_*.sh: what is set, and the two-tower model that both train.
+: "${INTERACTION_DATA:?set it to the interaction CSV}" "${TEXT_DATA:?set it to the item CSV}"
+: "${ITEM_MODEL_DIR:?set it to the directory of all-MiniLM-L6-v2}"
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1 # paths are the repository's
+# shellcheck source=../prepare_python.sh
+source scripts/prepare_python.sh
+run=$(basename "$0" .sh)
+OUTPUT_DIR=${OUTPUT_DIR:-results/$run}
+LOGGING_DIR=${LOGGING_DIR:-logs/$run}
+TEXT_KEYS=${TEXT_KEYS:-title,tag,description}
+
+# shellcheck disable=SC2034 # for who sources this
+{
+    data=(--interaction_data "$INTERACTION_DATA" --text_data "$TEXT_DATA")
+    frozen=(--item_model_dir "$ITEM_MODEL_DIR" --freeze_item_llm) # its embeddings are computed once
+    on_cpu=("${data[@]}" --bf16 False --gradient_checkpointing False --dataloader_num_workers 0
+        --per_device_train_batch_size 64 --save_total_limit 1 --overwrite)
+}
+
+# train_two_tower NAME FLAGS…: a 2-layer user LLM from scratch; the flags name the item tower, texts and epochs.
+train_two_tower() {
+    "$PYTHON" "$scripts/train_pixelrec.py" "${on_cpu[@]}" --item_prompt "" --item_emb_token_n 0 \
+        --max_text_length 256 --user_model_dir "$OUTPUT_DIR/towers/user_llm" --num_negatives 4096 \
+        --learning_rate 1e-3 --history_dropout 0.3 --output_dir "$OUTPUT_DIR/$1" "${@:2}"
+}
+
+"$PYTHON" "$scripts/make_demo.py" --text_data "$TEXT_DATA" --towers_dir "$OUTPUT_DIR/towers" --hidden_size 384
