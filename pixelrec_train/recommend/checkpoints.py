@@ -69,13 +69,13 @@ def split_of_run(checkpoint):
 
 
 def load(checkpoint, config, files, read=None):
-    """A two-tower checkpoint, Loaded; every rank calls it. config: also RetrievalFlags; else as load_towers."""
+    """A two-tower checkpoint, Loaded; every rank calls it. As load_towers; config: RetrievalFlags, too."""
     inputs, model, catalogue, length = load_towers(checkpoint, config, files, read)
     return Loaded("two_tower", inputs, TwoTower.of(model, catalogue, length, config.retrieval))
 
 
 def load_towers(checkpoint, config, files, read=None):
-    """(Inputs, HLLMModel, its [num_items, D] embeddings of the catalogue, items of history + target it reads).
+    """(Inputs, HLLMModel, its [num_items, D] embeddings of the catalogue, items of history + target).
 
     Args:
         config: CacheFlags, TrustFlags, CatalogueFlags.
