@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 
@@ -23,6 +24,16 @@ LONGEST = (
     "test_readme.py",
     "test_launch.py",
 )  # minutes; begun first, so that no worker ends long after others
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):  # in a worker: the one that has started the workers did this
+        config.forks = forks.start()
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "forks"):
+        forks.end(config.forks)
 
 
 def pytest_collection_modifyitems(items):
@@ -72,11 +83,17 @@ def as_flags(config, **changes):
     return [part for name, value in text.items() if name != "local_rank" for part in (f"--{name}", value)]
 
 
-def run_command(command, cwd=ROOT, timeout=400, **environment):
-    """Run to the end and return the CompletedProcess; the environment is a newcomer's: one thread, no GPU."""
-    clean = {
-        k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
-    }
+def run_command(command, cwd=ROOT, timeout=400, afresh=False, **environment):
+    """Run to the end and return the CompletedProcess; the environment is a newcomer's: one thread, no GPU.
+
+    afresh: a Python starts as users start it, and is not forked from one that has imported its libraries.
+    """
+    left_out = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "PYTHON"}
+    clean = {name: value for name, value in os.environ.items() if name not in left_out}
+    if not afresh:
+        clean["PATH"] = f"{forks.folder()}{os.pathsep}{clean['PATH']}"
+        if command[0] == sys.executable and command[1] != "-c":
+            command = [forks.folder() / "python", *command[1:]]
     return subprocess.run(
         list(map(str, command)),
         cwd=cwd,

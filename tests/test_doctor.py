@@ -13,7 +13,7 @@ from pixelrec_train.machine.finding import OK, PROBLEM, WARN
 
 
 def doctor(*flags, **environment):
-    return run_command([sys.executable, "scripts/doctor.py", *flags], **environment)
+    return run_command([sys.executable, "scripts/doctor.py", *flags], afresh=True, **environment)
 
 
 @pytest.fixture

@@ -178,7 +178,7 @@ def trained(demo_config, tmp_path_factory):
         CXX="/nonexistent", CC="/nonexistent", TORCH_EXTENSIONS_DIR=str(folder / "extensions"),
         HF_HUB_OFFLINE="1", HF_HOME=str(folder / "hf"),
     )  # fmt: skip
-    result = deepspeed(2, ROOT / "scripts/train_pixelrec.py", *flags, **environment)
+    result = deepspeed(2, ROOT / "scripts/train_pixelrec.py", *flags, afresh=True, **environment)
     assert result.returncode == 0, result.stdout + result.stderr
     return folder, flags, result.stdout
 
@@ -304,7 +304,7 @@ def test_evaluation_reproduces_the_runs_own_test_figures_exactly(trained, tmp_pa
             "--cache_dir",
             tmp_path,
         ]
-        result = run_command([*launcher, *flags])
+        result = run_command([*launcher, *flags], afresh=name == "torchrun")
         assert result.returncode == 0, result.stdout + result.stderr
         metrics = json.loads((tmp_path / name / "metrics.json").read_text())
         assert metrics["metrics"] == expected
@@ -385,7 +385,7 @@ def test_a_rank_that_fails_ends_the_others_and_its_traceback_is_the_only_one(dem
         dry_run="None",
     )  # fmt: skip
     started = time.monotonic()
-    result = deepspeed(2, ROOT / "tests/launched/failing.py", *flags)
+    result = deepspeed(2, ROOT / "tests/launched/failing.py", *flags, afresh=True)
     assert time.monotonic() - started < 60  # the start included
     assert result.returncode == 1 and result.stderr.count("Traceback") == 1, result.stderr
     assert "ZeroDivisionError: planted on rank 1" in result.stderr

@@ -9,24 +9,33 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 from conftest import ROOT
 
 from pixelrec_train.config import TrainConfig
 from pixelrec_train.flags import as_text, fields_of
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line
-    for block in re.findall(r"```bash\n(.*?)```", README, re.S)
-    for line in block.splitlines()
-    if line.strip()
-]
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
+
+
+def commands(page):
+    """The commands a reader is told to type, in order; a backslash at the end joins lines."""
+    blocks = re.findall(r"```bash\n(.*?)```", TEXTS[page], re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
 SHORT = {
     "NUM_TRAIN_EPOCHS": "1",
     "STAGE2_EPOCHS": "1",
     "MAX_TEXT_LENGTH": "16",
 }  # the same commands, less of it
+
+
+def is_ours(path):
+    return not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 
 
 def flags_table():
@@ -39,17 +48,35 @@ def flags_table():
 
 def test_the_flag_table_is_generated_from_the_config():
     """UPDATE_README=1 pytest tests/test_readme.py writes it."""
-    before, rest = README.split("<!-- flags -->\n")
+    (page,) = [page for page, text in TEXTS.items() if "<!-- flags -->\n" in text]
+    before, rest = TEXTS[page].split("<!-- flags -->\n")
     old, after = rest.split("<!-- /flags -->")
     if os.environ.get("UPDATE_README"):
-        (ROOT / "README.md").write_text(f"{before}<!-- flags -->\n{flags_table()}\n<!-- /flags -->{after}")
+        (ROOT / page).write_text(f"{before}<!-- flags -->\n{flags_table()}\n<!-- /flags -->{after}")
         return
     assert old.strip() == flags_table(), "run: UPDATE_README=1 python -m pytest tests/test_readme.py"
 
 
 def test_continuous_integration_is_the_readmes_test_command():
-    assert "bash scripts/run_tests.sh" in COMMANDS
+    assert "bash scripts/run_tests.sh" in commands("README.md")
     assert (ROOT / ".ci/run").read_text().splitlines()[-1] == "exec bash scripts/run_tests.sh"
+
+
+def anchors(page):
+    """What a link may name behind a #, as GitHub makes it of headings."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [str(p.relative_to(ROOT)) for p in ROOT.glob("**/*.md") if is_ours(p)])
+def test_links_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text("utf-8"), flags=re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not link.startswith(("http://", "https://", "mailto:")):
+            file, _, anchor = link.partition("#")
+            target = (ROOT / page).parent / file if file else ROOT / page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
 
 
 @pytest.fixture(scope="module")
@@ -68,18 +95,24 @@ def clone(tmp_path_factory):
 
 
 def run(command, clone, timeout=400, **environment):
-    """A line of the README as a newcomer would type it, with this interpreter first on the path."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    clean = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    """A line of a page as a newcomer would type it, with this interpreter first on the path.
+
+    It is forked (see forks.py), but where a script runs for the first time, and where AFRESH names it.
+    """
+    once = clone.with_name("started")
+    once.mkdir(exist_ok=True)
+    path = os.pathsep.join(map(str, (forks.folder(), Path(sys.executable).parent, os.environ["PATH"])))
+    clean = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "PYTHON")}
+    clean |= {"PATH": path, "ONCE_AFRESH": str(once)}
     return subprocess.run(
-        ["bash", "-c", command], cwd=clone, env=clean | {"PATH": path} | environment,
+        ["bash", "-c", command], cwd=clone, env=clean | environment,
         capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip
 
 
-@pytest.mark.launch
-def test_every_command_runs_in_the_order_of_the_readme(clone):
-    for command in COMMANDS:
+def follow(page, clone):
+    """Run the commands of a page in their order."""
+    for command in commands(page):
         if command in ("bash scripts/run_tests.sh", "source .venv/bin/activate"):
             continue  # what is running right now; and the interpreter it runs with
         if command.startswith("tail -f"):
@@ -94,6 +127,18 @@ def test_every_command_runs_in_the_order_of_the_readme(clone):
             result = run(command + less, clone, **SHORT, OMP_NUM_THREADS="1")
             assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
             assert "Traceback" not in result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def newcomers(clone):
+    """The clone of one who has typed every command of the README."""
+    follow("README.md", clone)
+    return clone
+
+
+@pytest.mark.launch
+def test_every_command_runs_in_the_order_of_the_readme(newcomers):
+    clone = newcomers
     for produced in ("results/demo/table.json", "results/mine/table.md", "results/direct/best_model",
                      "results/demo/best_model/eval-test/index.faiss", "results/demo/curves.png"):  # fmt: skip
         assert (clone / produced).exists(), produced
@@ -106,25 +151,34 @@ def test_every_command_runs_in_the_order_of_the_readme(clone):
 
 
 @pytest.mark.launch
+@pytest.mark.parametrize("page", [page for page in PAGES[1:] if commands(page)])
+def test_every_command_of_a_page_runs_after_those_of_the_readme(newcomers, page):
+    follow(page, newcomers)
+
+
+@pytest.mark.launch
 def test_a_detached_run_says_how_to_follow_it_and_a_second_start_is_refused_meanwhile(clone):
     where = "OUTPUT_DIR=results/detached LOGGING_DIR=logs/detached"
     start = f"BACKGROUND=1 {where} bash scripts/run_train_pixelrec.sh"
-    result = run(start, clone, **SHORT | {"NUM_TRAIN_EPOCHS": "500"})
+    real = {
+        "AFRESH": "deepspeed.launcher.runner"
+    }  # and so all that it starts: signals find ranks as children
+    result = run(start, clone, **SHORT | {"NUM_TRAIN_EPOCHS": "500", "OMP_NUM_THREADS": "1"} | real)
     assert result.returncode == 0, result.stdout + result.stderr
     process = re.search(r"process (\d+)", result.stdout)[1]
-    follow = re.search(r"tail -f (\S+)", result.stdout)[1]
-    assert follow == "logs/detached_train.log"
+    log = re.search(r"tail -f (\S+)", result.stdout)[1]
+    assert log == "logs/detached_train.log"
     try:
-        wait = f"for i in $(seq 120); do grep -qs ' step ' {follow} && exit 0; sleep 0.5; done; exit 1"
+        wait = f"for i in $(seq 300); do grep -qs ' step ' {log} && exit 0; sleep 0.5; done; exit 1"
         assert run(wait, clone).returncode == 0, (clone / "logs/detached_launch.log").read_text()
-        second = run(f"{start} --overwrite", clone, **SHORT)
+        second = run(f"{start} --overwrite", clone, **SHORT, OMP_NUM_THREADS="1")
         assert second.returncode != 0
         assert "another run" in second.stderr and "Traceback" not in second.stderr
     finally:
         subprocess.run(["kill", process], check=True)
-        stopped = f"grep -qs 'stopped after step .*SIGTERM' {follow}"
+        stopped = f"grep -qs 'stopped after step .*SIGTERM' {log}"
         wait = f"for i in $(seq 40); do {stopped} && exit 0; sleep 0.5; done; exit 1"
-        assert run(wait, clone).returncode == 0, (clone / follow).read_text()[-500:]
+        assert run(wait, clone).returncode == 0, (clone / log).read_text()[-500:]
         gone = (
             "for i in $(seq 60); do pgrep -f [r]esults/detached >/dev/null || exit 0; sleep 0.5; done; exit 1"
         )
