@@ -17,8 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np  # noqa: E402
 
 from pixelrec_train.batch import PackedTexts  # noqa: E402
-from pixelrec_train.data.item_text import ItemText, read_texts, tokenise  # noqa: E402
-from pixelrec_train.data.tables import read_rows  # noqa: E402
+from pixelrec_train.config import TextFlags  # noqa: E402
+from pixelrec_train.data.item_fields import read_texts  # noqa: E402
+from pixelrec_train.data.item_text import ItemText, tokenise  # noqa: E402
+from pixelrec_train.data.tables import open_table  # noqa: E402
 
 FILE = Path(__file__).with_name("amazon_scientific.json")
 SHARES = np.linspace(0, 1, 201)
@@ -96,10 +98,11 @@ def measured(directory):
     from pixelrec_train.model.tiny import train_tokenizer
 
     information = Path(directory) / "information/amazon_scientific.csv"
-    interactions = read_rows(Path(directory) / "dataset/amazon_scientific.csv", ("item_id", "user_id"))
+    interactions = open_table(Path(directory) / "dataset/amazon_scientific.csv").rows(["item_id", "user_id"])
     popularity, lengths = (Counter(column) for column in zip(*interactions, strict=True))
-    item_ids = [item_id for (item_id,) in read_rows(information, ("item_id",))]
-    texts, _ = read_texts(information, item_ids, ("title", "tag", "description"), prompt="")
+    item_ids = [item_id for (item_id,) in open_table(information).rows(["item_id"])]
+    flags = TextFlags(text_data=str(information), text_keys=("title", "tag", "description"))
+    texts, _ = read_texts(item_ids, flags, prompt="")
     tokenizer = train_tokenizer(all_text(information), VOCAB_SIZE)
     values = Inputs(
         item_tokens=np.diff(tokenise(tokenizer, texts, sys.maxsize, item_emb_token_n=0)[1]),

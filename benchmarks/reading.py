@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks import peers
 from benchmarks.measure import Meter, in_a_process, must_agree
 from benchmarks.registry import Goal, Result, benchmark
+from pixelrec_train.config import TableFlags
 from pixelrec_train.data import interactions
 
 TINY = {"rows": 20_000}
@@ -73,7 +74,7 @@ def popular(rng, rows, count):
 
 def read_ours(path, folder):
     with Meter() as meter:
-        interactions.read(path, folder)
+        interactions.read([path], TableFlags(cache_dir=str(folder)))
     return meter
 
 
@@ -84,6 +85,6 @@ def read_peer(path):
 
 
 def check_equal(path, folder):
-    ours, theirs = interactions.read(path, folder), peers.read_interactions(path)
+    ours, theirs = interactions.read([path], TableFlags(cache_dir=str(folder))), peers.read_interactions(path)
     must_agree("items of all users, end to end", ours.items, np.concatenate(theirs.to_list()), 0)
     must_agree("lengths of histories", np.diff(ours.offsets), theirs.str.len(), 0)

@@ -12,9 +12,10 @@ from conftest import ROOT, as_flags, run_command
 from safetensors.numpy import save_file
 
 from pixelrec_train.commands.build_semantic_ids import BuildConfig, main
+from pixelrec_train.config import TableFlags
 from pixelrec_train.data import interactions
 from pixelrec_train.data.inputs import Inputs
-from pixelrec_train.data.tables import read_rows
+from pixelrec_train.data.tables import open_table
 from pixelrec_train.model.backbone import save_tensors
 from pixelrec_train.recommend import item_embeddings
 from pixelrec_train.run import rendezvous
@@ -121,9 +122,9 @@ def test_ids_of_an_encoder_and_of_a_checkpoint(folder, demo, demo_config):
     texts = {"text_data": demo / "items.csv", "text_keys": "title,tag", "cache_dir": "cache"}
     no_matrix = {"matrix": None, "matrix_ids": None}
     ids = build(**no_matrix, **texts, encoder_model_dir=demo / "towers/item_llm", max_text_length=24)
-    assert ids.item_ids == [item for (item,) in read_rows(demo / "items.csv", ("item_id",))]
+    assert ids.item_ids == [item for (item,) in open_table(demo / "items.csv").rows(["item_id"])]
 
-    data = interactions.read(demo / "interactions.csv", "cache")
+    data = interactions.read([demo / "interactions.csv"], TableFlags(cache_dir="cache"))
     log = {"interaction_data": demo / "interactions.csv"}
     known = build(
         **no_matrix, **texts, **log, encoder_model_dir=demo / "towers/item_llm", max_text_length=24,
@@ -135,7 +136,7 @@ def test_ids_of_an_encoder_and_of_a_checkpoint(folder, demo, demo_config):
 
 def test_a_checkpoints_items_are_its_embeddings_end_to_end(folder, demo_config, monkeypatch):
     table = np.random.default_rng(1).normal(size=(N, 4)).astype(np.float32)
-    data = interactions.read(demo_config.interaction_data, "cache")
+    data = interactions.read([demo_config.interaction_data], TableFlags(cache_dir="cache"))
 
     class Loaded:
         inputs = Inputs(data, interactions.leave_last_two_out(data, 5), None)

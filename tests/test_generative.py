@@ -29,7 +29,7 @@ SIZES = (6, 7, 9)
 def generative(demo, demo_config, tmp_path_factory):
     """(folder, flags): semantic ids of the demo, some shared, and a tiny LM that has words for them."""
     folder = tmp_path_factory.mktemp("generative")
-    data = interactions.read(demo_config.interaction_data, demo_config.cache_dir)
+    data = interactions.read([demo_config.interaction_data], demo_config)
     rng = np.random.default_rng(0)
     codes = np.stack(np.unravel_index(rng.integers(0, np.prod(SIZES), data.num_items), SIZES), 1)
     SemanticIds(data.item_ids, codes.astype(np.int32), SIZES).save(folder / "sid.json")

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pixelrec_train.config import TableFlags
 from pixelrec_train.data import interactions, tables
-from pixelrec_train.data.interaction_csv import number_rows
+from pixelrec_train.data.interaction_table import number_rows
 from pixelrec_train.data.interactions import Interactions, cut_windows, leave_last_two_out
 from pixelrec_train.errors import InputError
 
@@ -18,7 +19,7 @@ from pixelrec_train.errors import InputError
 def read_text(tmp_path, text, encoding="utf-8"):
     path = tmp_path / "data.csv"
     path.write_bytes(text.encode(encoding))
-    return interactions.read(path, tmp_path / "cache")
+    return interactions.read([path], TableFlags(cache_dir=str(tmp_path / "cache")))
 
 
 def made(offsets):
@@ -80,12 +81,11 @@ def test_rows_that_cannot_be_used_are_counted_and_reported(tmp_path):
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("item_id,user,timestamp\na,u,1\n", r"data\.csv has no column user_id.*item_id, user, timestamp"),
+        ("item_id,who,timestamp\na,u,1\n", r"data\.csv has no column user_id.*item_id, who, timestamp"),
         ("item_id,item_id,user_id,timestamp\na,a,u,1\n", "item_id 2 times"),
         ("", "is empty"),
-        ("item_id\tuser_id\ttimestamp\na\tu\t1\n", "looks tab-separated"),
         ("item_id,user_id,timestamp\n", "no usable row"),
-        ("item_id,user_id,timestamp\na,u,1,x\nb,u,2\n", "first row has more than 3 fields.*double quotes"),
+        ("item_id,user_id,timestamp\na,u,1,x\nb,u,2\n", "Expected 3 fields in line 2, saw 4.*double quotes"),
         ("item_id,user_id,timestamp\nb,u,2\na,u,1,x\n", "Expected 3 fields in line 3, saw 4.*double quotes"),
         ('item_id,user_id,timestamp\na,u,"1\n', "well-formed.*line 2"),
         ('item_id,user_id,timestamp\na"b,u,1\nc,"u,2\n', "well-formed.*line 3"),  # an even number of quotes
@@ -96,9 +96,9 @@ def test_a_bad_file_is_one_clear_sentence(tmp_path, text, words):
         read_text(tmp_path, text)
 
 
-def test_another_encoding_is_named(tmp_path):
-    with pytest.raises(InputError, match="not UTF-8.*iconv"):
-        read_text(tmp_path, "item_id,user_id,timestamp\né,u,1\n", encoding="latin1")
+def test_another_encoding_is_read_and_named(tmp_path):
+    data = read_text(tmp_path, "item_id,user_id,timestamp\né,u,1\n", encoding="latin1")
+    assert history(data, "u") == ["é"] and data.notes == ["--interaction_data: read as latin-1"]
 
 
 def test_a_changed_file_is_read_again(tmp_path):
@@ -145,9 +145,9 @@ def test_a_file_is_numbered_and_sorted_as_the_slow_way_does_it(rows, end_of_line
         slow = slow_way(path)
         if not slow["items"]:
             with pytest.raises(InputError, match="no usable row"):
-                number_rows(path)
+                number_rows([path], {}, None)
             return
-        arrays, facts = number_rows(path)
+        arrays, facts = number_rows([path], {}, None)
         assert {"items": arrays["items"].tolist(), "offsets": arrays["offsets"].tolist(), **facts} == slow
         ends = arrays["user_id_ends"].tolist()
         text = arrays["user_id_bytes"].tobytes()
@@ -165,6 +165,7 @@ def slow_way(path):
     offsets = [sum(map(len, list(users.values())[:n])) for n in range(len(users) + 1)]
     return {
         "items": sum(users.values(), []), "offsets": offsets, "item_ids": list(items), "unusable": unusable,
+        "notes": [],
     }  # fmt: skip
 
 
@@ -195,7 +196,7 @@ def usable_rows(path, unusable=None):
 
 
 def test_a_well_formed_file_does_not_go_the_slow_way(tmp_path, monkeypatch):
-    monkeypatch.delattr(tables, "careful_blocks")
+    monkeypatch.setattr(tables, "malformed", None)
     rows = "".join(f'"i{n}, ""x""\n",u{n % 7},{n}\r\n' for n in range(2000))
     monkeypatch.setattr(tables, "BLOCK", 1 << 12)
     assert len(read_text(tmp_path, "\ufeffitem_id,user_id,timestamp\r\n" + rows).items) == 2000

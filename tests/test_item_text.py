@@ -8,10 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
+from pixelrec_train.config import TableFlags, TextFlags
 from pixelrec_train.data import interactions, item_text
-from pixelrec_train.data.item_text import ItemText, read_texts, tokenise
+from pixelrec_train.data.item_fields import read_texts
+from pixelrec_train.data.item_text import ItemText, tokenise
 from pixelrec_train.errors import InputError
 from pixelrec_train.libraries import load_tokenizer
+
+
+def flags(path, *text_keys):
+    return TextFlags(text_data=str(path), text_keys=text_keys, allow_missing_text=True)
+
+
+def read_with(read, config):
+    return item_text.read(read, config, config.item_dir, config.item_prompt, config.item_emb_token_n)
 
 
 @pytest.fixture
@@ -23,24 +33,24 @@ def items_csv(tmp_path):
 
 
 def test_text_is_prompt_and_non_empty_fields_in_order_with_nothing_between(items_csv):
-    texts, facts = read_texts(items_csv, ["1", "2", "3", "4"], ("title", "description"), "Say: ")
+    texts, facts = read_texts(["1", "2", "3", "4"], flags(items_csv, "title", "description"), "Say: ")
     assert texts == [
         'Say: title: 拉面description: long, "quoted"\nand broken',
         "Say: ",  # a row without any field: the prompt alone
         "Say: description: NA",
         "",  # no row: nothing at all
     ]
-    assert facts == {"without_text": 1, "unknown_rows": 2}
+    assert facts == {"without_text": 1, "unknown_rows": 2, "notes": []}
 
 
 def test_a_missing_text_column_is_named_with_those_that_are_there(items_csv):
     with pytest.raises(InputError, match=r"no column tag\. Its columns are: item_id, description, title"):
-        read_texts(items_csv, ["1"], ("title", "tag"), "")
+        read_texts(["1"], flags(items_csv, "title", "tag"), "")
 
 
 def test_a_text_file_of_another_dataset_is_refused(items_csv):
     with pytest.raises(InputError, match="no row for any of the 2 items"):
-        read_texts(items_csv, ["i1", "i2"], ("title",), "")
+        read_texts(["i1", "i2"], flags(items_csv, "title"), "")
 
 
 TEXTS = [
@@ -97,13 +107,13 @@ def test_a_cache_that_cannot_be_written_or_read_is_a_sentence_and_leaves_nothing
     with monkeypatch.context() as patch:
         patch.setattr(np, "save", full)
         with pytest.raises(InputError, match="cannot be written: 4096 requested.*disk full.*--cache_dir"):
-            interactions.read(demo_config.interaction_data, tmp_path)
+            interactions.read([demo_config.interaction_data], TableFlags(cache_dir=str(tmp_path)))
         assert not list(tmp_path.iterdir())
-    interactions.read(demo_config.interaction_data, tmp_path)
+    interactions.read([demo_config.interaction_data], TableFlags(cache_dir=str(tmp_path)))
     items = next(tmp_path.glob("*/items.npy"))
     items.write_bytes(items.read_bytes()[:200])
     with pytest.raises(InputError, match="is damaged: .* Delete it; it is made again"):
-        interactions.read(demo_config.interaction_data, tmp_path)
+        interactions.read([demo_config.interaction_data], TableFlags(cache_dir=str(tmp_path)))
 
 
 def test_a_tokenizer_with_its_own_way_to_encode_keeps_it(demo_config):
@@ -144,25 +154,25 @@ def test_the_cache_is_rebuilt_for_every_setting_that_changes_tokens_and_reused_o
     demo_config, tmp_path
 ):
     config = replace(demo_config, cache_dir=str(tmp_path))
-    read = interactions.read(config.interaction_data, config.cache_dir)
-    marks = {item_text.read(read, config).fingerprint}
+    read = interactions.read([config.interaction_data], config)
+    marks = {read_with(read, config).fingerprint}
     for change in (
         {"text_keys": ("title",)}, {"item_prompt": "x"}, {"max_text_length": 9}, {"item_emb_token_n": 0},
     ):  # fmt: skip
-        marks.add(item_text.read(read, replace(config, **change)).fingerprint)
+        marks.add(read_with(read, replace(config, **change)).fingerprint)
     assert len(marks) == 5
     files = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")}
-    item_text.read(read, config)
+    read_with(read, config)
     assert files == {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")}
 
 
 def test_a_half_made_cache_is_made_again(demo_config, tmp_path):
     config = replace(demo_config, cache_dir=str(tmp_path))
-    read = interactions.read(config.interaction_data, config.cache_dir)
-    before = item_text.read(read, config)
+    read = interactions.read([config.interaction_data], config)
+    before = read_with(read, config)
     tokens = before.tokens.copy()
     facts = next(tmp_path.glob(f"item_text-{before.fingerprint}/facts.json"))
     facts.unlink()  # written last, so a killed build lacks it
     (facts.parent / "tokens.npy").unlink()
     (facts.parent / "tokens.npy").write_bytes(b"half")
-    assert np.array_equal(item_text.read(read, config).tokens, tokens)
+    assert np.array_equal(read_with(read, config).tokens, tokens)

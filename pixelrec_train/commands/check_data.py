@@ -2,17 +2,18 @@
 
 import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from pixelrec_train.config import TrainConfig
-from pixelrec_train.data import interactions
 from pixelrec_train.data.checks.bars import histogram, side_by_side
 from pixelrec_train.data.checks.odd_interactions import check_interactions
 from pixelrec_train.data.checks.odd_texts import check_texts
 from pixelrec_train.data.checks.remarks import LinedRows
-from pixelrec_train.data.inputs import Inputs, read_inputs, split_of
-from pixelrec_train.data.item_text import ItemText, read_texts, tokenise
+from pixelrec_train.data.inputs import Inputs, read_inputs, read_interactions, split_of
+from pixelrec_train.data.item_fields import read_texts
+from pixelrec_train.data.item_text import ItemText, tokenise
 from pixelrec_train.data.negatives import NegativeSampler
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import existing_file
@@ -34,7 +35,8 @@ class CheckDataConfig(TrainConfig):
     """
 
     dataset: str | None = flag(
-        "NAME stands for --interaction_data dataset/NAME.csv --text_data information/NAME.csv",
+        "NAME stands for --interaction_data dataset/NAME.csv --text_data information/NAME.csv; "
+        "or the path of --interaction_data",
         None,
         positional=True,
     )
@@ -44,6 +46,8 @@ class CheckDataConfig(TrainConfig):
     def __post_init__(self):
         if not (self.dataset or self.interaction_data):
             raise InputError("name a dataset (NAME means dataset/NAME.csv), or give --interaction_data.")
+        if self.dataset and Path(self.dataset).is_file() and not self.interaction_data:
+            self.set(interaction_data=self.dataset, dataset=None)
         for name, folder in (("interaction_data", "dataset"), ("text_data", "information")):
             if self.dataset and not getattr(self, name):
                 self.set(**{name: f"{folder}/{self.dataset}.csv"})
@@ -76,13 +80,16 @@ def report(config):
     except InputError:
         yield from rows_too_wide(config)
         raise
-    checked = check_interactions(config.interaction_data)
+    told = {"item_id": config.item_column, "user_id": config.user_column, "timestamp": config.time_column}
+    checked = check_interactions(config.interaction_data, told, config.encoding)
     tokens = count_tokens(config, texts) if config.item_dir and texts else None
     yield from describe(config, inputs, checked, texts, tokens)
     yield from remarks(config.interaction_data, checked.rows, checked.remarks)
     if config.has_texts:
         item_ids = inputs.interactions.item_ids
-        rows, found = check_texts(config.text_data, item_ids, config.text_keys, checked.line_of_item)
+        rows, found = check_texts(
+            config.text_data, item_ids, config.text_keys, checked.line_of_item, {}, config.encoding
+        )
         yield from remarks(config.text_data, rows, found)
     yield from distributions(inputs, texts, tokens)
     yield from cost(config)
@@ -100,20 +107,21 @@ def load(config):
     if config.has_texts and config.item_dir:
         inputs = read_inputs(config)
     else:
-        read = interactions.read(config.interaction_data, config.cache_dir)
-        inputs = Inputs(read, split_of(read, config), ItemText.unread(read.num_items))
+        read = read_interactions(config)
+        split = split_of(read, config, config.max_seq_length, config.one_window_per_user)
+        inputs = Inputs(read, split, ItemText.unread(read.num_items))
     NegativeSampler(inputs.split.train_counts, 1, config.max_seq_length, config.seed)  # are there enough?
     item_ids = inputs.interactions.item_ids
     if not config.has_texts:
         return inputs, None
-    return inputs, read_texts(config.text_data, item_ids, config.text_keys, config.item_prompt)[0]
+    return inputs, read_texts(item_ids, config, config.item_prompt)[0]
 
 
 def rows_too_wide(config):
     """All lines with too many fields: the loader stops at the first."""
     for path in (config.interaction_data, config.text_data):
         with contextlib.suppress(InputError, OSError):  # what is wrong with the file is said by the loader
-            rows = LinedRows(path or "")
+            rows = LinedRows(path or "", config.encoding)
             count = sum(1 for _ in rows)
             yield from remarks(path, count, rows.refused()) if rows.refused() else ()
 
@@ -129,8 +137,9 @@ def count_tokens(config, texts):
 
 
 def describe(config, inputs, checked, texts, tokens):
-    data, split, text = inputs.describe()
+    data, *notes, split, text = inputs.describe()
     yield f"{data}; {'{} to {}'.format(*checked.days)}" if checked.days else data
+    yield from notes
     yield split
     if tokens is not None:
         yield text

@@ -13,9 +13,8 @@ from pixelrec_train.config import (
     TrustFlags,
     require_cut_off,
 )
-from pixelrec_train.data import interactions
-from pixelrec_train.data.inputs import split_of
-from pixelrec_train.data.item_text import read_fields
+from pixelrec_train.data.inputs import read_interactions, split_of
+from pixelrec_train.data.item_fields import read_fields
 from pixelrec_train.engine.ds_file import adopted
 from pixelrec_train.engine.session import on_all_ranks
 from pixelrec_train.errors import InputError
@@ -65,7 +64,7 @@ from pixelrec_train.trainings.train_sasrec import deepspeed_settings, train_sasr
 class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFlags, LoopFlags):
     """One table for a dataset: popularity, ItemKNN, TF-IDF, SASRec (trained here) and any checkpoints."""
 
-    text_data: str = flag("CSV with a column item_id and the text columns", path=FILE)
+    text_data: str = flag("table with a column item_id and the text columns", path=FILE)
     text_keys: tuple[str, ...] = flag(
         "text columns TF-IDF reads", ("title", "description"), COLUMNS, DISTINCT
     )
@@ -121,11 +120,12 @@ def compare(config):
     run_directory.check_free(Path(config.output_dir) / "sasrec", config.overwrite)
     if config.retrieval == "faiss" and config.checkpoint:
         import_faiss()
-    data = interactions.read(config.interaction_data, config.cache_dir)
-    split = split_of(data, config)
+    data = read_interactions(config)
+    split = split_of(data, config, config.max_seq_length)
     held_out = getattr(split, config.split)
-    fields, _ = read_fields(config.text_data, data.item_ids, config.text_keys)
-    say(f"data: {data.summary()}")
+    fields, _ = read_fields(data.item_ids, config)
+    for line in (f"data: {data.summary()}", *data.notes):
+        say(line)
 
     baselines = {
         "popularity": Popularity(split.popularity),

@@ -66,7 +66,7 @@ def main(argv=None):
 def evaluate(config):
     possible_directory(config.cache_dir, "--cache_dir")
     trained_config(config.checkpoint, "--checkpoint", config_class(config.checkpoint))
-    if config.split_data:
+    if config.split_data or config.valid_data:
         check_same_split(config.checkpoint, "--checkpoint", config)
     possible_directory(*results_directory(config))
     if config.retrieval == "faiss":

@@ -1,7 +1,6 @@
 """Make what a first run needs and a bare machine lacks: a synthetic dataset and tiny models."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pixelrec_train.files import existing_file, possible_directory, possible_file
 from pixelrec_train.flags import SEED, Flags, Rule, at_least, flag, parse_args
@@ -56,8 +55,9 @@ def main(argv=None):
 
 def all_text(path):
     """Every text field of an item CSV, for the tokenizer; ids are no text."""
-    from pixelrec_train.data.tables import read_header, read_rows
+    from pixelrec_train.data.tables import open_table
 
-    columns = [c for c in read_header(Path(path)) if c != "item_id"]
-    rows = list(read_rows(path, columns))
+    table = open_table(path)
+    columns = [c for c in table.names if c != "item_id"]
+    rows = list(table.rows(columns))
     return [f"{c}: {row[i]}" for i, c in enumerate(columns) for row in rows if row[i]]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pixelrec_train.errors import InputError
 from pixelrec_train.flags import COLUMNS, DISTINCT, FILE, NEW_DIRECTORY, Flags, Rule, at_least, flag
 
 SEQUENCE = Rule("counts history + target: at least 2", lambda length: length >= 2)
@@ -15,15 +16,35 @@ class CacheFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataFlags(CacheFlags):
+class TableFlags(CacheFlags):
+    """How tables are read: CSV (commas, tabs, semicolons), RecBole's, JSON lines, Parquet; packed or not."""
+
+    user_column: str | None = flag("column of users; None = user_id, or a name it is known by", None)
+    item_column: str | None = flag("column of items; None = item_id, or a name it is known by", None)
+    time_column: str | None = flag(
+        "column of times: numbers or dates; None = timestamp, or a name it is known by, or the order of rows",
+        None,
+    )
+    encoding: str | None = flag("of the tables, as utf-8 or gb18030; None = it is found", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFlags(TableFlags):
     """Who took which item when, and what of it is held out."""
 
-    interaction_data: str = flag("CSV with columns item_id, user_id, timestamp", path=FILE)
+    interaction_data: str = flag("table with columns item_id, user_id and perhaps timestamp", path=FILE)
+    valid_data: str | None = flag("the same of what is held out to validate, if it is apart", None, path=FILE)
+    test_data: str | None = flag("the same of what is held out to test", None, path=FILE)
     split_data: str | None = flag(
-        "CSV with split, user_id, item_id, history: what is held out; None = everybody's last two items",
+        "table with split, user_id, item_id, history: what is held out; None = everybody's last two items",
         None,
         path=FILE,
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if bool(self.valid_data) != bool(self.test_data) or (self.valid_data and self.split_data):
+            raise InputError("--valid_data and --test_data go together, and without --split_data.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +63,12 @@ class WindowFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextFlags(Flags):
+class TextFlags(TableFlags):
     """What is read of an item's text."""
 
-    text_data: str | None = flag("CSV with a column item_id and the text columns", None, path=FILE)
+    text_data: str | None = flag("table with a column item_id and the text columns", None, path=FILE)
     text_keys: tuple[str, ...] = flag(
         "text columns, in the order they are read", ("title", "description"), COLUMNS, DISTINCT
     )
+    allow_missing_text: bool = flag("read items without text as empty even if they are many", False)
     max_text_length: int = flag("tokens kept of an item's text", 256, at_least(1))

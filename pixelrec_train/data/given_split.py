@@ -1,4 +1,4 @@
-"""A split somebody else made: a CSV says which item a user took next, after which history, and in which part.
+"""A split somebody else made: rows that say their part, tables of their own, or sessions.
 
 split,user_id,item_id,history
 train,A9,56,16 55                 after 16 and 55, user A9 took 56
@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from pixelrec_train.data.cache import fingerprint
+from pixelrec_train.data.columns import find_columns
 from pixelrec_train.data.interactions import HeldOut, Split, Taken
-from pixelrec_train.data.tables import read_rows
+from pixelrec_train.data.tables import open_table
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import existing_file
 
@@ -20,47 +21,116 @@ PARTS = ("train", "valid", "test")
 
 
 def read_split(path, interactions, max_seq_length, one_window_per_user=False):
-    """The Split of a file of rows, over the items of the interactions.
-
-    A training row that goes on where the one before it of the same user ended makes that one longer; so a
-    user's rows become one sequence, cut into windows as by Split.of, and every item in it but the first is
-    a target. Any other row begins a sequence of its own. Held-out rows without a history are left out.
+    """The Split of a file of rows, over the items of the interactions; see of_rows.
 
     Raises:
         InputError: the file names an unknown part or item, or lacks rows of a part.
     """
     number = {item_id: n for n, item_id in enumerate(interactions.item_ids)}
-    users, sequences, held_out = {}, {}, {"valid": [], "test": []}
-    for row, (part, user_id, item_id, history) in enumerate(
-        read_rows(existing_file(path, "--split_data"), COLUMNS), 1
-    ):
+    table = open_table(existing_file(path, "--split_data"))
+    columns = find_columns(table, COLUMNS, hint="Rename them in the file's first line")
+    rows = []
+    for row, (part, user_id, item_id, history) in enumerate(table.rows(list(columns.values())), 1):
         if part not in PARTS:
             raise InputError(f"--split_data {path}, row {row}: split is {part!r}, not {', '.join(PARTS)}.")
-        ids = [*history.split(), item_id]
+        ids = [*history.split(), item_id.strip()]
         unknown = [i for i in ids if i not in number]
         if unknown:
             raise InputError(
                 f"--split_data {path}, row {row}: item {unknown[0]!r} is not in --interaction_data. (A "
                 f"history is item ids with spaces between them.)"
             )
-        items, user = [number[i] for i in ids], users.setdefault(user_id, len(users))
+        rows.append((part, user_id, [number[i] for i in ids]))
+    taken, held_out = of_rows(rows)
+    origin = f"rows of {Path(path).name} ({fingerprint(Path(path))})"
+    return split_of(
+        taken, held_out, interactions, max_seq_length, one_window_per_user, origin, f"--split_data {path}"
+    )
+
+
+def split_tables(interactions, max_seq_length, one_window_per_user, origin):
+    """The Split of interactions whose held-out rows are tables of their own.
+
+    Every row of those is a target; its history is what its user took in the tables before: training, and
+    for a test row validation. Rows without a history are left out.
+    """
+    items, users = interactions.items, np.arange(interactions.num_users)
+    user_of_row = np.repeat(users, np.diff(interactions.offsets))
+    counts = np.bincount(user_of_row * 3 + interactions.parts, minlength=3 * len(users)).reshape(-1, 3)
+    start = interactions.offsets[:-1]
+    ends = start[:, None] + counts.cumsum(1)
+    held_out = {}
+    for name, part in (("valid", 1), ("test", 2)):
+        target = np.flatnonzero(
+            (interactions.parts == part) & (ends[user_of_row, part - 1] > start[user_of_row])
+        )
+        user = user_of_row[target]
+        held_out[name] = HeldOut(user, start[user], ends[user, part - 1], np.asarray(items[target]), items)
+    taken = Taken(users, start, ends[:, 0], items)
+    return split_of(
+        taken,
+        held_out,
+        interactions,
+        max_seq_length,
+        one_window_per_user,
+        origin,
+        "--valid_data, --test_data",
+    )
+
+
+def split_sessions(interactions, max_seq_length, one_window_per_user, origin):
+    """The Split of sessions, each a history and its target; see of_rows.
+
+    Where they are one table, its last tenth by the order of rows is held out, half each.
+    """
+    parts = np.array(interactions.parts)
+    if not parts.any():
+        tenth = max(round(len(parts) / 10), 2)
+        parts[-tenth:] = 1
+        parts[-(tenth // 2) :] = 2
+    taken = [PARTS[part] for part in parts]
+    items = np.split(interactions.items, interactions.offsets[1:-1])
+    rows = zip(taken, interactions.user_ids, (row.tolist() for row in items), strict=True)
+    return split_of(
+        *of_rows(rows), interactions, max_seq_length, one_window_per_user, origin, "the table of sessions"
+    )
+
+
+def of_rows(rows):
+    """Rows (part, user id, [item, …, target]) -> (Taken, {"valid": HeldOut, "test": HeldOut}).
+
+    A training row that goes on where the one before it of the same user ended makes that one longer; so a
+    user's rows become one sequence, cut into windows as by Split.of, and every item in it but the first is
+    a target. Any other row begins a sequence of its own. Held-out rows without a history are left out.
+    """
+    users, sequences, held_out = {}, {}, {"valid": [], "test": []}
+    for part, user_id, items in rows:
+        user = users.setdefault(user_id, len(users))
         if part != "train":
-            held_out[part] += [(user, items)] if history.strip() else []
+            held_out[part] += [(user, items)] if len(items) > 1 else []
         elif not goes_on(last := sequences.setdefault(user, [[]])[-1], items):
             sequences[user].append(items)
         else:
             last[:] = items if len(last) < len(items) else [*last, items[-1]]
-    for part, rows in (("train", sequences), *held_out.items()):
-        if not rows:
-            raise InputError(
-                f"--split_data {path} holds no row of {part} with a history. It needs train, valid and test."
-            )
     taken = Taken(*flat([(user, items) for user, own in sequences.items() for items in own]))
-    parts = {part: held_out_rows(rows) for part, rows in held_out.items()}
-    origin = f"rows of {Path(path).name} ({fingerprint(Path(path))})"
-    split = Split.of(taken, parts, interactions.num_items, max_seq_length, one_window_per_user, origin=origin)
+    return taken, {part: held_out_rows(own) for part, own in held_out.items()}
+
+
+def split_of(taken, held_out, interactions, max_seq_length, one_window_per_user, origin, source):
+    """Split.of, or an InputError where a part of it is empty.
+
+    source: in words, where the rows come from.
+    """
+    for part, rows in (("train", taken.users), *held_out.items()):
+        if not len(rows):
+            raise InputError(
+                f"{source} holds no row of {part} with a history. It needs train, valid and test."
+            )
+    split = Split.of(
+        taken, held_out, interactions.num_items, max_seq_length, one_window_per_user, origin=origin
+    )
     if not len(split.windows):
-        raise InputError(f"--split_data {path}: no training row has a history, so there is nothing to learn.")
+        raise InputError(f"{source}: no training row has a history, so there is nothing to learn.")
     return split
 
 

@@ -1,9 +1,11 @@
-"""What training and evaluation read in common: two CSV files become sequences, splits and token ids."""
+"""What training and evaluation read in common: two tables become sequences, splits and token ids."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pixelrec_train.data import interactions, item_text
-from pixelrec_train.data.given_split import read_split
+from pixelrec_train.data.cache import fingerprint
+from pixelrec_train.data.given_split import read_split, split_sessions, split_tables
 from pixelrec_train.data.interactions import Interactions, Split
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.files import existing_file
@@ -21,6 +23,8 @@ class Inputs:
         cold = int((split.train_counts == 0).sum())
         return [
             f"data: {self.interactions.summary()}",
+            *self.interactions.notes,
+            *self.item_text.notes,
             f"split: {len(split.windows):,} training windows, {len(split.valid):,} validation and "
             f"{len(split.test):,} test targets; {split.origin}; {cold:,} items are cold, in no window",
             f"text: {self.item_text.summary()}",
@@ -42,20 +46,41 @@ class Inputs:
 
 
 def read_inputs(config):
-    """config: interaction_data, text_data, id_only, the text settings, split_data, max_seq_length,
-    one_window_per_user, item_dir (whose tokenizer reads), cache_dir."""
-    existing_file(config.interaction_data, "--interaction_data")
+    """config: DataFlags, TextFlags, WindowFlags, TrustFlags; id_only, item_dir (whose tokenizer reads),
+    item_prompt, item_emb_token_n."""
     if not config.id_only:
         existing_file(config.text_data, "--text_data")
-    read = interactions.read(config.interaction_data, config.cache_dir)
-    split = split_of(read, config)
-    texts = ItemText.unread(read.num_items) if config.id_only else item_text.read(read, config)
+    read = read_interactions(config)
+    split = split_of(read, config, config.max_seq_length, config.one_window_per_user)
+    if config.id_only:
+        return Inputs(read, split, ItemText.unread(read.num_items))
+    trust = "item" in config.trust_remote_code
+    texts = item_text.read(read, config, config.item_dir, config.item_prompt, config.item_emb_token_n, trust)
     return Inputs(read, split, texts)
 
 
-def split_of(interactions_read, config):
-    """Split: that of --split_data, else everybody's last two items are held out."""
-    one_window = getattr(config, "one_window_per_user", False)
-    if config.split_data:
-        return read_split(config.split_data, interactions_read, config.max_seq_length, one_window)
-    return interactions.leave_last_two_out(interactions_read, config.max_seq_length, one_window)
+def read_interactions(data):
+    """Interactions of DataFlags."""
+    flags = ("interaction_data", "valid_data", "test_data")
+    paths = [existing_file(getattr(data, name), f"--{name}") for name in flags if getattr(data, name)]
+    return interactions.read(paths, data)
+
+
+def held_out_files(data):
+    """Those of DataFlags that say what is held out."""
+    return [Path(path) for path in (data.split_data, data.valid_data, data.test_data) if path]
+
+
+def split_of(read, data, max_seq_length, one_window_per_user=False):
+    """Split: of --split_data, of tables or sessions, else everybody's last two items are held out."""
+    windows, files = (max_seq_length, one_window_per_user), held_out_files(data)
+    if data.split_data:
+        return read_split(data.split_data, read, *windows)
+    if not files and not read.of_sessions:
+        return interactions.leave_last_two_out(read, *windows)
+    names = " and ".join(path.name for path in files)
+    origin = (
+        f"rows of {names} ({fingerprint(*files)})" if files else "the last tenth of the sessions, half each"
+    )
+    split = split_sessions if read.of_sessions else split_tables
+    return split(read, *windows, origin)

@@ -1,4 +1,4 @@
-"""Who took which item when: a CSV becomes every user's items, oldest first, and three splits of them.
+"""Who took which item when: a table becomes every user's items, oldest first, and three splits of them.
 
 Users and items are numbered from 0 in the order of their first row. All users' items lie in one flat
 array; a stretch of one user's items is a pair (start, end) into it.
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pixelrec_train.data.cache import cached, fingerprint
-from pixelrec_train.data.interaction_csv import number_rows
+from pixelrec_train.data.interaction_table import number_rows
 from pixelrec_train.errors import InputError
 
 LAST_TWO = "everybody's last two items are held out"
@@ -22,11 +22,17 @@ class Interactions:
 
     items: np.ndarray  # [R] int32
     offsets: np.ndarray  # [U + 1] int64
-    user_id_bytes: np.ndarray  # the CSV's user ids, end to end in UTF-8; mapped, as there may be millions
+    user_id_bytes: np.ndarray  # the table's user ids, end to end in UTF-8; mapped, as there may be millions
     user_id_ends: np.ndarray  # [U] where each of them ends
-    item_ids: list[str]  # the CSV's id of item i; the catalogue is exactly these items
+    item_ids: list[str]  # the table's id of item i; the catalogue is exactly these items
     unusable: dict[str, int]  # why rows were left out -> how many
     fingerprint: str
+    notes: tuple[str, ...] = ()  # what a person may want to know of how it was read
+    parts: np.ndarray | None = (
+        None  # 0, 1, 2 = of training, validation, test, where those are tables of their
+    )
+    # own: [R] of each item; [U] of each session
+    of_sessions: bool = False  # a row of the table is a user here: a session's history and its target
 
     @property
     def num_items(self):
@@ -38,31 +44,38 @@ class Interactions:
 
     @property
     def user_ids(self):
-        """The CSV's id of every user."""
+        """The table's id of every user."""
         ends = self.user_id_ends.tolist()
         return [
             self.user_id_bytes[a:b].tobytes().decode() for a, b in zip([0, *ends[:-1]], ends, strict=True)
         ]
 
     def summary(self):
-        text = f"{self.num_users:,} users, {self.num_items:,} items, {len(self.items):,} interactions"
+        users = "sessions" if self.of_sessions else "users"
+        text = f"{self.num_users:,} {users}, {self.num_items:,} items, {len(self.items):,} interactions"
         if self.unusable:
             text += "; left out: " + ", ".join(f"{n:,} rows {why}" for why, n in self.unusable.items())
         return text
 
 
-def read(path, cache_dir):
-    """Read an interaction CSV (or its cache).
+def read(paths, tables):
+    """Read a table of interactions, or those of training, validation and test (or their cache).
 
-    Rows are sorted by (timestamp, row of the file), so ties keep the file's order. Timestamps may be
-    seconds, milliseconds, microseconds or nanoseconds, whole or not. Rows without an id or with an
-    unreadable timestamp are left out and counted.
+    Rows are sorted by (timestamp, row of the file), so ties keep the file's order; without a time column, by
+    row alone. Timestamps may be seconds, milliseconds, microseconds or nanoseconds, whole or not, or dates.
+    Rows without an id or with an unreadable timestamp are left out and counted.
+
+    Args:
+        tables: TableFlags.
 
     Raises:
         InputError: a column is missing, or no row is usable.
     """
-    mark = fingerprint("interactions 2", Path(path))
-    arrays, facts = cached(cache_dir, "interactions", mark, lambda: number_rows(path))
+    told = {"item_id": tables.item_column, "user_id": tables.user_column, "timestamp": tables.time_column}
+    mark = fingerprint("interactions 3", told, tables.encoding, *map(Path, paths))
+    arrays, facts = cached(
+        tables.cache_dir, "interactions", mark, lambda: number_rows(paths, told, tables.encoding)
+    )
     return Interactions(**arrays, **facts, fingerprint=mark)
 
 

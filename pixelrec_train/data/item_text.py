@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from pixelrec_train import distributed
 from pixelrec_train.batch import Items, PackedTexts
 from pixelrec_train.data.cache import cached, fingerprint
-from pixelrec_train.data.tables import read_rows
+from pixelrec_train.data.item_fields import read_texts
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import tokenizer_files
 from pixelrec_train.libraries import load_tokenizer
@@ -29,6 +29,7 @@ class ItemText:
     without_text: int  # items with no row in the text file
     unknown_rows: int  # rows of the text file whose item nobody took, or that repeat an item
     fingerprint: str
+    notes: tuple[str, ...] = ()  # what a person may want to know of how the table was read
 
     @property
     def lengths(self):
@@ -73,68 +74,38 @@ class ItemText:
         return text
 
 
-def read(interactions, config):
+def read(catalogue, texts, item_dir, item_prompt, item_emb_token_n, trust=False):
     """Tokenise the catalogue's texts with the item LLM's tokenizer (or load the cache).
+
+    Args:
+        catalogue: Interactions, or what else has item_ids and their fingerprint.
+        texts: TextFlags.
+        item_dir: where the tokenizer lies.
 
     Raises:
         InputError: a text column is missing, the tokenizer cannot be loaded, or the prompt leaves no room.
     """
     mark = fingerprint(
-        "item text 1", interactions.fingerprint, Path(config.text_data), config.text_keys, config.item_prompt,
-        config.max_text_length, config.item_emb_token_n, *tokenizer_files(config.item_dir),
+        "item text 2", catalogue.fingerprint, Path(texts.text_data), texts.text_keys, texts.item_column,
+        texts.encoding, texts.allow_missing_text, item_prompt, texts.max_text_length, item_emb_token_n,
+        *tokenizer_files(item_dir),
     )  # fmt: skip
-    arrays, facts = cached(config.cache_dir, "item_text", mark, lambda: build(interactions.item_ids, config))
+
+    def build():
+        read, facts = read_texts(catalogue.item_ids, texts, item_prompt)
+        tokenizer = load_tokenizer(item_dir, trust=trust)
+        prompt_tokens = len(tokenizer(item_prompt)["input_ids"])
+        if prompt_tokens >= texts.max_text_length:
+            raise InputError(
+                f"--item_prompt alone is {prompt_tokens} tokens and --max_text_length keeps "
+                f"{texts.max_text_length}: every item would read the same. Raise --max_text_length or "
+                f"shorten the prompt (--item_prompt '')."
+            )
+        tokens, offsets = tokenise(tokenizer, read, texts.max_text_length, item_emb_token_n)
+        return {"tokens": tokens, "offsets": offsets}, facts
+
+    arrays, facts = cached(texts.cache_dir, "item_text", mark, build)
     return ItemText(**arrays, **facts, fingerprint=mark)
-
-
-def build(item_ids, config):
-    texts, facts = read_texts(config.text_data, item_ids, config.text_keys, config.item_prompt)
-    tokenizer = load_tokenizer(config.item_dir, trust="item" in config.trust_remote_code)
-    prompt_tokens = len(tokenizer(config.item_prompt)["input_ids"])
-    if prompt_tokens >= config.max_text_length:
-        raise InputError(
-            f"--item_prompt alone is {prompt_tokens} tokens and --max_text_length keeps "
-            f"{config.max_text_length}: every item would read the same. Raise --max_text_length or shorten "
-            f"the prompt (--item_prompt '')."
-        )
-    tokens, offsets = tokenise(tokenizer, texts, config.max_text_length, config.item_emb_token_n)
-    return {"tokens": tokens, "offsets": offsets}, facts
-
-
-def read_texts(path, item_ids, text_keys, prompt):
-    """The text of each item: prompt, then "key: value" for each non-empty field, nothing in between.
-
-    An item without a row has the empty text; a row whose fields are all empty has the prompt alone.
-    Source: HLLM's BatchTextDataset.
-
-    Returns:
-        (one str per item, {"without_text": …, "unknown_rows": …})
-    """
-    fields, facts = read_fields(path, item_ids, text_keys)
-    texts = (
-        prompt + "".join(f"{k}: {v}" for k, v in zip(text_keys, values, strict=True) if v) if values else ""
-        for values in fields
-    )
-    return list(texts), facts
-
-
-def read_fields(path, item_ids, text_keys):
-    """One tuple of values per item, in the order of text_keys; None for an item without a row."""
-    hint = (
-        "Rename them in its first line, or name the text columns with --text_keys (TEXT_KEYS of the script)"
-    )
-    number = {item_id: i for i, item_id in enumerate(item_ids)}
-    fields, unknown = [None] * len(item_ids), 0
-    for item_id, *values in read_rows(path, ("item_id", *text_keys), hint):
-        i = number.get(item_id)
-        if i is None or fields[i] is not None:  # of an item that is there twice, the first row counts
-            unknown += 1
-            continue
-        fields[i] = tuple(values)
-    facts = {"without_text": fields.count(None), "unknown_rows": unknown}
-    if facts["without_text"] == len(item_ids):
-        raise InputError(f"{path} has no row for any of the {len(item_ids):,} items. Do its item_ids match?")
-    return fields, facts
 
 
 def tokenise(tokenizer, texts, max_text_length, item_emb_token_n, block=256):

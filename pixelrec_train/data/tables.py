@@ -1,232 +1,214 @@
-"""Reading a CSV by column names, as text, with one clear sentence for whatever is wrong with the file.
+"""Tables that users bring, read as text: CSV in its spellings, JSON lines and Parquet, packed or not.
 
-pyarrow reads well-formed rows, many times faster than a loop. From the first row it refuses, Python's csv
-module goes on: it fills up rows that are too short, and knows the line of what is wrong.
+What a file is, is told by its content, not by its name. An id or a text stays as it is written: "NA", 007 and
+9007199254740993. (pandas' engine="pyarrow" makes numbers of them whatever dtype it is told, so pyarrow is
+asked directly; what it refuses, and all that is quoted, goes to pandas' C engine.)
 """
 
 import csv
 import io
 import itertools
-import textwrap
+import json
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.parquet
 
+from pixelrec_train.data.table_files import DAMAGES, damaged, find_encoding, open_unpacked
 from pixelrec_train.errors import InputError
 
-BLOCK = 1 << 22  # bytes of a file that pyarrow reads at once; a longer row is left to the csv module
-CAREFUL_BLOCK = 1 << 14  # rows
+BLOCK = 1 << 22  # bytes of a file that pyarrow reads at once; a longer row is left to pandas
+ROWS = 1 << 14  # at once, of everything else
+DELIMITERS = ",\t;|"
+PARQUET, JSON_LINES = "Parquet", "JSON lines"  # in the place of a delimiter
+HEADER_RECORDS = 1000  # JSON objects whose keys are the columns
+TYPE = re.compile(":(token|token_seq|float|float_seq)$")  # RecBole writes it behind a column's name
+OTHER_FILES = {
+    b"\x89PNG": "a PNG", b"SQLite format": "an SQLite", b"%PDF": "a PDF", b"\xd0\xcf\x11\xe0": "an Excel",
+}  # fmt: skip
 
 
-def read_rows(path, columns, hint="Rename them in the file's first line"):
-    """The named columns of a CSV, row by row as tuples of str; otherwise as read_blocks."""
-    for block in read_blocks(path, columns, hint):
-        yield from zip(*(column.to_pylist() for column in block.columns), strict=True)
+@dataclass(frozen=True)
+class Table:
+    """A file with named columns. Nothing of it is kept in memory."""
+
+    path: Path
+    names: list[str]
+    delimiter: str  # or PARQUET, JSON_LINES
+    encoding: str = "utf-8"
+    unquoted: bool = False  # UTF-8 without any quote
+
+    def rows(self, columns):
+        """The named columns, row by row as tuples of str."""
+        for block in self.blocks(columns):
+            yield from zip(*(column.to_pylist() for column in block), strict=True)
+
+    def blocks(self, columns):
+        """The named columns, some rows at a time, as lists of pyarrow string arrays; nothing is "".
+
+        Blank lines are no rows, and a row shorter than the header has empty fields at its end. A list is its
+        members with spaces between them.
+
+        Raises:
+            InputError: the file is malformed, or a row has more fields than the header.
+        """
+        if self.delimiter == PARQUET:
+            return self.parquet_blocks(columns)
+        if self.delimiter == JSON_LINES:
+            return self.json_blocks(columns)
+        return self.csv_blocks([self.names.index(column) for column in columns])
+
+    def csv_blocks(self, places):
+        rows = 0  # of those that pyarrow has read before it refused one
+        try:
+            for block in self.unquoted_blocks(places) if self.unquoted else ():
+                yield block
+                rows += len(block[0])
+        except pa.ArrowInvalid:  # a row with too few fields or too many, a blank line of spaces
+            pass
+        else:
+            if self.unquoted:
+                return
+        for block in self.pandas_blocks(places):
+            yield [column[rows:] for column in block]
+            rows = max(rows - len(block[0]), 0)
+
+    def unquoted_blocks(self, places):
+        """By pyarrow, several times as fast as pandas."""
+        names = [str(place) for place in range(len(self.names))]
+        wanted = [names[place] for place in places]
+        reading = pa.csv.ReadOptions(
+            column_names=names, skip_rows_after_names=1, block_size=BLOCK, use_threads=False
+        )
+        parsing = pa.csv.ParseOptions(delimiter=self.delimiter, quote_char=False)
+        text = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=wanted)
+        with open_unpacked(self.path) as file:
+            for batch in pa.csv.open_csv(file, reading, parsing, text):
+                yield [batch[name] for name in wanted]
+
+    def pandas_blocks(self, places):
+        width = len(self.names)  # and one more: rows may end in a comma that the header lacks
+        try:
+            with self.open_text() as file, pd.read_csv(
+                file, sep=self.delimiter, header=None, names=range(width + 1), skiprows=1, index_col=False,
+                dtype=str, keep_default_na=False, na_filter=False, chunksize=ROWS, engine="c",
+            ) as frames:  # fmt: skip
+                for frame in frames:
+                    if (frame[width] != "").any():
+                        raise malformed(self)
+                    yield [pa.array(frame[place].to_numpy(), pa.string()) for place in places]
+        except pd.errors.EmptyDataError:
+            return
+        except pd.errors.ParserError:
+            raise malformed(self) from None
+
+    def json_blocks(self, columns):
+        records = (record for _, record in self.records())
+        while part := list(itertools.islice(records, ROWS)):
+            yield [pa.array([as_text(record.get(c)) for record in part], pa.string()) for c in columns]
+
+    def records(self):
+        """(line, JSON object) of each line that is not blank; a number is the text that stands there."""
+        with self.open_text() as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    yield number, json.loads(line, parse_int=str, parse_float=str) | {}
+                except (ValueError, TypeError):
+                    raise InputError(
+                        f"{self.path} has no JSON object in line {number}; in JSON lines every line is one."
+                    ) from None
+
+    def parquet_blocks(self, columns):
+        with open_parquet(self.path) as file:
+            for batch in file.iter_batches(columns=list(dict.fromkeys(columns))):
+                yield [texts_of(batch[column]) for column in columns]
+
+    def open_text(self, errors="strict"):
+        return io.TextIOWrapper(open_unpacked(self.path), self.encoding, errors, newline="")
 
 
-def read_blocks(path, columns, hint="Rename them in the file's first line"):
-    """The named columns of a CSV, in this order, as RecordBatches of str; an empty field is "".
+def open_table(path, encoding=None):
+    """Table of a file.
 
-    BOM, CRLF, quoted newlines and quotes are CSV as usual; "NA", "null" and 007 stay the text they are.
-    Blank lines are no rows, and a row shorter than the header has empty fields at its end.
+    Args:
+        encoding: of its text; None = it is found, see table_files.find_encoding.
 
     Raises:
-        InputError: the file is empty, not UTF-8, malformed, lacks a column or has it twice, or a row has
-            more fields than the header.
+        InputError: the file is empty, damaged, no table, or not in that encoding.
     """
     path = Path(path)
-    header = read_header(path)
-    check_columns(path, header, columns, hint)
-    places = [header.index(c) for c in columns]
-    rows = 0
     try:
-        for block in fast_blocks(path, len(header)):
-            yield block.select(places).rename_columns(list(columns))
-            rows += len(block)
-    except pa.ArrowInvalid:
-        for block in careful_blocks(path, len(header), skip=rows):
-            yield block.select(places).rename_columns(list(columns))
+        with open_unpacked(path) as file:
+            begin = file.read(20)
+        kind = next((kind for magic, kind in OTHER_FILES.items() if begin.startswith(magic)), None)
+        if kind:
+            raise InputError(f"{path} is {kind} file, not a table. Save it as comma-separated text.")
+        if begin.startswith(b"PAR1"):
+            with open_parquet(path) as file:
+                return Table(path, file.schema_arrow.names, PARQUET)
+        return with_header(Table(path, [], ",", *find_encoding(path, encoding)))
+    except DAMAGES as error:
+        raise damaged(path, error) from None
 
 
-def fast_blocks(path, width):
-    """RecordBatches of `width` columns of str.
-
-    All columns are converted, as that checks the whole file for UTF-8.
-
-    Raises:
-        pa.ArrowInvalid: a row has more or fewer fields, is longer than BLOCK, or the file is malformed.
-    """
-    names = [str(i) for i in range(width)]
-    closed = []
-
-    def wrong_row(row):
-        closed.append(row.text == last_line(width))
-        return "skip" if closed[-1] else "error"
-
-    with WithLastLine(path) as file:
-        file.last = f"\n{last_line(width)}".encode()
-        yield from pa.csv.open_csv(
-            file,
-            pa.csv.ReadOptions(
-                column_names=names, skip_rows_after_names=1, block_size=BLOCK, use_threads=False
-            ),
-            pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=wrong_row),
-            pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-        )
-    if not closed:
-        raise pa.ArrowInvalid("a quote is open at the end of the file")  # pyarrow itself would let it pass
+def open_parquet(path):
+    file = open_unpacked(path)
+    return pa.parquet.ParquetFile(file if isinstance(file, io.BufferedReader) else io.BytesIO(file.read()))
 
 
-def last_line(width):
-    """A line added to the file, with one field too many: it reads as this unless a quote before is open."""
-    return "," * width + 'end"'
+def with_header(table):
+    """The same with its column names, and the delimiter that splits the first line most."""
+    with table.open_text() as file:
+        line = file.readline()
+    if line.lstrip().startswith("{"):
+        table = replace(table, delimiter=JSON_LINES)
+        some = itertools.islice(table.records(), HEADER_RECORDS)
+        return replace(table, names=list(dict.fromkeys(name for _, record in some for name in record)))
+    delimiter = max(DELIMITERS, key=re.sub('"[^"]*"', "", line).count)  # the first of equally frequent ones
+    with table.open_text() as file:
+        header = next(csv.reader(file, delimiter=delimiter), None)
+    if not header:
+        raise InputError(f"{table.path} is empty. The first line must hold the column names.")
+    return replace(table, names=[TYPE.sub("", name.strip()) for name in header], delimiter=delimiter)
 
 
-class WithLastLine(io.FileIO):
-    """A file that goes on with the bytes `last`, in pieces that pyarrow can take."""
-
-    def read(self, size=-1):
-        data = super().read(size)
-        if not data:
-            data, self.last = self.last, b""
-        elif data.endswith(b"\r") and len(data) > 1:
-            # After a block that ends in \r pyarrow drops the \n of the next one, in a quoted text as well.
-            data = data[:-1]
-            self.seek(-1, io.SEEK_CUR)
-        if b"\0" in data:
-            raise pa.ArrowInvalid("a NUL byte")  # the csv module's loop says where
-        return data
-
-
-def careful_blocks(path, width, skip):
-    """RecordBatches as of fast_blocks, from row `skip` on, and a sentence about what cannot be read."""
-    rows = itertools.islice(careful_rows(path, width), skip, None)
-    names = [str(i) for i in range(width)]
-    while part := list(itertools.islice(rows, CAREFUL_BLOCK)):
-        yield pa.record_batch([pa.array(c, pa.string()) for c in zip(*part, strict=True)], names)
-
-
-def careful_rows(path, width):
-    """Every row of the file as `width` strings.
-
-    Raises:
-        InputError: what is wrong, and in which line.
-    """
+def malformed(table):
+    """The InputError of a CSV that pandas refuses, with the line of what is wrong."""
+    width, begun, ended = len(table.names), 1, 1
     csv.field_size_limit(1 << 30)  # the usual 128 kB are a guard against hostile input, not a rule of CSV
-    end = next(csv.reader([last_line(width)]))
-    widest, begun, ended = None, 1, 1
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(itertools.chain(without_nul(path, file), [last_line(width)]))
-            for row in itertools.islice(reader, 1, None):
-                if row == end:
-                    return
-                if is_blank(row, width):
-                    continue
-                first_row = widest is None
-                if first_row:
-                    widest = width + (
-                        row[width:] == [""]
-                    )  # all rows may end in a comma that the header lacks
-                if len(row) > widest or any(row[width:]):
-                    raise malformed(
-                        path,
-                        f"the first row has more than {width} fields"
-                        if first_row
-                        else f"Expected {width} fields in line {reader.line_num}, saw {len(row)}",
-                    )
-                yield row[:width] + [""] * (width - len(row))
-                begun, ended = ended + 1, reader.line_num
-    except UnicodeDecodeError:
-        raise not_utf8(path) from None
-    except csv.Error as error:
-        raise malformed(path, str(error)) from None
-    raise malformed(path, f"a quote is never closed, perhaps the one of line {begun}")
-
-
-def is_blank(row, width):
-    """Whether these fields are a blank line, which is no row."""
-    return not row or width > 1 and len(row) == 1 and row[0].isspace()
-
-
-def without_nul(path, lines):
-    """The same lines; what stands behind a NUL byte was cut off or never written."""
-    for number, line in enumerate(lines, 1):
-        if "\0" in line:
-            raise InputError(
-                f"{path} has a NUL byte in line {number}: is it damaged, or not UTF-8? To remove them all: "
-                f"tr -d '\\000' < IN.csv > OUT.csv."
-            )
-        yield line
-
-
-def not_utf8(path):
-    """The InputError of a file of which a line cannot be decoded."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                byte = line[error.start : error.start + 1].hex()
-                return InputError(
-                    f"{path} is not UTF-8 (byte {byte} in line {number}), perhaps latin1 or gb18030. "
-                    f"{TO_UTF8.format('latin1')}"
-                )
-
-
-def malformed(path, detail):
+    with table.open_text() as file:
+        reader = csv.reader(file, delimiter=table.delimiter)
+        for row in reader:
+            begun, ended = ended, reader.line_num + 1
+            if any(row[width:]):
+                detail = f"Expected {width} fields in line {reader.line_num}, saw {len(row)}"
+                break
+        else:
+            detail = f"a quote is never closed, perhaps the one of line {begun}"
     return InputError(
-        f"{path} is not well-formed CSV: {detail}. A field with commas, quotes or line breaks must stand in "
-        f"double quotes."
+        f"{table.path} is not well-formed CSV: {detail}. A field with commas, quotes or line breaks must "
+        f"stand in double quotes."
     )
 
 
-def check_columns(path, header, columns, hint):
-    missing = [c for c in columns if c not in header]
-    if missing:
-        separated = next(
-            (name for s, name in SEPARATORS.items() if len(header) == 1 and s in header[0]), None
-        )
-        if separated:
-            raise InputError(f"{path} looks {separated}-separated; its fields must be separated by commas.")
-        if "\n" in "".join(header):
-            raise malformed(path, "a quote of its first line is not closed there")
-        first = "" if len(missing) < len(columns) else "The first line must hold the column names. "
-        raise InputError(
-            f"{path} has no column {', '.join(missing)}. Its columns are: "
-            f"{textwrap.shorten(', '.join(header), 200, placeholder=' …')}. {first}{hint} "
-            f"(columns are found by name, in any order)."
-        )
-    for c in columns:
-        if header.count(c) > 1:
-            raise InputError(f"{path} has the column {c} {header.count(c)} times. Keep one.")
+def texts_of(column):
+    """A pyarrow array of any type as one of strings."""
+    if pa.types.is_nested(column.type) or pa.types.is_dictionary(column.type):
+        return pa.array([as_text(value) for value in column.to_pylist()], pa.string())
+    return pc.fill_null(pc.cast(column, pa.string()), "")
 
 
-SEPARATORS = {"\t": "tab", ";": "semicolon", "|": "bar"}
-TO_UTF8 = "Convert it, for instance with: iconv -f {} -t utf-8 IN.csv > OUT.csv."
-OTHER_FILES = {
-    b"\x1f\x8b": "gzip", b"PK\3\4": "zip or Excel", b"PAR1": "Parquet", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd", b"\x89PNG": "PNG", b"SQLite format": "SQLite",
-}  # fmt: skip
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
-
-
-def read_header(path):
-    with open(path, "rb") as file:
-        begin = file.read(20)
-    for first, kind in OTHER_FILES.items():
-        if begin.startswith(first):
-            raise InputError(f"{path} is a {kind} file, not a CSV. Turn it into comma-separated text.")
-    if begin.startswith(UTF16):
-        raise InputError(f"{path} is UTF-16, not UTF-8. {TO_UTF8.format('utf-16')}")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(without_nul(path, file)), None)
-    except UnicodeDecodeError:
-        raise not_utf8(path) from None
-    except csv.Error as error:
-        raise InputError(f"{path} is not a CSV file: {error}.") from None
-    if not header:
-        raise InputError(f"{path} is empty. The first line must hold the column names.")
-    return [name.strip() for name in header]
+def as_text(value):
+    """A list as its members with spaces between them, nothing as ""."""
+    if isinstance(value, list | tuple):
+        return " ".join(filter(None, map(as_text, value)))
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return "" if value is None else str(value)

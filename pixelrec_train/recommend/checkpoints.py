@@ -10,7 +10,7 @@ import torch
 from pixelrec_train import distributed
 from pixelrec_train.config import GenerativeConfig, TrainConfig
 from pixelrec_train.data.cache import fingerprint
-from pixelrec_train.data.inputs import Inputs, read_inputs
+from pixelrec_train.data.inputs import Inputs, held_out_files, read_inputs
 from pixelrec_train.engine.manifest import verify
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.recommender import Recommender
@@ -23,6 +23,11 @@ from pixelrec_train.recommend.generator import Prepared
 from pixelrec_train.recommend.trained import trained_config
 from pixelrec_train.run.log import say
 from pixelrec_train.tasks.tokens import LLM, SEMANTIC_IDS
+
+FILES = (
+    "interaction_data", "valid_data", "test_data", "text_data", "split_data", "user_column", "item_column",
+    "time_column", "encoding", "allow_missing_text",
+)  # fmt: skip
 
 
 def is_generative(checkpoint):
@@ -41,20 +46,25 @@ class Loaded(NamedTuple):
 
 
 def data_files(config):
-    """{flag: path} of the files a command names, to rank them whatever a checkpoint was trained on."""
-    named = {flag: getattr(config, flag, None) for flag in ("interaction_data", "text_data", "split_data")}
-    return {flag: path for flag, path in named.items() if path}
+    """{flag: value} of the files a command names, to rank them whatever a checkpoint was trained on."""
+    named = {flag: getattr(config, flag, None) for flag in FILES}
+    return {flag: value for flag, value in named.items() if value}
 
 
 def check_same_split(checkpoint, flag_name, config):
     """Raises InputError where a checkpoint may have learned from what is held out here."""
-    rows = fingerprint(existing_file(config.split_data, "--split_data")) if config.split_data else None
-    trained = trained_config(checkpoint, flag_name, config_class(checkpoint)).split_data
-    then, now = (f"--split_data {x}" if x else "no --split_data" for x in (trained, config.split_data))
-    if trained and config.split_data:
+    trained, here = (
+        held_out_files(c) for c in (trained_config(checkpoint, flag_name, config_class(checkpoint)), config)
+    )
+    then, now = (
+        f"--split_data {' '.join(map(str, files))}" if files else "no --split_data"
+        for files in (trained, here)
+    )
+    if trained and here:
+        rows = fingerprint(*(existing_file(path, "--split_data") for path in here))
         same, now = rows in split_of_run(checkpoint), f"{now} with other rows"
     else:
-        same = not trained and not config.split_data
+        same = not trained and not here
     if not same:
         raise InputError(
             f"{flag_name} {checkpoint} was trained with {then}, but here is {now}: it may have learned from "

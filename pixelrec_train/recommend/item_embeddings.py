@@ -10,9 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pixelrec_train import distributed
-from pixelrec_train.data import interactions, item_text
+from pixelrec_train.data import interactions, item_fields, item_text
 from pixelrec_train.data.cache import fingerprint
-from pixelrec_train.data.tables import read_rows
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.evaluation.retrieval import encode_catalogue
 from pixelrec_train.files import existing_file
@@ -62,14 +61,8 @@ def of_encoder(config):
     existing_file(config.text_data, "--text_data")
     check_directory(directory, "--encoder_model_dir", trust)
     item_ids, counts, mark = catalogue(config)
-    texts = item_text.read(
-        SimpleNamespace(item_ids=item_ids, fingerprint=mark),
-        SimpleNamespace(
-            text_data=config.text_data, text_keys=config.text_keys, item_prompt="", item_emb_token_n=0,
-            max_text_length=config.max_text_length, item_dir=directory, cache_dir=config.cache_dir,
-            trust_remote_code=config.trust_remote_code,
-        ),
-    )  # fmt: skip
+    items = SimpleNamespace(item_ids=item_ids, fingerprint=mark)
+    texts = item_text.read(items, config, directory, "", 0, trust)
     backbone = load_backbone(directory, "--encoder_model_dir", trust=trust).to(distributed.device()).eval()
     limit = getattr(backbone.config, "max_position_embeddings", config.max_text_length)
     if config.max_text_length > limit:
@@ -86,10 +79,9 @@ def catalogue(config):
     """(item ids, [N] interactions or None, fingerprint): all items of the interactions, or of the texts."""
     if config.interaction_data:
         existing_file(config.interaction_data, "--interaction_data")
-        data = interactions.read(config.interaction_data, config.cache_dir)
+        data = interactions.read([config.interaction_data], config)
         return list(data.item_ids), training_counts(data), data.fingerprint
-    rows = read_rows(config.text_data, ("item_id",))
-    item_ids = list(dict.fromkeys(item_id for (item_id,) in rows if item_id))
+    item_ids = item_fields.item_ids(config)
     if not item_ids:
         raise InputError(f"--text_data {config.text_data} holds no item.")
     return item_ids, None, fingerprint("all items of", Path(config.text_data))
@@ -110,7 +102,7 @@ def of_matrix(config):
     counts = None
     if config.interaction_data:
         existing_file(config.interaction_data, "--interaction_data")
-        data = interactions.read(config.interaction_data, config.cache_dir)
+        data = interactions.read([config.interaction_data], config)
         of_item = dict(zip(data.item_ids, training_counts(data).tolist(), strict=True))
         counts = np.array([of_item.get(item_id, 0) for item_id in item_ids])
         if not set(item_ids) & of_item.keys():

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pixelrec_train.data.checks.remarks import SHOWN, Examples, LinedRows, Remark
-from pixelrec_train.data.interaction_csv import COLUMNS, blank, numbered, to_numbers, units_per_second
+from pixelrec_train.data.columns import find_columns
+from pixelrec_train.data.interaction_table import COLUMNS, blank, numbered, to_numbers, units_per_second
+from pixelrec_train.data.spelling import difference, simplified
 
 YEAR_1990 = 631152000
 DAY = 86400
@@ -38,21 +40,29 @@ class CheckedRows:
         return int(self.lines[np.argmax(self.items == number)])
 
 
-def check_interactions(path):
+def check_interactions(path, told=None, encoding=None):
     """Read the file row by row -> CheckedRows.
+
+    told: {a name of COLUMNS: the table's name for it, or None}
 
     Raises:
         InputError: it has no header.
     """
-    rows = LinedRows(path)
-    places = [rows.header.index(name) for name in COLUMNS]
+    rows = LinedRows(path, encoding)
+    columns = find_columns(rows.table, COLUMNS, told, optional=("timestamp",))
+    item_place, user_place, *time_place = [rows.header.index(column) for column in columns.values()]
     lines, marks, times, items, users = [], [], [], [], []
     unreadable = Examples()
     for block_lines, block in rows.blocks():
-        item, user, text = (pa.array([row[place] for row in block], pa.string()) for place in places)
-        time_of_row = to_numbers(text)
-        for i in np.flatnonzero(~np.isfinite(time_of_row)):
-            unreadable.add(f"{block_lines[i]} ({text[i].as_py()!r})")
+        item, user = (
+            pa.array([row[place] for row in block], pa.string()) for place in (item_place, user_place)
+        )
+        time_of_row = np.arange(len(block)) + sum(map(len, times)) + 0.0
+        for place in time_place:
+            text = pa.array([row[place] for row in block], pa.string())
+            time_of_row = to_numbers(text)
+            for i in np.flatnonzero(~np.isfinite(time_of_row)):
+                unreadable.add(f"{block_lines[i]} ({text[i].as_py()!r})")
         lines.append(np.array(block_lines))
         marks.append(np.array([hash(tuple(row)) for row in block]))
         times.append(time_of_row)
@@ -61,19 +71,21 @@ def check_interactions(path):
     nothing = np.zeros(0, np.int64)
     lines, marks = np.concatenate([nothing, *lines]), np.concatenate([nothing, *marks])
     times = np.concatenate([np.zeros(0), *times])
-    items, item_ids = numbered(items)
-    users, user_ids = numbered(users)
+    items, item_ids, padded_items = numbered(items)
+    users, user_ids, padded_users = numbered(users)
     no_item, no_user = blank(items, item_ids), blank(users, user_ids)
     usable = np.flatnonzero(np.isfinite(times) & ~no_item & ~no_user)
     kept = Rows(lines, marks, times, items, users).take(usable)
-    remarks, days = about_times(kept)
+    remarks, days = about_times(kept) if time_place else ([], None)
     return CheckedRows(
         [
             *rows.remarks(),
             *at(lines[no_item]).remark("row", "without item_id, left out"),
             *at(lines[no_user]).remark("row", "without user_id, left out"),
             *unreadable.remark("row", "with an unreadable timestamp, left out"),
+            *at(lines[padded_items | padded_users]).remark("row", "with blanks around an id, left out"),
             *about_repeats(kept),
+            *about_same_seconds(kept),
             *remarks,
             *about_ids("item", kept.items, item_ids, kept.lines),
             *about_ids("user", kept.users, user_ids, kept.lines),
@@ -110,6 +122,17 @@ def about_repeats(rows):
     new = ~np.isin(again_too, again)
     twins = at(rows.lines[again_too[new]], "as", rows.lines[first[new]])
     yield from twins.remark("row", "with the user and the item of another one in the same second, kept")
+
+
+def about_same_seconds(rows):
+    """Rows whose place in their user's history is the file's doing, and no time's."""
+    second = np.floor(rows.times / units_per_second(rows.times))
+    order = np.lexsort((second, rows.users))
+    same = (np.diff(rows.users[order]) == 0) & (np.diff(second[order]) == 0)
+    shared = np.sort(order[np.append(same, False) | np.append(False, same)]) if len(order) else order
+    share = len(shared) / max(len(order), 1)
+    what = f"({share:.1%}) that share user and second with another: the file's order decides"
+    yield from at(rows.lines[shared]).remark("row", what, harmless=True)
 
 
 def at(lines, relation="", others=None):
@@ -169,13 +192,15 @@ def day(seconds):
 def about_ids(noun, numbers, ids, lines):
     """Ids that a person would read as the same, and the loader takes for different ones."""
     used = np.unique(numbers)
-    plain = simplified(ids.take(pa.array(used))).dictionary_encode().indices.to_numpy()
+    plain = np.unique(
+        [simplified(text) for text in ids.take(pa.array(used)).to_pylist()], return_inverse=True
+    )[1]
     order = np.argsort(plain, kind="stable")
     again, first = repeats(order, np.diff(plain[order]) == 0)
     found = {}
     for a, f in zip(used[again].tolist(), used[first].tolist(), strict=True):
         here, there = ids[a].as_py(), ids[f].as_py()
-        found.setdefault(difference(here, there), []).append((a, f, here, there))
+        found.setdefault(difference(here, there) or "several such things", []).append((a, f, here, there))
     for kind, pairs in found.items():
         some = []
         for a, f, here, there in pairs[:SHOWN]:
@@ -183,19 +208,6 @@ def about_ids(noun, numbers, ids, lines):
             some.append(f"{here!r} in line {line} and {there!r} in {line_there}")
         what = f"that differ{'s' * (len(pairs) == 1)} from another only by {kind}"
         yield from Examples(len(pairs), some).remark(f"{noun} id", what, label="")
-
-
-def simplified(ids):
-    """Ids without what a spreadsheet or a careless join may have added."""
-    return pc.ascii_ltrim(pc.utf8_lower(pc.utf8_trim_whitespace(ids)), characters="0")
-
-
-def difference(a, b):
-    if a.strip() == b.strip():
-        return "white space around"
-    if a.lower() == b.lower():
-        return "case"
-    return "leading zeros" if a.lstrip("0") == b.lstrip("0") else "white space, case or leading zeros"
 
 
 def about_short_users(rows, user_ids):

@@ -1,31 +1,32 @@
 """What is odd about the rows of an item CSV, and about the interactions' items beside it; in which lines."""
 
-import pyarrow as pa
-
-from pixelrec_train.data.checks.odd_interactions import simplified
 from pixelrec_train.data.checks.remarks import SHOWN, Examples, LinedRows, Remark
+from pixelrec_train.data.columns import find_columns
+from pixelrec_train.data.spelling import pairs
 
 SNIPPET = 40  # characters of a text that is shown
 
 
-def check_texts(path, item_ids, text_keys, line_of_item):
+def check_texts(path, item_ids, text_keys, line_of_item, told, encoding):
     """Read the file row by row -> (rows, remarks).
 
     Args:
         item_ids: of the catalogue.
         text_keys: the columns whose texts are read.
+        told: {"item_id": the table's name for it, or None}
         line_of_item: item_id -> the line of the interaction CSV in which it occurs first.
 
     Raises:
         InputError: the file has no header.
     """
-    rows, wanted = LinedRows(path), set(item_ids)
-    id_place, *places = [rows.header.index(name) for name in ("item_id", *text_keys)]
+    rows, wanted = LinedRows(path, encoding), set(item_ids)
+    columns = find_columns(rows.table, ("item_id", *text_keys), told)
+    id_place, *places = [rows.header.index(columns[name]) for name in ("item_id", *text_keys)]
     no_id, twice, unwanted, empty, same = (Examples() for _ in range(5))
     seen, texts, count = {}, {}, 0
     for count, (line, row) in enumerate(rows, 1):  # noqa: B007 (used below)
-        item_id, fields = row[id_place], tuple(row[place] for place in places)
-        if not item_id.strip():
+        item_id, fields = row[id_place].strip(), tuple(row[place] for place in places)
+        if not item_id:
             no_id.add(line)
         elif item_id in seen:
             twice.add(f"{line} (first in {seen[item_id]})")
@@ -60,19 +61,12 @@ def without_row(missing, seen, line_of_item):
         return
     some = [f"{item_id!r} (line {line_of_item(item_id)} of the interactions)" for item_id in missing[:SHOWN]]
     yield Remark(len(missing), "item", "in no row, read as empty texts", tuple(some), label="")
-    spelled = dict(zip(plain(seen), seen.items(), strict=True))
     alike = Examples()
-    for item_id, key in zip(missing, plain(missing), strict=True):
-        if key in spelled:
-            other, line = spelled[key]
-            alike.add(f"{item_id!r} is {other!r} in line {line}")
+    for item_id, other in pairs(missing, seen):
+        alike.add(f"{item_id!r} is {other!r} in line {seen[other]}")
     yield from alike.remark(
-        "item", "of these would be there but for white space, case or leading zeros", label=""
+        "item", "of these would be there but for white space, case, leading zeros or .0", label=""
     )
-
-
-def plain(ids):
-    return simplified(pa.array(list(ids), pa.string())).to_pylist()
 
 
 def snippet(fields):

@@ -1,14 +1,13 @@
 """Rows with the line of the file they begin in, and remarks that send a person there.
 
-Slower than tables.read_blocks, and more patient: what that refuses is counted here.
+Slower than Table.blocks, and more patient: what that refuses is counted here.
 """
 
 import csv
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
 
-from pixelrec_train.data.tables import is_blank, read_header
+from pixelrec_train.data.tables import JSON_LINES, PARQUET, as_text, open_table
 
 SHOWN = 5  # examples of a kind; the rest is counted
 
@@ -63,36 +62,39 @@ class LinedRows:
     """Iterates over (line, row): the line a row begins in, as an editor counts it, and its fields.
 
     A row has as many fields as the header: missing ones are "", more are cut off. Blank lines are no rows,
-    but are counted as lines. Where tables.read_blocks refuses a file in mid-row (another encoding, an open
-    quote), what can be read is read.
+    but are counted as lines. Where Table.blocks refuses a CSV in mid-row (an open quote), what can be read is
+    read. Of Parquet the "line" is the number of the row.
     """
 
-    def __init__(self, path):
-        self.path, self.header = Path(path), read_header(path)
+    def __init__(self, path, encoding=None):
+        self.table = open_table(path, encoding)
+        self.header = self.table.names
         self.narrow, self.wide = Examples(), Examples()  # rows with fewer fields than the header, or more
 
     def __iter__(self):
-        csv.field_size_limit(1 << 30)
-        with open(self.path, encoding="utf-8-sig", errors="replace", newline="") as file:
-            reader = csv.reader(file)
-            next(reader)
-            yield from self.rows(reader)
+        if self.table.delimiter == PARQUET:
+            yield from enumerate(map(list, self.table.rows(self.header)), 1)
+        elif self.table.delimiter == JSON_LINES:
+            for line, record in self.table.records():
+                yield line, [as_text(record.get(name)) for name in self.header]
+        else:
+            csv.field_size_limit(1 << 30)
+            with self.table.open_text() as file:
+                reader = csv.reader(file, delimiter=self.table.delimiter)
+                next(reader)
+                yield from self.rows(reader)
 
     def rows(self, reader):
-        width, ended, widest = len(self.header), reader.line_num, None
+        width, ended = len(self.header), reader.line_num
         for row in reader:
             begun, ended = ended + 1, reader.line_num
-            if len(row) == width:
-                widest = widest or width
-                yield begun, row
-            elif not is_blank(row, width):
-                # All rows may end in a comma that the header lacks; see tables.careful_rows.
-                widest = widest or width + (row[width:] == [""])
-                if len(row) < width:
-                    self.narrow.add(f"{begun} ({len(row)} of {width})")
-                elif len(row) > widest or any(row[width:]):
-                    self.wide.add(f"{begun} ({len(row)} of {width})")
-                yield begun, row[:width] + [""] * (width - len(row))
+            if not row or len(row) == 1 < width and row[0].isspace():
+                continue
+            if len(row) < width:
+                self.narrow.add(f"{begun} ({len(row)} of {width})")
+            elif any(row[width:]):
+                self.wide.add(f"{begun} ({len(row)} of {width})")
+            yield begun, row[:width] + [""] * (width - len(row))
 
     def blocks(self, size=1 << 16):
         """([n] lines, [n] rows) of `size` rows at a time."""

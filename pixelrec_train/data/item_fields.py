@@ -1,0 +1,109 @@
+"""Every item's text fields, as a table has them."""
+
+import ast
+import contextlib
+import html
+import warnings
+
+from pixelrec_train.data.columns import about, find_columns
+from pixelrec_train.data.spelling import difference, pairs
+from pixelrec_train.data.tables import as_text, open_table
+from pixelrec_train.errors import InputError
+
+MOST_MISSING = 0.05  # share of the items that may be without text, unless --allow_missing_text
+
+
+def read_texts(item_ids, texts, prompt):
+    """The text of each item: prompt, then "key: value" for each non-empty field, nothing in between.
+
+    An item without a row has the empty text; a row whose fields are all empty has the prompt alone.
+    Source: HLLM's BatchTextDataset.
+
+    Returns:
+        (one str per item, {"without_text": …, "unknown_rows": …, "notes": …})
+    """
+    fields, facts = read_fields(item_ids, texts)
+    joined = (
+        prompt + "".join(f"{k}: {v}" for k, v in zip(texts.text_keys, values, strict=True) if v)
+        if values is not None else ""
+        for values in fields
+    )  # fmt: skip
+    return list(joined), facts
+
+
+def read_fields(item_ids, texts):
+    """One tuple of values per item, in the order of --text_keys; None for an item without a row.
+
+    Raises:
+        InputError: a text column is missing, or more than MOST_MISSING of the items are.
+    """
+    table, columns = opened(texts, texts.text_keys)
+    number = {item_id: i for i, item_id in enumerate(item_ids)}
+    fields, there, unknown_rows = [None] * len(item_ids), set(), 0
+    for item_id, *values in table.rows([columns[name] for name in ("item_id", *texts.text_keys)]):
+        item_id = item_id.strip()
+        there.add(item_id)
+        i = number.get(item_id)
+        if i is None or fields[i] is not None:  # of an item that is there twice, the first row counts
+            unknown_rows += 1
+            continue
+        fields[i] = tuple(map(plain_text, values))
+    missing = [item_id for item_id, values in zip(item_ids, fields, strict=True) if values is None]
+    few = len(missing) <= MOST_MISSING * len(item_ids) or texts.allow_missing_text
+    if len(missing) == len(item_ids) or not few:
+        raise without_text(table.path, missing, len(item_ids), sorted(there))
+    notes = about(table, columns, "--text_data")
+    return fields, {"without_text": len(missing), "unknown_rows": unknown_rows, "notes": notes}
+
+
+def item_ids(texts):
+    """The ids of all rows, each once."""
+    table, columns = opened(texts, ())
+    found = (item_id.strip() for (item_id,) in table.rows([columns["item_id"]]))
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def opened(texts, text_keys):
+    """(Table, {"item_id" and each of text_keys: its column}). --item_column may be that of another table."""
+    table = open_table(texts.text_data, texts.encoding)
+    told = {"item_id": texts.item_column if texts.item_column in table.names else None}
+    hint = (
+        "Rename them in its first line, or name the text columns with --text_keys (TEXT_KEYS of the script)"
+    )
+    return table, find_columns(table, ("item_id", *text_keys), told, hint=hint)
+
+
+def without_text(path, missing, num_items, ids):
+    """The InputError of a text table that lacks many items, or spells them in another way.
+
+    ids: of its rows.
+    """
+    whole = len(missing) == num_items
+    some = "any of the" if whole else f"{len(missing):,} ({len(missing) / num_items:.0%}) of the"
+    alike = pairs(missing, ids)
+    here, there = alike[0] if alike else (missing[0], ids[0] if ids else None)
+    but = difference(here, there) if alike else None
+    match = f"; {len(alike):,} would match but for {but or 'several such things'}" if alike else ""
+    other = "" if there is None else f" The interactions have {here!r}, it has {there!r}{match}."
+    way_out = "" if whole else " Or --allow_missing_text reads these items as empty."
+    return InputError(
+        f"{path} has no row for {some} {num_items:,} items. Do its item_ids match?{other} Spell them in both "
+        f"files alike.{way_out}"
+    )
+
+
+def plain_text(text):
+    """Without the marks of HTML, and a list that Python or JSON has written as its members."""
+    if text[:2] in ("[]", "['", '["', "[["):
+        with (
+            contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # of a backslash that Python does not know
+            found = ast.literal_eval(text)  # it builds literals and runs nothing
+            text = as_text(found) if members_are_text(found) else text
+    return html.unescape(text) if "&" in text else text
+
+
+def members_are_text(found):
+    return isinstance(found, str) or isinstance(found, list) and all(map(members_are_text, found))
