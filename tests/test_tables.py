@@ -251,6 +251,7 @@ def test_lists_are_joined_and_html_is_text(tmp_path):
         (b'{"user_id": 1}\nno', "no JSON object in line 2"),
         (b"\x89PNG\r\n", "is a PNG file"),
     ],
+    ids=("half a gzip", "half a Parquet", "half a zip", "half a JSON", "a PNG"),  # the same in every worker
 )
 def test_what_is_no_table_is_said(tmp_path, content, words):
     path = tmp_path / "x"
