@@ -16,8 +16,8 @@ from transformers import (
 )
 
 from pixelrec_train.batch import PackedTexts, TokenBatch
+from pixelrec_train.engine.log_sums import LogSums
 from pixelrec_train.engine.optim import decay_groups
-from pixelrec_train.engine.window import Window
 from pixelrec_train.errors import InputError
 from pixelrec_train.losses.cross_entropy import summed_cross_entropy, token_cross_entropy
 from pixelrec_train.model.expansion import expand
@@ -266,7 +266,7 @@ def test_without_labels_the_loss_is_zero_and_reaches_every_parameter(directories
 
 def test_metrics_are_by_label_and_over_all_labels_of_the_window(directories):
     model = TokenModel.load(directories[True]).eval()
-    v, window = model.vocabulary, Window()
+    v, window = model.vocabulary, LogSums()
     sums = {}
     for seed in (0, 1):
         batch = batch_of(model, seed=seed)
@@ -291,9 +291,9 @@ def test_metrics_are_by_label_and_over_all_labels_of_the_window(directories):
 
 def test_a_metric_without_labels_is_left_out_and_none_is_divided_by_zero():
     batch = TokenBatch(PackedTexts(torch.zeros(1), torch.ones(1)), None, None, 1, 0)
-    window = Window()
+    window = LogSums()
     window.add(torch.tensor(1.0), {"a": (torch.zeros(()), torch.zeros(())), "b": 2.0}, batch, True)
-    report = Window.from_dict(window.as_dict()).close()
+    report = LogSums.from_dict(window.as_dict()).close()
     assert "a" not in report and report["b"] == 2 and not any("/" in name for name in report)
 
 

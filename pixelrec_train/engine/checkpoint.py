@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 
 from pixelrec_train import distributed
 from pixelrec_train.engine import optimizer_state
+from pixelrec_train.engine.log_sums import LogSums, mean_of
 from pixelrec_train.engine.manifest import (
     OLDER,
     described,
@@ -31,7 +32,6 @@ from pixelrec_train.engine.manifest import (
 )
 from pixelrec_train.engine.state import TrainState
 from pixelrec_train.engine.weights import cpu_state_dict
-from pixelrec_train.engine.window import Window, mean_of
 from pixelrec_train.engine.zero import size_of
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import write_json
@@ -78,7 +78,7 @@ def write_all(engine, state, run, partial):
     if problem := first_rank_only(lambda: begin(partial, room)):
         return problem
     own = partial / optimizer_state.file_name(distributed.rank())
-    sums = json.dumps(state.window.as_dict() if state.window else None)
+    sums = json.dumps(state.sums.as_dict() if state.sums else None)
 
     def write_own():
         optimizer_state.save(engine, partial, random_states(), {"window": sums})
@@ -153,7 +153,7 @@ def load_checkpoint(session, directory):
     state.restore(read_state(directory))
     if sums[0]:
         same = len(sums) == distributed.world_size()
-        state.window = Window.from_dict(sums[distributed.rank()] if same else mean_of(sums))
+        state.sums = LogSums.from_dict(sums[distributed.rank()] if same else mean_of(sums))
     set_step(engine.lr_scheduler, state.step)
     engine.global_steps = state.step
     restore_random_states(tensors)

@@ -4,8 +4,8 @@ import math
 from contextlib import contextmanager, nullcontext
 
 from pixelrec_train.engine.checkpoint import save_checkpoint
+from pixelrec_train.engine.log_sums import LogSums
 from pixelrec_train.engine.profile import profiling
-from pixelrec_train.engine.window import Window
 from pixelrec_train.engine.zero import plain_linear
 from pixelrec_train.errors import InputError, StopRequested, TrainingStopped
 from pixelrec_train.run import watchdog
@@ -64,7 +64,7 @@ def train_epoch(session, evaluators):
     """To the end of the epoch, or of the run."""
     engine, loader, state, loop = session.engine, session.loader, session.state, session.loop
     engine.train()
-    state.window = state.window or Window()  # a resumed one goes on
+    state.sums = state.sums or LogSums()  # a resumed one goes on
     per_step = loop.gradient_accumulation_steps
     batches = iter(loader.epoch(state.epoch, skip=state.batch))
     while state.step < state.total_steps and (batch := next_batch(state, batches)) is not None:
@@ -76,7 +76,7 @@ def train_epoch(session, evaluators):
         loss, metrics = engine(batch.to(engine.device))
         engine.backward(loss / parts, scale_wrt_gas=False)
         engine.step()  # does nothing until the boundary, then clips, updates and moves the schedule
-        state.window.add(loss, metrics, batch, stepping)
+        state.sums.add(loss, metrics, batch, stepping)
         if not stepping:
             continue
         state.step += 1
@@ -84,7 +84,7 @@ def train_epoch(session, evaluators):
             log_step(session)
         last = state.batch == len(loader) or state.step == state.total_steps
         if loop.eval_steps and state.step % loop.eval_steps == 0 and not last:
-            with state.window.paused():
+            with state.sums.paused():
                 judge_and_save(session, evaluators, save=False)
             engine.train()
             if not going_on(session):
@@ -94,19 +94,19 @@ def train_epoch(session, evaluators):
             session.saved = save_checkpoint(session)
         if number:
             raise stopped_by(number, session.saved)
-    state.window = None
+    state.sums = None
 
 
 def next_batch(state, batches):
     watchdog.at(f"step {state.step + 1}: waiting for a batch")
-    batch = state.window.wait_for(batches)
+    batch = state.sums.wait_for(batches)
     watchdog.at(f"step {state.step + 1}: forward and backward")
     return batch
 
 
 def log_step(session):
     engine, state = session.engine, session.state
-    report = state.window.close() | {
+    report = state.sums.close() | {
         "epoch": session.position,
         "lr": engine.get_lr()[0],
         "grad_norm": float(engine.get_global_grad_norm()),
@@ -115,7 +115,7 @@ def log_step(session):
     session.log.step(state, report, session.epochs)
     refuse_non_finite(report, state, session.loop)
     engine.module.watch(report)
-    state.window = Window()
+    state.sums = LogSums()
 
 
 def judge_and_save(session, evaluators, save):

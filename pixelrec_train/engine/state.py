@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 
-from pixelrec_train.engine.window import Window
+from pixelrec_train.engine.log_sums import LogSums
 
 
 def steps_per_epoch(micro_batches, loop):
@@ -26,7 +26,7 @@ class TrainState:
     best_epoch: float | None = None  # where that was: 3 = at the end of the third, 2.5 = in the middle of it
     since_best: int = 0  # evaluations since then
     checkpoints: list[str] = field(default_factory=list)  # names this run wrote and still keeps, oldest first
-    window: Window | None = None  # what has been summed up since the last log line, on this rank
+    sums: LogSums | None = None  # what has been summed up since the last log line, on this rank
 
     def judge(self, score, position, less_is_better=False):
         """Take note of an evaluation; whether its score is the best so far (a tie keeps the earlier one).
@@ -42,7 +42,7 @@ class TrainState:
 
     def as_dict(self):
         """What all ranks know alike."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "window"}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "sums"}
 
     def restore(self, values):
         """Take over what as_dict gave."""

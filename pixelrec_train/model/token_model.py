@@ -148,7 +148,7 @@ class TokenModel(nn.Module):
                 backbone=self.backbone,
                 head=lambda hidden, ids: self.output_rows(lambda *rows: score_some(hidden, ids, *rows)),
                 log_norm=lambda hidden: self.output_rows(lambda *rows: log_norm(hidden, rows)),
-                window=getattr(config, "sliding_window", None) if is_windowed(config) else None,
+                sliding_window=getattr(config, "sliding_window", None) if is_windowed(config) else None,
             )
 
     @property

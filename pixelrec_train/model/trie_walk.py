@@ -32,7 +32,7 @@ class Decoder(NamedTuple):
     backbone: Callable
     head: Callable[[Tensor, Tensor], Tensor]  # [..., H], [n] token ids -> [..., n] their logits
     log_norm: Callable[[Tensor], Tensor]  # [..., H] -> [...] log of the summed exp of all logits, fp32
-    window: int | None = None  # tokens a position sees, its own among them; None = all before it
+    sliding_window: int | None = None  # tokens a position sees, its own among them; None = all before it
 
     @staticmethod
     def of(model) -> "Decoder":
@@ -124,8 +124,10 @@ def check(decoder, trie, rows, token_ids, paths, normalised_over):
     if paths < 1:
         raise ValueError(f"at least one beam or draw is needed, got {paths}")
     longest = token_ids.shape[1] + trie.levels - 1
-    if decoder.window and longest > decoder.window:
-        raise ValueError(f"prompts and ids take {longest} tokens, but the model attends to {decoder.window}")
+    if decoder.sliding_window and longest > decoder.sliding_window:
+        raise ValueError(
+            f"prompts and ids take {longest} tokens, but the model attends to {decoder.sliding_window}"
+        )
 
 
 def is_windowed(config):

@@ -18,8 +18,8 @@ from pixelrec_train import distributed  # noqa: E402
 from pixelrec_train.batch import PackedTexts, TokenBatch  # noqa: E402
 from pixelrec_train.engine import ds_config, optimizer_state  # noqa: E402
 from pixelrec_train.engine.build import build_engine  # noqa: E402
+from pixelrec_train.engine.log_sums import LogSums  # noqa: E402
 from pixelrec_train.engine.weights import cpu_state_dict  # noqa: E402
-from pixelrec_train.engine.window import Window  # noqa: E402
 from pixelrec_train.model.token_model import TokenModel  # noqa: E402
 from pixelrec_train.run import rendezvous  # noqa: E402
 from pixelrec_train.tasks.tokens import TokenTask  # noqa: E402
@@ -74,7 +74,7 @@ def train(directory, stage, steps, new_rows_only=False, recompute=False, bf16=Fa
     engine.train()
     reports = []
     for step in range(steps):
-        window, batch = Window(), batch_of(model, step)
+        window, batch = LogSums(), batch_of(model, step)
         loss, metrics = engine(batch)
         engine.backward(loss)
         engine.step()

@@ -10,7 +10,7 @@ import torch
 from pixelrec_train import distributed
 
 
-class Window:
+class LogSums:
     """Sums since the last log line, kept on the device: adding to them never waits for it."""
 
     def __init__(self):
@@ -20,7 +20,7 @@ class Window:
 
     @contextmanager
     def paused(self):
-        """What is done in here takes no time of the window."""
+        """What is done in here does not count as time of training."""
         before = time.monotonic()
         yield
         self.started += time.monotonic() - before
@@ -40,11 +40,11 @@ class Window:
             self.counts[name] = self.counts.get(name, 0) + count
 
     def close(self):
-        """Averages over the window and all ranks, and rates of the whole job; the one wait for the device.
+        """Averages since the last log line over all ranks, and rates of the job; the one wait for the device.
 
         A metric that came as (sum, count) is the quotient of all sums and all counts; left out at count 0.
 
-        {name}_per_s are the batches' counts per second, all ranks together; step_ms is the window's wall time
+        {name}_per_s are the batches' counts per second, all ranks together; step_ms is the wall time
         per optimizer step; data_wait_pct the share of it spent waiting for a batch; memory_gb the largest
         peak so far on rank 0.
         """
@@ -69,24 +69,24 @@ class Window:
     def from_dict(saved):
         if "counts" not in saved:  # of a version before this one
             saved = saved | {"counts": {name: saved[name] for name in ("users", "items", "tokens")}}
-        window = Window()
-        window.started -= saved["seconds"]
-        window.sums = {n: torch.tensor(x, device=distributed.device()) for n, x in saved["sums"].items()}
+        made = LogSums()
+        made.started -= saved["seconds"]
+        made.sums = {n: torch.tensor(x, device=distributed.device()) for n, x in saved["sums"].items()}
         for name in KEPT:
-            setattr(window, name, saved[name])
-        return window
+            setattr(made, name, saved[name])
+        return made
 
 
-def mean_of(windows):
+def mean_of(ranks):
     """as_dict of other ranks than these, so that together they say the same."""
-    fewer, first = len(windows) / distributed.world_size(), windows[0]
+    fewer, first = len(ranks) / distributed.world_size(), ranks[0]
 
     def mean(values):
-        return sum(values) / len(windows)
+        return sum(values) / len(ranks)
 
-    sums = {name: mean(w["sums"][name] for w in windows) for name in first["sums"]}
-    counts = {name: mean(w["counts"][name] for w in windows) * fewer for name in first["counts"]}
-    return first | {"sums": sums, "counts": counts, "waited": mean(w["waited"] for w in windows)}
+    sums = {name: mean(r["sums"][name] for r in ranks) for name in first["sums"]}
+    counts = {name: mean(r["counts"][name] for r in ranks) * fewer for name in first["counts"]}
+    return first | {"sums": sums, "counts": counts, "waited": mean(r["waited"] for r in ranks)}
 
 
 PARTS = ("sum", "count")
