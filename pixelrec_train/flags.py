@@ -143,7 +143,7 @@ def parse_args(config_class, argv=None):
 
 
 def check_paths(config):
-    """The config, once everything is there that its flags say must be; a default file is found from anywhere.
+    """The config, once everything is there that its flags say must be; configs/… is found from anywhere.
 
     Raises:
         InputError: a file or directory is missing, or stands where another must be written.
@@ -152,8 +152,9 @@ def check_paths(config):
         value, kind = getattr(config, f.name), f.metadata["path"]
         if kind is None or value is None:
             continue
-        if kind == FILE and value == f.default and not Path(value).exists() and (ROOT / value).exists():
-            config.set(**{f.name: str(ROOT / value)})
+        shipped = ROOT / value
+        if kind == FILE and value.startswith("configs/") and not Path(value).exists() and shipped.is_file():
+            config.set(**{f.name: str(shipped)})
         else:
             PLACES[kind](value, f"--{f.name}")
     return config

@@ -3,9 +3,11 @@
 import dataclasses
 
 import pytest
+from conftest import ROOT
 
 from pixelrec_train.config import TrainConfig
-from pixelrec_train.flags import parse_args
+from pixelrec_train.errors import InputError
+from pixelrec_train.flags import check_paths, given, parse_args, replace
 
 REQUIRED = [
     "--interaction_data",
@@ -70,3 +72,22 @@ def test_help_shows_every_flag_with_its_default(capsys):
     assert stop.value.code == 0
     assert all(f"--{f.name}" in text for f in dataclasses.fields(TrainConfig))
     assert "default: 0.0001" in text
+
+
+def test_shipped_configurations_are_found_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).touch()
+    found = check_paths(parse("--deepspeed", "configs/ds_config_zero3.json"))
+    assert found.deepspeed == str(ROOT / "configs/ds_config_zero3.json")
+    assert check_paths(parse()).deepspeed == str(ROOT / "configs/ds_config_zero2.json")
+    with pytest.raises(InputError, match="--deepspeed configs/none.json does not exist"):
+        check_paths(parse("--deepspeed", "configs/none.json"))
+
+
+def test_what_stood_on_the_command_line_is_known_and_a_mistyped_flag_is_named_before_a_missing_one():
+    config = parse("--seed", "7", "--topk=10")
+    assert given(config) >= {"seed", "topk", "interaction_data"} and "bf16" not in given(config)
+    assert given(replace(config, seed=8)) == given(config)
+    with pytest.raises(InputError, match="unknown argument '--interaction_dat'. Did you mean"):
+        parse_args(TrainConfig, ["--interaction_dat", "a.csv"])
