@@ -1,6 +1,6 @@
 """Does a run that is killed, again and again, end as one that was not? From the repository root:
 
-python benchmarks/kill_resume.py --zero 3 --ranks 2 --kills 5 --seed 0
+python benchmarks/kill_resume.py --zero 3 --ranks 2 --kills 5 --seed 0 [flags of training, --eval_steps 5 say]
 
 Trains the synthetic demo once undisturbed and once with SIGKILL to all its processes at random steps, each
 time going on with --resume auto. Compares every line of metrics.jsonl (all but times and rates) and every
@@ -52,6 +52,7 @@ def main():
     for line in different:
         print(line)
     kind = f"ZeRO-{options.zero}, {options.ranks} ranks, {options.kills} kills, seed {options.seed}"
+    kind += f", {' '.join(options.more)}" * bool(options.more)
     print(f"{kind}: " + ("DIFFERENT" if different else "every figure and every weight equal to the bit"))
     return 1 if different else 0
 
@@ -65,7 +66,8 @@ def parse():
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0, help="of the steps at which the run is killed")
     parser.add_argument("--users", type=int, default=120, help="of the synthetic site")
-    return parser.parse_args()
+    options, options.more = parser.parse_known_args()
+    return options
 
 
 def command(folder, run, options):
@@ -80,7 +82,10 @@ def command(folder, run, options):
     }  # fmt: skip
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level", "error", "--num_gpus"]
     launcher += [options.ranks, "--master_port", free_port(), "scripts/train_pixelrec.py"]
-    return [str(word) for word in launcher + [part for k, v in flags.items() for part in (f"--{k}", v)]]
+    return [
+        str(word)
+        for word in launcher + [part for k, v in flags.items() for part in (f"--{k}", v)] + options.more
+    ]
 
 
 def start(words, said=subprocess.PIPE):
