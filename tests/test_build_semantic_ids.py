@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -138,11 +137,9 @@ def test_a_checkpoints_items_are_its_embeddings_end_to_end(folder, demo_config, 
     table = np.random.default_rng(1).normal(size=(N, 4)).astype(np.float32)
     data = interactions.read([demo_config.interaction_data], TableFlags(cache_dir="cache"))
 
-    class Loaded:
-        inputs = Inputs(data, interactions.leave_last_two_out(data, 5), None)
-        recommender = SimpleNamespace(catalogue=np.resize(table, (data.num_items, 4)))
-
-    monkeypatch.setattr(item_embeddings, "load", lambda checkpoint, *rest: Loaded)
+    inputs = Inputs(data, interactions.leave_last_two_out(data, 5), None)
+    loaded = inputs, None, np.resize(table, (data.num_items, 4)), 5
+    monkeypatch.setattr(item_embeddings, "load_towers", lambda checkpoint, *rest: loaded)
     ids = build(matrix=None, matrix_ids=None, checkpoint="run/best_model")
     assert ids.item_ids == data.item_ids
     assert ids.facts["source"] == "the checkpoint run/best_model"
