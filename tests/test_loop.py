@@ -258,5 +258,19 @@ def test_saving_by_steps_alone_keeps_the_best_and_the_last(config_with):
 def test_a_figure_the_task_does_not_have_is_refused_by_name():
     objective = TwoTowerTask.objective
     assert objective.chosen_by(None) == "ndcg@10" and objective.chosen_by("cold_recall@5") == "cold_recall@5"
-    with pytest.raises(InputError, match="--best_by accuracy is no figure of this task.*valid_loss"):
-        objective.chosen_by("accuracy")
+    for wrong in ("accuracy", "ndcg@", "ndcg@ten", "loss@10"):
+        with pytest.raises(InputError, match=f"--best_by {wrong} is no figure of this task.*valid_loss"):
+            objective.chosen_by(wrong)
+
+
+def test_a_signal_where_nothing_would_be_saved_saves(config_with):
+    """The second epoch is not the best, and with --save_strategy steps its end is no place to save."""
+    options = dict(save_strategy="steps", save_steps=1000)
+    with pytest.raises(StopRequested, match="saved two"):
+        run_all(config_with, Signals(at=12), ["one", "two"], [0.5, 0.1], **options)
+    assert run_all.saved == [(1, 0, True), (2, 0, False)]
+
+
+def test_what_is_best_and_due_at_one_step_is_saved_once(config_with):
+    _, saved = run_all(config_with, Signals(), "abc", [0.1, 0.2], epochs=1, eval_steps=2, save_steps=2)
+    assert saved == [(0, 2, True), (1, 0, True)]

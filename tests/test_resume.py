@@ -75,8 +75,8 @@ def test_another_runs_checkpoint_is_refused_and_says_what_differs(run):
         ({"learning_rate": 0.5}, FACTS, 2, "--learning_rate was 0.0001, is 0.5"),
         ({"num_train_epochs": 9}, FACTS, 2, "--num_train_epochs was 5, is 9"),
         ({}, FACTS, 4, "ranks x --per_device_train_batch_size was 16, is 32"),
-        ({}, other_data, 2, "the item text of the data files changed"),
-        ({}, other_split, 2, "the split of the data files changed"),
+        ({}, other_data, 2, "the item text of the data files, or how this version reads them, changed"),
+        ({}, other_split, 2, "the split of the data files, or how this version reads them, changed"),
     ):
         with pytest.raises(InputError, match=words):
             check_same_run(dataclasses.replace(config, **changed), checkpoint, facts, ranks)

@@ -56,6 +56,8 @@ def adopt(loop, given):
 
 def adopted(config):
     """The config of a command with what its DeepSpeed JSON fixes in place of its defaults; see adopt."""
+    if {"warmup_steps", "warmup_ratio"} <= given(config):
+        raise InputError("--warmup_steps and --warmup_ratio say the same thing twice. Leave one out.")
     return replace(config, **adopt(config, given(config)))
 
 

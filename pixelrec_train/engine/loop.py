@@ -19,8 +19,8 @@ def train(session, evaluators=()):
 
     Args:
         session: session.Session.
-        evaluators: functions that give {figure: value} of the current weights. Without any, the newest
-            checkpoint is best_model.
+        evaluators: functions that give {figure: value} of the current weights. Without any, what is saved
+            after an epoch is best_model.
 
     Raises:
         StopRequested: a signal came, and a checkpoint is saved.
@@ -34,9 +34,10 @@ def train(session, evaluators=()):
         watching = nullcontext()
         if state.batch and going_on(session):
             state.epoch, state.batch = state.epoch + 1, 0
-            judge_and_save(session, evaluators, save=session.loop.save_strategy == "epoch")
+            judge_and_save(session, evaluators, keep=session.loop.save_strategy == "epoch")
         session.signals.asked()
         if number := session.signals.asked():  # twice: the second knows what came during evaluation
+            save(session)
             raise stopped_by(number, session.saved)
     if not session.saved:
         raise TrainingStopped(NOT_SAVED)
@@ -85,13 +86,13 @@ def train_epoch(session, evaluators):
         last = state.batch == len(loader) or state.step == state.total_steps
         if loop.eval_steps and state.step % loop.eval_steps == 0 and not last:
             with state.sums.paused():
-                judge_and_save(session, evaluators, save=False)
+                judge_and_save(session, evaluators, keep=False)
             engine.train()
             if not going_on(session):
                 break
         due = loop.save_steps and state.step % loop.save_steps == 0 and not last
         if (number := session.signals.asked()) or due:
-            session.saved = save_checkpoint(session)
+            save(session)
         if number:
             raise stopped_by(number, session.saved)
     state.sums = None
@@ -118,7 +119,7 @@ def log_step(session):
     state.sums = LogSums()
 
 
-def judge_and_save(session, evaluators, save):
+def judge_and_save(session, evaluators, keep):
     """Evaluate; save what is best, or the last, or asked for."""
     state, best_by = session.state, session.best_by
     before, is_best = (state.best_score, state.best_epoch, state.since_best), True
@@ -128,12 +129,20 @@ def judge_and_save(session, evaluators, save):
             raise InputError(f"--best_by {best_by}: evaluation gives {', '.join(results)}.")
         is_best = state.judge(results[best_by], session.position, best_by in session.objective.falling)
         session.log.evaluation(state, results, session.position, session.epochs, is_best)
-    if save or is_best or state.step == state.total_steps:
-        session.saved = save_checkpoint(session, is_best)
-        if not session.saved:
+    if keep or is_best or state.step == state.total_steps:
+        if not save(session, is_best):
             state.best_score, state.best_epoch, state.since_best = before  # the best of those that exist
     if not going_on(session) and state.step < state.total_steps:
         session.log.note(f"no better {best_by} in {state.since_best} evaluations: training ends here")
+
+
+def save(session, is_best=False):
+    """Write a checkpoint, unless the last one stands just here; the directory, or None."""
+    here = session.state.epoch, session.state.batch
+    if session.saved_at != here:
+        session.saved = save_checkpoint(session, is_best)
+        session.saved_at = here if session.saved else None
+    return session.saved
 
 
 def evaluate(engine, evaluators):

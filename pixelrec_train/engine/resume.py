@@ -78,21 +78,22 @@ def check_same_run(config, checkpoint, facts, world_size):
         changes.append(f"ranks x --per_device_train_batch_size was {before}, is {now}")
     for name, mark in record["data"].items():
         if isinstance(mark, str) and facts["data"].get(name, mark) != mark:
-            changes.append(f"the {name.replace('_', ' ')} of the data files changed")
+            what = name.replace("_", " ")
+            changes.append(f"the {what} of the data files, or how this version reads them, changed")
     if changes:
         raise InputError(
             f"--resume {checkpoint}: that was another run ({'; '.join(changes)}). Put it back, or start anew "
-            f"in another --output_dir (--init_from takes the weights)."
+            f"in another --output_dir."
         )
 
 
-def why_nothing_is_left(loop):
-    """What to say where --resume finds a finished run."""
-    epochs = recorded(loop.output_dir, "--output_dir")["config"].get("num_train_epochs")
+def why_nothing_is_left(loop, weights):
+    """What to say where --resume finds a finished run. weights: the flag that takes those of a best_model."""
+    then = recorded(loop.output_dir, "--output_dir")["config"]
     text = f"--resume: the run in {loop.output_dir} is finished; nothing to do"
-    if epochs == loop.num_train_epochs:
+    asked = [name for name in ("num_train_epochs", "max_steps") if then.get(name) != getattr(loop, name)]
+    if not asked:
         return text
-    return (
-        f"{text}: it was for {epochs} epochs, and its learning rate has come to 0. To train on, start from "
-        f"its weights in another --output_dir: --init_from {loop.output_dir}/best_model"
-    )
+    was = ", ".join(f"--{name} {then.get(name)}" for name in asked)
+    best = weights.format(f"{loop.output_dir}/best_model")
+    return f"{text}: it was for {was}. To train on, start from its weights in another --output_dir: {best}"

@@ -27,15 +27,16 @@ from pixelrec_train.run.log import RunLog, log_path, say, show_under_tensorboard
 from pixelrec_train.run.signals import StopSignals
 
 
-def on_all_ranks(loop, work, resume=None, can_resume=True):
+def on_all_ranks(loop, work, resume=None, can_resume=True, weights="--init_from {}"):
     """work() on all ranks, from their meeting to their parting; nothing where the run is finished.
 
     Args:
         resume: --resume.
         can_resume: False where the command starts anew after a signal; it then ends with 128 + its number.
+        weights: the flag by which another run starts from those of a best_model.
     """
     if resume and (Path(loop.output_dir) / "table.json").is_file():
-        say(why_nothing_is_left(loop))
+        say(why_nothing_is_left(loop, weights))
         return
     rendezvous.initialise(loop.collective_timeout_minutes)
     try:
@@ -63,6 +64,7 @@ class Session:
     best_by: str  # the figure that chooses best_model
     patience: int | None = None  # evaluations without a better one, after which training ends
     saved: object = True  # the newest checkpoint; None where it could not be written
+    saved_at: tuple | None = None  # (epoch, batch) it stands at
 
     @property
     def objective(self) -> Objective:

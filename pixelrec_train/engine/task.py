@@ -26,8 +26,8 @@ class Objective(NamedTuple):
             InputError: it is no figure of this task.
         """
         best_by = best_by or self.best_by
-        names = (self.best_by, *self.others)
-        if best_by not in names and f"{best_by.partition('@')[0]}@" not in names:
+        names, (name, _, k) = (self.best_by, *self.others), best_by.partition("@")
+        if not (best_by in names and not best_by.endswith("@") or k.isdigit() and f"{name}@" in names):
             raise InputError(f"--best_by {best_by} is no figure of this task. There are: {', '.join(names)}.")
         return best_by
 

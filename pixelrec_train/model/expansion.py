@@ -22,7 +22,6 @@ from pixelrec_train.model.vocabulary import ItemicVocabulary
 from pixelrec_train.semantic_id.codecs import CODECS
 
 ALIGN = 256  # rows of a table come in steps of this many: matrix products like it, and sharding needs it
-INITS = ("mean_cov", "mean")
 FLAG = "--hf_model_dir"
 
 

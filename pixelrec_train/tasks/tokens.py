@@ -17,9 +17,9 @@ class TokenTask(Task):
 
     objective = Objective(
         shown={"itemic_loss": ".4f", "text_loss": ".4f"} | {f"level{n}_top1": ".3f" for n in (1, 2, 3)},
-        judged=("valid_loss", "recall@10", "ndcg@10"),
+        judged=("recall@10", "ndcg@10"),
         panels={
-            "loss (nats)": ("loss", "valid_loss", "itemic_loss", "text_loss"),
+            "loss (nats)": ("loss", "itemic_loss", "text_loss"),
             "right codes": tuple(f"level{n}_top1" for n in (1, 2, 3, 4)),
             "validation": ("recall@10", "ndcg@10"),
         },

@@ -32,7 +32,7 @@ from pixelrec_train.trainings.plan import steps_line, trained
 def main(config):
     """config: GenerativeConfig."""
     if not config.dry_run:
-        return on_all_ranks(config, lambda: run(config), config.resume)
+        return on_all_ranks(config, lambda: run(config), config.resume, weights="--model_dir {}/llm")
     check_places(config, going_on=bool(config.resume))
     prepared, _ = prepare(config, config.dry_run)
     print("\n".join(plan(config, prepared, config.dry_run)))
@@ -45,6 +45,7 @@ def prepare(config, world_size):
         (Prepared, the dict for deepspeed.initialize)
     """
     seed_everything(config.seed)
+    TokenTask.objective.chosen_by(config.best_by)
     possible_directory(config.cache_dir, "--cache_dir")
     run_directory.check_kept(
         config.output_dir, model_dir=config.model_dir, semantic_ids=config.semantic_ids, beside=config.beside

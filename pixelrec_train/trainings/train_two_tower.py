@@ -86,6 +86,7 @@ def store_texts(training, inputs, eval_tokens):
 def prepare(config, world_size):
     """Everything that can be wrong with the input is found here, before a single step."""
     seed_everything(config.seed)
+    TwoTowerTask.objective.chosen_by(config.best_by)
     if config.retrieval == "faiss":
         import_faiss()
     possible_directory(config.cache_dir, "--cache_dir")
