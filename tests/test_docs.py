@@ -45,8 +45,8 @@ def test_the_flag_tables_are_generated_from_the_commands():
         "",
         "What every command takes, as its `--help` says it; made from the code by `tests/test_docs.py`.",
         "",
-        "`python scripts/NAME.py` and `python -m pixelrec_train NAME` are the same. Several values are separated",
-        "by commas, and `None`, `True` and `False` may be written in any case.",
+        "`python scripts/NAME.py` and `python -m pixelrec_train NAME` are the same. Several values are",
+        "separated by commas, and `None`, `True` and `False` may be written in any case.",
     ]
     for command, what in COMMANDS.items():
         lines += ["", f"## {command}", "", f"{what[0].upper()}{what[1:]}.", "", *table(flags_of(command))]

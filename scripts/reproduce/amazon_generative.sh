@@ -8,7 +8,7 @@
 # PUBLISHED="name=….index.json …": index files in MiniOneRec's spelling. SPLIT_DATA=….csv: rows somebody else split; then
 # seen items stay in the ranking, as MiniOneRec has it. IDS names the ids to train on, of those below.
 # SEEDS: of the language models, the first also of all else. TEXT_KEYS: the fields that are read.
-# Expected figures and minutes: README, "Results". Hardware: 2 CPU cores, no GPU.
+# Expected figures and minutes: docs/results.md. Hardware: 2 CPU cores, no GPU.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/amazon.sh"
 PUBLISHED=${PUBLISHED:-}

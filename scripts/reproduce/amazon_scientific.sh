@@ -6,7 +6,7 @@
 #
 # ITEM_MODEL_DIR: the Hugging Face directory of sentence-transformers/all-MiniLM-L6-v2 (22.7 M parameters).
 # SEEDS: of the model with texts and ids, the first also of the others. TEXT_KEYS: the fields that are read.
-# Expected figures, seeds and minutes: README, "Results". Hardware: 2 CPU cores, no GPU.
+# Expected figures, seeds and minutes: docs/results.md. Hardware: 2 CPU cores, no GPU.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/amazon.sh"
 NUM_TRAIN_EPOCHS=${NUM_TRAIN_EPOCHS:-5}
