@@ -25,6 +25,7 @@ from pixelrec_train import distributed  # noqa: E402
 from pixelrec_train.config import TrainConfig  # noqa: E402
 from pixelrec_train.data.inputs import read_inputs  # noqa: E402
 from pixelrec_train.data.interactions import leave_last_two_out  # noqa: E402
+from pixelrec_train.data.item_text import Reader  # noqa: E402
 from pixelrec_train.data.windows import TwoTowerCollator  # noqa: E402
 from pixelrec_train.evaluation import metrics  # noqa: E402
 from pixelrec_train.evaluation.index import build_index, recommend  # noqa: E402
@@ -75,7 +76,7 @@ class Case:
             topk=(5, 10, 20, 50),
             cache_dir=str(cache_dir),
         )
-        self.inputs = read_inputs(self.config)
+        self.inputs = read_inputs(self.config, self.config, Reader.of(self.config, self.config.item_dir, ()))
 
     def json(self, name):
         return json.loads((self.directory / name).read_text())

@@ -13,6 +13,8 @@ import torch
 
 from pixelrec_train.commands.make_demo import all_text
 from pixelrec_train.config import TrainConfig
+from pixelrec_train.data.inputs import read_inputs
+from pixelrec_train.data.item_text import Reader
 from pixelrec_train.data.synthetic import write_demo
 from pixelrec_train.model.tiny import write_towers
 
@@ -74,6 +76,11 @@ def demo_config(demo):
 def config_with(demo_config):
     """config_with(num_negatives=7) -> the demo's config with some flags changed."""
     return lambda **changes: replace(demo_config, **changes)
+
+
+def inputs_of(config):
+    """What the towers of a TrainConfig read."""
+    return read_inputs(config, config, Reader.of(config, config.item_dir, config.trust_remote_code))
 
 
 def as_flags(config, **changes):

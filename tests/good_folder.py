@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, inputs_of
 
 from pixelrec_train.commands.make_demo import all_text
 from pixelrec_train.config import GenerativeConfig
 from pixelrec_train.data.inputs import read_inputs
+from pixelrec_train.data.item_text import Reader
 from pixelrec_train.engine import manifest
 from pixelrec_train.engine.state import TrainState
 from pixelrec_train.model.expansion import expand
@@ -36,7 +37,7 @@ def write_good_folder(folder, demo, demo_config):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         config = flags_of(demo_config)
-        inputs = read_inputs(config)
+        inputs = inputs_of(config)
         for checkpoint, id_only in (
             ("done/best_model", False), ("stopped/checkpoint-epoch-1", False), ("ids/best_model", True),
         ):  # fmt: skip
@@ -86,7 +87,7 @@ def write_generative(config, inputs):
         Path(checkpoint).mkdir(parents=True)
         task.export(checkpoint, task.state_dict())
         settings = dataclasses.replace(settings, split_data=split_data)
-        complete(Path(checkpoint), settings, read_inputs(settings))
+        complete(Path(checkpoint), settings, read_inputs(settings, settings, Reader(settings, "llm")))
 
 
 def shared_flags(config):

@@ -28,6 +28,9 @@ from pixelrec_train.commands import evaluate_pixelrec as evaluate
 from pixelrec_train.commands import make_demo as demo
 from pixelrec_train.commands import train_generative as generative
 from pixelrec_train.commands import train_pixelrec as train
+from pixelrec_train.data.cache import fingerprint
+from pixelrec_train.engine.manifest import MANIFEST, write_manifest
+from pixelrec_train.recommend.generator import Prepared
 from pixelrec_train.run import rendezvous
 from pixelrec_train.run.exit_status import speak_plainly
 
@@ -42,7 +45,7 @@ COMMANDS = {
     "demo": demo.main, "generative_plan": generative.main, "generative": generative.main,
     "build_ids": build_semantic_ids.main, "expand": expand_vocabulary.main, "verify": verify_model.main,
 }  # fmt: skip
-COMPLETE = re.compile(r"cache(/(interactions|item_text)-[0-9a-f]{16}(/\w+\.(npy|json))?)?")
+COMPLETE = re.compile(r"cache(/(interactions|item_text|text_embeddings)-[0-9a-f]{16}(/\w+\.(npy|json))?)?")
 
 
 @pytest.fixture(scope="session")
@@ -170,6 +173,56 @@ def test_what_the_system_says_of_a_place_is_a_sentence_and_a_bug_keeps_its_trace
 def test_the_same_folder_is_fine_before_it_is_spoilt(command, changes, folder, demo_config, capfd):
     COMMANDS[command](arguments(command, demo_config, changes))
     assert "error" not in capfd.readouterr().err
+
+
+def write_parts(folder, rows=3):
+    """train.csv, valid.csv and test.csv: interactions of the folder that somebody has split by time."""
+    head, *lines = (folder / "interactions.csv").read_text().splitlines()
+    for name, part in (("train", lines), ("valid", lines[-2 * rows : -rows]), ("test", lines[-rows:])):
+        (folder / f"{name}.csv").write_text("\n".join([head, *part]) + "\n")
+    return {"valid_data": "valid.csv", "test_data": "test.csv"}
+
+
+@pytest.mark.parametrize("head", ["done", "told"])
+def test_a_checkpoint_is_judged_on_the_tables_it_was_trained_on_alone(folder, demo_config, capfd, head):
+    """The leak guard: it has learned from rows that are held out here, unless these are its own tables."""
+    checkpoint = folder / head / "best_model"
+    parts, good = write_parts(folder), {"checkpoint": f"{head}/best_model"}
+
+    def evaluate(**changes):
+        COMMANDS["evaluate"](arguments("evaluate", demo_config, good | changes))
+        return json.loads((folder / "out/run/metrics.json").read_text())
+
+    def refused(says, **changes):
+        with pytest.raises(SystemExit) as stop:
+            evaluate(**changes)
+        assert stop.value.code == 2 and re.search(says, capfd.readouterr().err)
+
+    refused("was trained with no --split_data, but here is --split_data valid.csv test.csv", **parts)
+    record = json.loads((checkpoint / "run.json").read_text())
+    record["config"] |= parts | {"interaction_data": "train.csv"}
+    mark = fingerprint(folder / "valid.csv", folder / "test.csv")
+    record["data"]["split"] = f"rows of valid.csv and test.csv ({mark})"
+    (checkpoint / "run.json").write_text(json.dumps(record))
+    (checkpoint / MANIFEST).unlink()
+    write_manifest(checkpoint, {})
+    assert evaluate(**parts)["data"]["split"] == record["data"]["split"]
+    (folder / "test.csv").write_text((folder / "valid.csv").read_text())
+    refused("but here is --split_data valid.csv test.csv with other rows: it may have learned from", **parts)
+
+
+def test_a_generative_checkpoint_is_judged_at_other_cut_offs_and_with_other_beams(folder, demo_config, capfd):
+    """Neither is that of the run, whose best_model was chosen by ndcg@10."""
+    good, beams = {"checkpoint": "told/best_model"}, []
+    with pytest.MonkeyPatch.context() as patch:
+        before = Prepared.recommender
+        patch.setattr(Prepared, "recommender", lambda *a: beams.append(a[2]) or before(*a))
+        for changes in ({"topk": "2,5"}, {"topk": "2,5", "num_beams": 30}):
+            COMMANDS["evaluate"](arguments("evaluate", demo_config, good | changes))
+            rows = json.loads((folder / "out/run/metrics.json").read_text())["metrics"]
+            assert {"recall@2", "recall@5"} <= rows["generative"].keys()
+            assert "recall@10" not in rows["generative"]
+    assert beams == [GENERATIVE["num_beams"], 30] and "error" not in capfd.readouterr().err
 
 
 def test_the_table_is_long_and_no_claim_is_made_twice():

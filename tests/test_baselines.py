@@ -8,10 +8,10 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from conftest import inputs_of
 from transformers import set_seed
 
 from pixelrec_train import distributed
-from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.interactions import HeldOut, before_last_two
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.windows import TwoTowerCollator
@@ -26,7 +26,7 @@ from pixelrec_train.tasks.sasrec import SASRecTask
 
 @pytest.fixture(scope="module")
 def inputs(demo_config):
-    return read_inputs(demo_config)
+    return inputs_of(demo_config)
 
 
 def test_places_are_those_of_a_sorted_list():

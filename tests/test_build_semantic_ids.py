@@ -15,6 +15,7 @@ from pixelrec_train.config import TableFlags
 from pixelrec_train.data import interactions
 from pixelrec_train.data.inputs import Inputs
 from pixelrec_train.data.tables import open_table
+from pixelrec_train.flags import parse_args
 from pixelrec_train.model.backbone import save_tensors
 from pixelrec_train.recommend import item_embeddings
 from pixelrec_train.run import rendezvous
@@ -133,6 +134,28 @@ def test_ids_of_an_encoder_and_of_a_checkpoint(folder, demo, demo_config):
     assert card("known")["interactions_involved"] is not None
 
 
+@pytest.mark.parametrize("given", ["tables", "rows"])
+def test_counts_are_of_what_was_taken_in_training_however_it_was_split(folder, given):
+    (folder / "train.csv").write_text("user_id,item_id,timestamp\n" + "".join(
+        f"u,{item},{time}\n" for time, item in enumerate(["i1", "i2", "i1", "i3"])))  # fmt: skip
+    for name, item in (("valid", "i2"), ("test", "i3")):
+        (folder / f"{name}.csv").write_text(f"user_id,item_id,timestamp\nu,{item},9\n")
+    (folder / "rows.csv").write_text(
+        "split,user_id,item_id,history\ntrain,u,i3,i1 i2 i1\nvalid,u,i2,i1\ntest,u,i3,i1\n"
+    )
+    split = {
+        "rows": {"split_data": "rows.csv"},
+        "tables": {"valid_data": "valid.csv", "test_data": "test.csv"},
+    }
+    flags = FLAGS | {"interaction_data": "train.csv", "cache_dir": "cache"}
+    last_two, whole = (
+        item_embeddings.of_matrix("items.npy", "ids.txt", parse_args(BuildConfig, as_flags(flags | changes)))
+        for changes in ({}, split[given])
+    )
+    assert last_two.interactions[:4].tolist() == [0, 1, 1, 0]
+    assert whole.interactions[:4].tolist() == [0, 2, 1, 1] and whole.interactions[4:].sum() == 0
+
+
 def test_a_checkpoints_items_are_its_embeddings_end_to_end(folder, demo_config, monkeypatch):
     table = np.random.default_rng(1).normal(size=(N, 4)).astype(np.float32)
     data = interactions.read([demo_config.interaction_data], TableFlags(cache_dir="cache"))
@@ -180,6 +203,7 @@ def test_import_and_export_on_the_command_line(folder):
     ({"export_index": "x.parquet", "codec": "cb"}, "kept in a JSON file"),
     ({"deepspeed": "no.json", "quantiser": "rq_vae"}, "--deepspeed no.json does not exist"),
     ({"interaction_data": "ids.txt"}, "has no column"),
+    ({"split_data": "ids.txt"}, "--split_data need --interaction_data"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence_and_leaves_nothing(folder, changes, says, capsys):
     np.save("flat.npy", np.zeros(5, np.float32))

@@ -64,6 +64,20 @@ def test_heavy_libraries_have_one_address():
                     assert place.startswith(addresses), f"{place} imports {name}"
 
 
+NOT_WHOLE = ("recommend", "evaluation", "engine", "data", "model", "losses", "tasks", "semantic_id")
+
+
+def test_below_trainings_nobody_takes_the_whole_configuration():
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())) if room(path) in NOT_WHOLE else ():
+            if isinstance(node, ast.FunctionDef | ast.Lambda):
+                names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                assert "config" not in names, f"{path.relative_to(ROOT)}: {ast.unparse(node.args)}"
+            elif isinstance(node, ast.ImportFrom) and node.module.startswith("pixelrec_train.config"):
+                whole = {"TrainConfig", "GenerativeConfig"} & {alias.name for alias in node.names}
+                assert not whole, f"{path.relative_to(ROOT)} imports {whole}"
+
+
 def test_a_file_fits_in_a_head():
     for path in modules():
         assert len(path.read_text().splitlines()) <= 235, path

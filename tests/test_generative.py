@@ -15,6 +15,7 @@ from pixelrec_train.commands.make_demo import all_text
 from pixelrec_train.config import GenerativeConfig
 from pixelrec_train.data import interactions
 from pixelrec_train.data.inputs import read_inputs
+from pixelrec_train.data.item_text import Reader
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import parse_args
 from pixelrec_train.model.tiny import write_causal_lm
@@ -143,7 +144,8 @@ def computed(run, kind):
 def test_ids_and_vocabulary_that_do_not_fit_are_refused(generative, tmp_path):
     folder, flags = generative
     config = parse_args(GenerativeConfig, list(map(str, as_flags(flags))))
-    inputs, model = read_inputs(config), TokenModel.load(folder / "llm")
+    model = TokenModel.load(folder / "llm")
+    inputs = read_inputs(config, config, Reader(config, folder / "llm"))
     known = SemanticIds.load(folder / "sid.json")
     SemanticIds(known.item_ids[1:], known.codes[1:], SIZES).save(tmp_path / "fewer.json")
     SemanticIds(known.item_ids, known.codes, (6, 7, 10)).save(tmp_path / "other.json")

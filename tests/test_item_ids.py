@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import inputs_of
 
-from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.windows import TwoTowerCollator
 from pixelrec_train.errors import InputError
@@ -18,7 +18,7 @@ from pixelrec_train.tasks.two_tower import TwoTowerTask
 
 @pytest.fixture(scope="module")
 def inputs(demo_config):
-    return read_inputs(demo_config)
+    return inputs_of(demo_config)
 
 
 def start(config, inputs):
@@ -61,7 +61,7 @@ def test_added_ids_start_from_the_texts_alone_and_then_add_their_row(inputs, con
 
 def test_ids_alone_need_neither_texts_nor_an_item_llm(config_with):
     config = config_with(id_only=True, text_data=None, item_model_dir=None)
-    inputs = read_inputs(config)
+    inputs = inputs_of(config)
     model = start(config, inputs)
     assert model.item_llm is None
     table = encode_catalogue(model.encode_items, inputs.item_text, 100)
@@ -74,7 +74,7 @@ def test_ids_alone_need_neither_texts_nor_an_item_llm(config_with):
 def test_a_frozen_item_llm_gives_the_loss_and_gradients_of_one_that_reads_every_time(inputs, config_with):
     """The slow twin: the same weights, texts read in every step, gradients of the item LLM thrown away."""
     config = config_with(item_emb_token_n=0, freeze_item_llm=True, item_id_embedding=True)
-    texts = read_inputs(config)
+    texts = inputs_of(config)
     fast, slow = start(config, texts), start(config, texts)
     with torch.no_grad():
         for model in (fast, slow):  # as after an earlier stage

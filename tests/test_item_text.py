@@ -21,7 +21,7 @@ def flags(path, *text_keys):
 
 
 def read_with(read, config):
-    return item_text.read(read, config, config.item_dir, config.item_prompt, config.item_emb_token_n)
+    return item_text.read(read, item_text.Reader.of(config, config.item_dir, ()))
 
 
 @pytest.fixture

@@ -79,6 +79,12 @@ def test_item_ids_and_frozen_texts_train_the_same_on_any_stage_and_ranks(finding
             assert close(findings[ranks][f"{kind}{stage}"], reference, 1e-4), (ranks, stage)
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_texts_that_an_earlier_command_embedded_train_the_same_to_the_bit(findings, ranks):
+    for stage in (2, 3):
+        assert findings[ranks][f"frozen_again{stage}"] == findings[ranks][f"frozen{stage}"]
+
+
 def test_activation_checkpointing_changes_nothing(findings):
     for found in findings.values():
         assert close(found["checkpointing"], found["zero3"][:8], 1e-5)

@@ -5,12 +5,11 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from conftest import run_command
+from conftest import inputs_of, run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelrec_train import distributed
-from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.loader import Loader, ShardedBatches, Slot
 from pixelrec_train.data.negatives import NegativeSampler
@@ -139,7 +138,7 @@ def test_batches_of_all_ranks_give_back_every_window_the_pool_and_their_texts(da
 
 
 def test_as_many_chunks_on_every_rank_as_the_largest_share_needs(demo_config):
-    item_text = read_inputs(demo_config).item_text
+    item_text = inputs_of(demo_config).item_text
     for rank in range(2):
         with as_rank(rank, 2):
             collator = TwoTowerCollator(item_text, None, 6, chunk_tokens=50)
@@ -183,7 +182,7 @@ def test_a_catalogue_too_small_for_negatives_is_refused():
 
 
 def test_a_batch_points_at_distinct_items_and_gives_back_what_went_in(demo_config):
-    inputs = read_inputs(demo_config)
+    inputs = inputs_of(demo_config)
     collator = TwoTowerCollator(inputs.item_text, None, 6)
     windows = [np.array([4, 9, 4, 2]), np.array([], int), np.array([1, 2, 3, 4, 5, 6])]
     negatives = np.array([9, 9, 30, 31])
@@ -199,7 +198,7 @@ def test_a_batch_points_at_distinct_items_and_gives_back_what_went_in(demo_confi
 
 
 def test_workers_prepare_the_same_batches_as_the_training_process(demo_config):
-    inputs = read_inputs(demo_config)
+    inputs = inputs_of(demo_config)
 
     def batches(workers):
         draw = NegativeSampler(inputs.split.train_counts, 6, 6, seed=3)

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import inputs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.index import build_index, drop_seen, recommend, unit
@@ -97,7 +97,7 @@ def test_dropping_seen_items_keeps_the_order_and_fills_up_with_minus_one():
 def trained(demo_config):
     """Inputs and a model of the demo; random weights rank as well as any for these claims."""
     torch.manual_seed(0)
-    return read_inputs(demo_config), HLLMModel.starting(demo_config).eval()
+    return inputs_of(demo_config), HLLMModel.starting(demo_config).eval()
 
 
 def places(trained, config, held_out=None, **changes):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from conftest import inputs_of
 
-from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.windows import TwoTowerCollator
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.tasks.two_tower import TwoTowerTask
@@ -14,7 +14,7 @@ from pixelrec_train.tasks.two_tower import TwoTowerTask
 def case(demo_config):
     """A task, its collator, and eight windows of the demo with negatives for them."""
     torch.manual_seed(0)
-    inputs = read_inputs(demo_config)
+    inputs = inputs_of(demo_config)
     windows = [np.asarray(inputs.interactions.items[a:b]) for a, b in inputs.split.windows[:8]]
     negatives = np.random.default_rng(0).choice(np.setdiff1d(np.arange(700), np.concatenate(windows)), 48)
     task = TwoTowerTask(HLLMModel.starting(demo_config), demo_config, demo_config.item_dir)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pixelrec_train.config import CatalogueFlags, LoopFlags, TextFlags, TrustFlags
+from pixelrec_train.config import CatalogueFlags, DataFlags, LoopFlags, TextFlags, TrustFlags
 from pixelrec_train.engine.ds_file import adopted
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import (
@@ -23,7 +23,7 @@ SOURCES = ("checkpoint", "encoder_model_dir", "matrix", "import_index", "semanti
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildConfig(TextFlags, CatalogueFlags, TrustFlags, LoopFlags):
+class BuildConfig(DataFlags, TextFlags, CatalogueFlags, TrustFlags, LoopFlags):
     """Give every item a semantic id, from exactly one of --checkpoint, --encoder_model_dir and --matrix.
 
     Or read another project's index (--import_index), or ids made before (--semantic_ids), and write such an
@@ -146,6 +146,8 @@ class BuildConfig(TextFlags, CatalogueFlags, TrustFlags, LoopFlags):
              f"give exactly one of {flags}; got {', '.join(given) or 'none'}."),
             (self.matrix and not self.matrix_ids, "--matrix needs --matrix_ids: which item is which row?"),
             (self.encoder_model_dir and not self.text_data, "--encoder_model_dir needs --text_data."),
+            ((self.valid_data or self.split_data) and not (self.interaction_data or self.checkpoint),
+             "--valid_data, --test_data and --split_data need --interaction_data."),
             (self.semantic_ids and not self.export_index, "--semantic_ids is for --export_index FILE."),
             (self.codebooks and no_embeddings, f"--codebooks has no use with --{''.join(given)}."),
         ):  # fmt: skip

@@ -11,9 +11,9 @@ from pixelrec_train.data.checks.bars import histogram, side_by_side
 from pixelrec_train.data.checks.odd_interactions import check_interactions
 from pixelrec_train.data.checks.odd_texts import check_texts
 from pixelrec_train.data.checks.remarks import LinedRows
-from pixelrec_train.data.inputs import Inputs, read_inputs, read_interactions, split_of
+from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.item_fields import read_texts
-from pixelrec_train.data.item_text import ItemText, tokenise
+from pixelrec_train.data.item_text import Reader, tokenise
 from pixelrec_train.data.negatives import NegativeSampler
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import existing_file
@@ -104,12 +104,9 @@ def load(config):
     existing_file(config.interaction_data, "--interaction_data")
     if config.has_texts:
         existing_file(config.text_data, "--text_data")
-    if config.has_texts and config.item_dir:
-        inputs = read_inputs(config)
-    else:
-        read = read_interactions(config)
-        split = split_of(read, config, config.max_seq_length, config.one_window_per_user)
-        inputs = Inputs(read, split, ItemText.unread(read.num_items))
+    reads = config.has_texts and config.item_dir
+    reader = Reader.of(config, config.item_dir, config.trust_remote_code) if reads else None
+    inputs = read_inputs(config, config, reader)
     NegativeSampler(inputs.split.train_counts, 1, config.max_seq_length, config.seed)  # are there enough?
     item_ids = inputs.interactions.item_ids
     if not config.has_texts:

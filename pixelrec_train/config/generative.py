@@ -57,15 +57,3 @@ class GenerativeConfig(
         require_cut_off(self.topk, self.best_by or "ndcg@10")
         if self.align and not self.text_data:
             raise InputError("--text_data is needed (or --align False).")
-
-    # What read_inputs asks of a config. The LLM's own tokenizer reads the fields alone; nothing is [ITEM].
-    item_prompt = ""
-    item_emb_token_n = 0
-
-    @property
-    def id_only(self):
-        return not self.align
-
-    @property
-    def item_dir(self):
-        return self.model_dir

@@ -26,7 +26,7 @@ def cached(cache_dir, kind, fingerprint, build):
     """
     directory = Path(cache_dir) / f"{kind}-{fingerprint}"
     with distributed.first_on_each_machine():
-        if not (directory / "facts.json").is_file():  # written last: its presence means complete
+        if not is_cached(cache_dir, kind, fingerprint):
             write(directory, *build())
     try:
         facts = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
@@ -36,6 +36,11 @@ def cached(cache_dir, kind, fingerprint, build):
             f"{directory} is damaged: {first_line(error)} Delete it; it is made again."
         ) from None
     return arrays, facts
+
+
+def is_cached(cache_dir, kind, fingerprint):
+    """Whether it is there, and complete: facts.json is written last."""
+    return (Path(cache_dir) / f"{kind}-{fingerprint}" / "facts.json").is_file()
 
 
 def write(directory, arrays, facts):

@@ -45,17 +45,13 @@ class Inputs:
         }
 
 
-def read_inputs(config):
-    """config: DataFlags, TextFlags, WindowFlags, TrustFlags; id_only, item_dir (whose tokenizer reads),
-    item_prompt, item_emb_token_n."""
-    if not config.id_only:
-        existing_file(config.text_data, "--text_data")
-    read = read_interactions(config)
-    split = split_of(read, config, config.max_seq_length, config.one_window_per_user)
-    if config.id_only:
-        return Inputs(read, split, ItemText.unread(read.num_items))
-    trust = "item" in config.trust_remote_code
-    texts = item_text.read(read, config, config.item_dir, config.item_prompt, config.item_emb_token_n, trust)
+def read_inputs(data, windows, reader=None):
+    """Inputs of DataFlags and WindowFlags. reader: item_text.Reader; None = texts are not read."""
+    if reader:
+        existing_file(reader.texts.text_data, "--text_data")
+    read = read_interactions(data)
+    split = split_of(read, data, windows.max_seq_length, windows.one_window_per_user)
+    texts = item_text.read(read, reader) if reader else ItemText.unread(read.num_items)
     return Inputs(read, split, texts)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pixelrec_train import distributed
 from pixelrec_train.batch import Items, PackedTexts
+from pixelrec_train.config import TextFlags
 from pixelrec_train.data.cache import cached, fingerprint
 from pixelrec_train.data.item_fields import read_texts
 from pixelrec_train.errors import InputError
@@ -74,17 +76,33 @@ class ItemText:
         return text
 
 
-def read(catalogue, texts, item_dir, item_prompt, item_emb_token_n, trust=False):
+class Reader(NamedTuple):
+    """Which texts are read, and whose tokenizer reads them."""
+
+    texts: TextFlags
+    item_dir: str  # where the tokenizer lies
+    trust: bool = False
+    item_prompt: str = ""
+    item_emb_token_n: int = 0
+
+    @staticmethod
+    def of(hllm, item_dir, trust):
+        """Of the item LLM of HllmFlags; None where there is none. trust: towers that may run their code."""
+        if hllm.id_only:
+            return None
+        return Reader(hllm, item_dir, "item" in trust, hllm.item_prompt, hllm.item_emb_token_n)
+
+
+def read(catalogue, reader):
     """Tokenise the catalogue's texts with the item LLM's tokenizer (or load the cache).
 
     Args:
         catalogue: Interactions, or what else has item_ids and their fingerprint.
-        texts: TextFlags.
-        item_dir: where the tokenizer lies.
 
     Raises:
         InputError: a text column is missing, the tokenizer cannot be loaded, or the prompt leaves no room.
     """
+    texts, item_dir, trust, item_prompt, item_emb_token_n = reader
     mark = fingerprint(
         "item text 2", catalogue.fingerprint, Path(texts.text_data), texts.text_keys, texts.item_column,
         texts.encoding, texts.allow_missing_text, item_prompt, texts.max_text_length, item_emb_token_n,

@@ -54,11 +54,11 @@ def adopt(loop, given):
     return changes
 
 
-def adopted(config):
-    """The config of a command with what its DeepSpeed JSON fixes in place of its defaults; see adopt."""
-    if {"warmup_steps", "warmup_ratio"} <= given(config):
+def adopted(flags):
+    """All flags of a command with what its DeepSpeed JSON fixes in place of their defaults; see adopt."""
+    if {"warmup_steps", "warmup_ratio"} <= given(flags):
         raise InputError("--warmup_steps and --warmup_ratio say the same thing twice. Leave one out.")
-    return replace(config, **adopt(config, given(config)))
+    return replace(flags, **adopt(flags, given(flags)))
 
 
 def refuse_other(loop, key, value, name, flag_value):

@@ -53,28 +53,41 @@ def recorded(directory, flag_name):
         flags = {k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()}
         return record | {"config": flags}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(
-            f"{flag_name} {directory} holds no run.json of this version. Expected a checkpoint-epoch-N or "
-            f"best_model directory of a training run."
-        ) from None
+        raise not_of_this_version(directory, flag_name) from None
 
 
-def check_same_run(config, checkpoint, facts, world_size):
+def recorded_flags(directory, flag_name, group):
+    """Those of run.json that belong to a group, a class of Flags; one that is younger has its default."""
+    found = recorded(directory, flag_name)["config"]
+    try:
+        return group(**{name: found[name] for name in found.keys() & group.__dataclass_fields__.keys()})
+    except (TypeError, InputError):
+        raise not_of_this_version(directory, flag_name) from None
+
+
+def not_of_this_version(directory, flag_name):
+    return InputError(
+        f"{flag_name} {directory} holds no run.json of this version. Expected a checkpoint-epoch-N or "
+        f"best_model directory of a training run."
+    )
+
+
+def check_same_run(flags, checkpoint, facts, world_size):
     """Raises InputError when flags, data or the global batch are not those the checkpoint was made with.
 
-    config: all flags of the command; a flag that is younger than the checkpoint must have its default.
+    flags: all of the command; one that is younger than the checkpoint must have its default.
     """
     record = recorded(checkpoint, "--resume")
-    then, own = record["config"], type(config).__dataclass_fields__
+    then, own = record["config"], type(flags).__dataclass_fields__
     if not {"per_device_train_batch_size", "learning_rate"} <= then.keys() <= own.keys():
         raise InputError(f"--resume {checkpoint} holds no run.json of this version, or of another command.")
     changes = [
-        f"--{name} was {as_text(then.get(name, field.default))}, is {as_text(getattr(config, name))}"
+        f"--{name} was {as_text(then.get(name, field.default))}, is {as_text(getattr(flags, name))}"
         for name, field in own.items()
-        if not field.metadata["may_differ"] and then.get(name, field.default) != getattr(config, name)
+        if not field.metadata["may_differ"] and then.get(name, field.default) != getattr(flags, name)
     ]
     before = then["per_device_train_batch_size"] * record["ranks"]
-    if before != (now := config.per_device_train_batch_size * world_size):
+    if before != (now := flags.per_device_train_batch_size * world_size):
         changes.append(f"ranks x --per_device_train_batch_size was {before}, is {now}")
     for name, mark in record["data"].items():
         if isinstance(mark, str) and facts["data"].get(name, mark) != mark:

@@ -130,7 +130,7 @@ def check(decoder, trie, rows, token_ids, paths, normalised_over):
         )
 
 
-def is_windowed(config):
-    """Whether a layer sees the newest positions only."""
-    kinds = getattr(config, "layer_types", None)
-    return any(kind != "full_attention" for kind in kinds) if kinds else hasattr(config, "sliding_window")
+def is_windowed(settings):
+    """Whether a layer sees the newest positions only, by a model's config.json."""
+    kinds = getattr(settings, "layer_types", None)
+    return any(kind != "full_attention" for kind in kinds) if kinds else hasattr(settings, "sliding_window")

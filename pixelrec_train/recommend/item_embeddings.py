@@ -10,104 +10,101 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pixelrec_train import distributed
-from pixelrec_train.data import interactions, item_fields, item_text
+from pixelrec_train.data import item_fields, item_text
 from pixelrec_train.data.cache import fingerprint
+from pixelrec_train.data.inputs import held_out_files, read_interactions, split_of
+from pixelrec_train.data.interactions import before_last_two
 from pixelrec_train.errors import InputError, first_line
-from pixelrec_train.evaluation.retrieval import encode_catalogue
 from pixelrec_train.files import existing_file
 from pixelrec_train.model.backbone import check_directory, check_vocabulary, load_backbone
 from pixelrec_train.model.text_encoder import TextEncoder
-from pixelrec_train.recommend.checkpoints import data_files, load_towers
-
-SOURCES = ("checkpoint", "encoder_model_dir", "matrix")
+from pixelrec_train.recommend.checkpoints import load_towers
+from pixelrec_train.recommend.frozen_texts import embed_texts
 
 
 class Items(NamedTuple):
     item_ids: list[str]
     embeddings: np.ndarray  # [N, D] fp32
-    interactions: np.ndarray | None  # [N] occurrences before each user's last two, where that is known
+    interactions: np.ndarray | None  # [N] how often each was taken in training, where that is known
     source: str
 
-
-def embed(config):
-    """Items of the source the flags name.
-
-    Raises:
-        InputError: it cannot be read, or holds a number that is none.
-    """
-    source = next(name for name in SOURCES if getattr(config, name))
-    items = {"checkpoint": of_checkpoint, "encoder_model_dir": of_encoder, "matrix": of_matrix}[source](
-        config
-    )
-    if not np.isfinite(items.embeddings).all():
-        row = int(np.flatnonzero(~np.isfinite(items.embeddings).all(1))[0])
-        raise InputError(
-            f"the embedding of item {items.item_ids[row]!r} in {items.source} holds a number that is not "
-            f"finite."
-        )
-    return items
+    def check(self):
+        """Itself, or an InputError where it holds a number that is none."""
+        if not np.isfinite(self.embeddings).all():
+            row = int(np.flatnonzero(~np.isfinite(self.embeddings).all(1))[0])
+            raise InputError(
+                f"the embedding of item {self.item_ids[row]!r} in {self.source} holds a number that is not "
+                f"finite."
+            )
+        return self
 
 
-def of_checkpoint(config):
-    """Of each item what the trained item LLM (and its item ids) make of it."""
-    inputs, _, table, _ = load_towers(config.checkpoint, config, data_files(config))
+def of_checkpoint(checkpoint, files, trust, eval_tokens):
+    """Of each item what the trained item LLM (and its item ids) make of it; as load_towers."""
+    inputs, _, table, _ = load_towers(checkpoint, files, trust, eval_tokens)
     item_ids = list(inputs.interactions.item_ids)
-    return Items(item_ids, table, inputs.split.popularity, f"the checkpoint {config.checkpoint}")
+    return Items(item_ids, table, inputs.split.popularity, f"the checkpoint {checkpoint}")
 
 
-def of_encoder(config):
-    """Of each item the mean over its text's tokens, as a Hugging Face encoder reads them."""
-    directory, trust = config.encoder_model_dir, "item" in config.trust_remote_code
-    existing_file(config.text_data, "--text_data")
+def of_encoder(directory, data, texts, trust, eval_tokens):
+    """Of each item the mean over its text's tokens, as a Hugging Face encoder reads them.
+
+    Args:
+        data: DataFlags, whose items these are; without --interaction_data they are those of the texts.
+        texts: TextFlags.
+        trust: whether the directory's own code may run.
+    """
+    existing_file(texts.text_data, "--text_data")
     check_directory(directory, "--encoder_model_dir", trust)
-    item_ids, counts, mark = catalogue(config)
+    item_ids, counts, mark = catalogue(data, texts)
     items = SimpleNamespace(item_ids=item_ids, fingerprint=mark)
-    texts = item_text.read(items, config, directory, "", 0, trust)
+    read = item_text.read(items, item_text.Reader(texts, directory, trust))
     backbone = load_backbone(directory, "--encoder_model_dir", trust=trust).to(distributed.device()).eval()
-    limit = getattr(backbone.config, "max_position_embeddings", config.max_text_length)
-    if config.max_text_length > limit:
+    limit = getattr(backbone.config, "max_position_embeddings", texts.max_text_length)
+    if texts.max_text_length > limit:
         raise InputError(
-            f"--max_text_length {config.max_text_length} is more than the {limit} positions of the encoder."
+            f"--max_text_length {texts.max_text_length} is more than the {limit} positions of the encoder."
         )
-    check_vocabulary(backbone, texts, directory)
-    encoder = TextEncoder(backbone, item_emb_token_n=0, longest=config.max_text_length)
-    table = encode_catalogue(lambda items: encoder(items.texts), texts, config.eval_tokens)
-    return Items(item_ids, table, counts, f"the encoder {directory}")
+    check_vocabulary(backbone, read, directory)
+    encoder = TextEncoder(backbone, item_emb_token_n=0, longest=texts.max_text_length)
+    table, _ = embed_texts(encoder, read, directory, eval_tokens, texts.cache_dir)
+    return Items(item_ids, table.numpy(), counts, f"the encoder {directory}")
 
 
-def catalogue(config):
+def catalogue(data, texts):
     """(item ids, [N] interactions or None, fingerprint): all items of the interactions, or of the texts."""
-    if config.interaction_data:
-        existing_file(config.interaction_data, "--interaction_data")
-        data = interactions.read([config.interaction_data], config)
-        return list(data.item_ids), training_counts(data), data.fingerprint
-    item_ids = item_fields.item_ids(config)
+    if data.interaction_data:
+        read = read_interactions(data)
+        return list(read.item_ids), training_counts(read, data), read.fingerprint
+    item_ids = item_fields.item_ids(texts)
     if not item_ids:
-        raise InputError(f"--text_data {config.text_data} holds no item.")
-    return item_ids, None, fingerprint("all items of", Path(config.text_data))
+        raise InputError(f"--text_data {texts.text_data} holds no item.")
+    return item_ids, None, fingerprint("all items of", Path(texts.text_data))
 
 
-def training_counts(data):
-    """[num_items] how often each was taken, everybody's last two items left out."""
-    return interactions.before_last_two(data).counts(data.num_items)
+def training_counts(read, data):
+    """[num_items] how often each was taken in training, as DataFlags split the Interactions."""
+    if held_out_files(data) or read.of_sessions:
+        return split_of(read, data, max_seq_length=2).popularity  # of windows of any length
+    return before_last_two(read).counts(read.num_items)  # also where nobody has enough to train on
 
 
-def of_matrix(config):
-    item_ids, table = read_ids(config.matrix_ids), read_matrix(config.matrix)
+def of_matrix(matrix, matrix_ids, data):
+    """Of a file. data: DataFlags; without --interaction_data nothing is counted."""
+    item_ids, table = read_ids(matrix_ids), read_matrix(matrix)
     if len(item_ids) != len(table):
         raise InputError(
-            f"--matrix {config.matrix} has {len(table):,} rows, but --matrix_ids {config.matrix_ids} names "
+            f"--matrix {matrix} has {len(table):,} rows, but --matrix_ids {matrix_ids} names "
             f"{len(item_ids):,} items. Row i must be item i."
         )
     counts = None
-    if config.interaction_data:
-        existing_file(config.interaction_data, "--interaction_data")
-        data = interactions.read([config.interaction_data], config)
-        of_item = dict(zip(data.item_ids, training_counts(data).tolist(), strict=True))
+    if data.interaction_data:
+        read = read_interactions(data)
+        of_item = dict(zip(read.item_ids, training_counts(read, data).tolist(), strict=True))
         counts = np.array([of_item.get(item_id, 0) for item_id in item_ids])
         if not set(item_ids) & of_item.keys():
-            raise InputError(f"--matrix_ids and --interaction_data {config.interaction_data} share no item.")
-    return Items(item_ids, table, counts, f"the matrix {config.matrix}")
+            raise InputError(f"--matrix_ids and --interaction_data {data.interaction_data} share no item.")
+    return Items(item_ids, table, counts, f"the matrix {matrix}")
 
 
 def read_matrix(path):

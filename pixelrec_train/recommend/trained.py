@@ -1,24 +1,32 @@
 """What a checkpoint was trained with."""
 
-import json
 from pathlib import Path
 
-from pixelrec_train.config import TrainConfig
+from pixelrec_train.config import HllmFlags, RunFlags
+from pixelrec_train.engine.resume import recorded_flags
 from pixelrec_train.errors import InputError
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.tasks.tokens import LLM
 
 
-def check_init_from(config):
+def is_generative(checkpoint):
+    return (Path(checkpoint) / LLM).is_dir()
+
+
+def check_init_from(init_from, output_dir):
     """Raises InputError when --init_from is no checkpoint, or lies where this run is going to write."""
-    if not config.init_from:
+    if not init_from:
         return
-    trained_config(config.init_from, "--init_from")
-    run_directory.check_kept(config.output_dir, init_from=config.init_from)
+    for group in (HllmFlags, RunFlags):
+        settings_of(init_from, "--init_from", group)
+    run_directory.check_kept(output_dir, init_from=init_from)
 
 
-def trained_config(checkpoint, flag_name, config_class=TrainConfig):
-    """The config a checkpoint was made with, or an InputError that says what stands there instead."""
+def settings_of(checkpoint, flag_name, group):
+    """A group of the flags a checkpoint was trained with, or an InputError that says what stands there.
+
+    group: a class of Flags; HllmFlags are those of a two-tower model alone.
+    """
     directory = Path(checkpoint)
     for inside in (directory / "best_model", *directory.glob("checkpoint-*-*")):
         if inside.is_dir():
@@ -29,15 +37,8 @@ def trained_config(checkpoint, flag_name, config_class=TrainConfig):
             f"{flag_name} {directory} is not a checkpoint (looked from {Path.cwd()}). Expected a "
             f"checkpoint-epoch-N or best_model directory of a training run."
         )
-    if config_class is TrainConfig and (directory / LLM).is_dir():
+    if issubclass(group, HllmFlags) and is_generative(directory):
         raise InputError(
             f"{flag_name} {directory} is a generative checkpoint; it must be one of a two-tower model."
         )
-    try:
-        found = json.loads((directory / "run.json").read_text(encoding="utf-8"))["config"]
-        return config_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
-        raise InputError(
-            f"{flag_name} {directory} holds no run.json of this version. Expected a checkpoint-epoch-N or "
-            f"best_model directory of a training run."
-        ) from None
+    return recorded_flags(directory, flag_name, group)

@@ -11,7 +11,8 @@ from pixelrec_train.engine.session import on_all_ranks
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import possible_directory, possible_file, write_json
 from pixelrec_train.libraries import import_faiss
-from pixelrec_train.recommend.item_embeddings import embed
+from pixelrec_train.recommend.checkpoints import data_files
+from pixelrec_train.recommend.item_embeddings import of_checkpoint, of_encoder, of_matrix
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run.log import say
 from pixelrec_train.semantic_id import dedup
@@ -66,7 +67,8 @@ def check_export(config):
     """Raises InputError where the index file cannot be written, or something is there already."""
     path = possible_file(config.export_index, "--export_index")
     check_index(path, config.codec, config.code_base or 0)
-    for name in ("import_index", "semantic_ids", "matrix", "matrix_ids", "interaction_data", "text_data"):
+    read = ("import_index", "semantic_ids", "matrix", "matrix_ids")
+    for name in (*read, "interaction_data", "valid_data", "test_data", "split_data", "text_data"):
         given = getattr(config, name)
         if given and path.resolve() == Path(given).resolve():
             raise InputError(f"--export_index {path} is --{name} itself. Choose another.")
@@ -82,7 +84,7 @@ def build(config):
         deepspeed_settings(config)
         run_directory.check_free(Path(config.output_dir) / "rq_vae", config.overwrite)
     kept = kept_ids(config)
-    items = embed(config)
+    items = embed(config).check()
     say(f"embeddings: {len(items.item_ids):,} items, width {items.embeddings.shape[1]}, from {items.source}")
     quantiser, codes = quantise(config, items.embeddings)
     vectors = quantiser.vectors(items.embeddings)
@@ -95,6 +97,17 @@ def build(config):
         if config.export_index:
             export(config, ids)
     distributed.barrier()
+
+
+def embed(config):
+    """Items of the source the flags name."""
+    trust, eval_tokens = config.trust_remote_code, config.eval_tokens
+    if config.encoder_model_dir:
+        return of_encoder(config.encoder_model_dir, config, config, "item" in trust, eval_tokens)
+    if config.matrix:
+        return of_matrix(config.matrix, config.matrix_ids, config)
+    files = data_files(config, text_data=config.text_data, allow_missing_text=config.allow_missing_text)
+    return of_checkpoint(config.checkpoint, files, trust, eval_tokens)
 
 
 def kept_ids(config):

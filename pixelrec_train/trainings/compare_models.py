@@ -21,13 +21,8 @@ from pixelrec_train.evaluation.report import (
 from pixelrec_train.evaluation.retrieval import TwoTower
 from pixelrec_train.files import existing_file, possible_directory
 from pixelrec_train.libraries import import_faiss
-from pixelrec_train.recommend.checkpoints import (
-    check_same_split,
-    data_files,
-    is_generative,
-    load,
-    load_generative,
-)
+from pixelrec_train.recommend.checkpoints import check_same_split, data_files, load, load_generative
+from pixelrec_train.recommend.trained import is_generative
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run.log import say
 from pixelrec_train.trainings.train_sasrec import deepspeed_settings, train_sasrec
@@ -64,20 +59,21 @@ def compare(config):
         "tfidf": ByScores(tfidf([" ".join(values or ()) for values in fields])),
     }
     baselines = {name: judge(baseline, held_out, config) for name, baseline in baselines.items()}
-    models, read = {}, {}
+    models = {}
     for checkpoint, name in names(config.checkpoint).items():
         say(f"checkpoint: {checkpoint}")
-        models[name] = judge(recommender(checkpoint, config, read), held_out, config)
+        models[name] = judge(recommender(checkpoint, config), held_out, config)
     baselines["sasrec"] = judge(train_sasrec(config, data, split), held_out, config)
     if distributed.rank() == 0:
         report(config, split, baselines, models)
     distributed.barrier()
 
 
-def recommender(checkpoint, config, read):
+def recommender(checkpoint, config):
+    files = data_files(config, text_data=config.text_data, allow_missing_text=config.allow_missing_text)
     if is_generative(checkpoint):
-        return load_generative(checkpoint, config, data_files(config)).recommender
-    parts = (load(part, config, data_files(config), read) for part in joined(checkpoint))
+        return load_generative(checkpoint, files, config.trust_remote_code).recommender
+    parts = (load(part, files, config.trust_remote_code, config) for part in joined(checkpoint))
     return TwoTower.joined([part.recommender for part in parts])
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from pixelrec_train import distributed
+from pixelrec_train.config import DataFlags
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import FaissIndex, unit
 from pixelrec_train.evaluation.places import judge
@@ -18,15 +19,8 @@ from pixelrec_train.evaluation.report import (
 from pixelrec_train.files import possible_directory, write_json
 from pixelrec_train.libraries import import_faiss
 from pixelrec_train.model.backbone import save_tensors
-from pixelrec_train.recommend.checkpoints import (
-    check_same_split,
-    config_class,
-    data_files,
-    is_generative,
-    load,
-    load_generative,
-)
-from pixelrec_train.recommend.trained import trained_config
+from pixelrec_train.recommend.checkpoints import check_same_split, data_files, load, load_generative
+from pixelrec_train.recommend.trained import is_generative, settings_of
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import rendezvous
 from pixelrec_train.run.log import say
@@ -41,16 +35,17 @@ def main(config):
 
 def evaluate(config):
     possible_directory(config.cache_dir, "--cache_dir")
-    trained_config(config.checkpoint, "--checkpoint", config_class(config.checkpoint))
+    settings_of(config.checkpoint, "--checkpoint", DataFlags)
     if config.split_data or config.valid_data:
         check_same_split(config.checkpoint, "--checkpoint", config)
     possible_directory(*results_directory(config))
     if config.retrieval == "faiss":
         import_faiss()
+    files, trust = data_files(config, text_data=config.text_data), config.trust_remote_code
     if is_generative(config.checkpoint):
-        loaded = load_generative(config.checkpoint, config, data_files(config), config.num_beams)
+        loaded = load_generative(config.checkpoint, files, trust, config.num_beams)
     else:
-        loaded = load(config.checkpoint, config, data_files(config))
+        loaded = load(config.checkpoint, files, trust, config)
     held_out, split = getattr(loaded.inputs.split, config.split), loaded.inputs.split
     judged = {loaded.name: judge(loaded.recommender, held_out, config)}
     judged = beside_popularity(judged, held_out, split, config)

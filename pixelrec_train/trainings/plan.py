@@ -1,10 +1,11 @@
 """What a run is going to do, in numbers, before it does it."""
 
 from pixelrec_train import distributed
+from pixelrec_train.config import HllmFlags
 from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.state import steps_per_epoch, total_steps
 from pixelrec_train.flags import as_text
-from pixelrec_train.recommend.trained import trained_config
+from pixelrec_train.recommend.trained import settings_of
 
 
 def describe_plan(config, inputs, model, resolved, world_size):
@@ -46,7 +47,7 @@ def describe_model(config, model, inputs):
         history += f", {config.seq_length_in_evaluation - 1} in evaluation"
     yield f"user_llm: {trained(model.user_llm):,} trained parameters, {history}"
     if config.init_from:
-        trained_as = trained_config(config.init_from, "--init_from")
+        trained_as = settings_of(config.init_from, "--init_from", HllmFlags)
         names = ("text_keys", "item_prompt", "max_text_length")
         pairs = [(name, getattr(trained_as, name), getattr(config, name)) for name in names]
         other = [f"--{name} {then!r}, now {now!r}" for name, then, now in pairs if then != now]

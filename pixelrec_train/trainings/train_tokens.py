@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from pixelrec_train import distributed
+from pixelrec_train.config import HllmFlags
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.inputs import read_inputs
+from pixelrec_train.data.item_text import Reader
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.tokens.histories import HistoryDataset
 from pixelrec_train.engine import checkpoint, ds_config, loop
@@ -20,9 +22,9 @@ from pixelrec_train.evaluation.report import conclude
 from pixelrec_train.files import possible_directory
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.vocabulary import no_itemic_tokens
-from pixelrec_train.recommend.checkpoints import check_same_split, data_files, is_generative, load
+from pixelrec_train.recommend.checkpoints import check_same_split, data_files, load
 from pixelrec_train.recommend.generator import Prepared, numbers
-from pixelrec_train.recommend.trained import trained_config
+from pixelrec_train.recommend.trained import is_generative, settings_of
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.tokens import LLM, TokenTask
@@ -54,14 +56,14 @@ def prepare(config, world_size):
         llm = Path(config.model_dir) / LLM
         raise InputError(f"--model_dir {config.model_dir} is a checkpoint. Did you mean {llm}?")
     if config.beside:  # it is needed at the end; then is too late to find out
-        trained_config(config.beside, "--beside")
+        settings_of(config.beside, "--beside", HllmFlags)
         check_same_split(config.beside, "--beside", config)
         verify(config.beside, to_resume=False)
     trust = "item" in config.trust_remote_code
     model = TokenModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trust)
     if model.vocabulary is None:
         raise no_itemic_tokens(config.model_dir, "--model_dir")
-    inputs = read_inputs(config)
+    inputs = read_inputs(config, config, Reader(config, config.model_dir, trust) if config.align else None)
     check_positions(model, config)
     model.dropout = config.dropout
     if config.new_rows_only:
@@ -150,7 +152,8 @@ def finish(training, prepared, config):
     with loop.judging(training.engine):
         judged = {"generative": judge(recommender(prepared, config), test, config)}
     if config.beside:
-        two_tower = load(config.beside, config, data_files(config))
+        files = data_files(config, text_data=config.text_data, allow_missing_text=config.allow_missing_text)
+        two_tower = load(config.beside, files, config.trust_remote_code, config)
         judged = {"two_tower": judge(two_tower.recommender, test, config)} | judged
     over = "vocabulary" if config.normalised_over == "full" else "level"
     otherwise = counted_otherwise(judged["generative"].counts, config.topk)

@@ -3,11 +3,9 @@
 import time
 from pathlib import Path
 
-import torch
-
 from pixelrec_train import distributed
 from pixelrec_train.data.inputs import read_inputs
-from pixelrec_train.data.item_text import ItemText
+from pixelrec_train.data.item_text import ItemText, Reader
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.negatives import NegativeSampler, check_candidates
 from pixelrec_train.data.windows import HistoryDataset, TwoTowerCollator
@@ -25,6 +23,7 @@ from pixelrec_train.libraries import import_faiss
 from pixelrec_train.machine.compiler import check_compiler
 from pixelrec_train.model.backbone import check_directory, check_vocabulary
 from pixelrec_train.model.hllm_model import HLLMModel
+from pixelrec_train.recommend.frozen_texts import embed_texts
 from pixelrec_train.recommend.trained import check_init_from
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
@@ -54,7 +53,7 @@ def run(config):
     )
     with session(task, loader, config, resolved, inputs.facts(), plan, *asked) as training:
         if config.freeze_item_llm:
-            store_texts(training, inputs, config.eval_tokens)
+            store_texts(training, inputs, config)
         loop.train(training, [lambda: validate(task, inputs, config)])
         watchdog.at("test")
         finish(training, inputs, config)
@@ -71,16 +70,19 @@ def save_memory_or_time(model, config, resolved):
         model.compile_towers()
 
 
-def store_texts(training, inputs, eval_tokens):
+def store_texts(training, inputs, config):
     """Let the frozen item LLM read every text once; in the precision, and the way, it is evaluated in."""
     started = time.monotonic()
     model = training.engine.module.model
     with loop.judging(training.engine):
-        embeddings = encode_catalogue(model.encode_texts, inputs.item_text, eval_tokens)
-    model.store_texts(torch.from_numpy(embeddings))
-    training.log.note(
-        f"item_llm: {len(embeddings):,} texts embedded once, in {time.monotonic() - started:.0f} s"
-    )
+        embeddings, new = embed_texts(
+            model.item_llm, inputs.item_text, config.item_dir, config.eval_tokens, config.cache_dir,
+            config.compile,
+        )  # fmt: skip
+    model.store_texts(embeddings)
+    how = "once" if new else "before, and found in --cache_dir"
+    seconds = time.monotonic() - started
+    training.log.note(f"item_llm: {len(embeddings):,} texts embedded {how}, in {seconds:.0f} s")
 
 
 def prepare(config, world_size):
@@ -90,7 +92,7 @@ def prepare(config, world_size):
     if config.retrieval == "faiss":
         import_faiss()
     possible_directory(config.cache_dir, "--cache_dir")
-    check_init_from(config)
+    check_init_from(config.init_from, config.output_dir)
     run_directory.check_kept(
         config.output_dir, item_model_dir=config.item_model_dir, user_model_dir=config.user_model_dir
     )
@@ -101,7 +103,7 @@ def prepare(config, world_size):
             check_directory(directory, f"--{tower}_model_dir", tower in config.trust_remote_code)
     if config.compile:
         check_compiler()
-    inputs = read_inputs(config)
+    inputs = read_inputs(config, config, Reader.of(config, config.item_dir, config.trust_remote_code))
     model = HLLMModel.starting(config, inputs.interactions.item_ids, inputs.split.train_counts)
     if model.item_llm is not None:
         check_vocabulary(model.item_llm.backbone, inputs.item_text, config.item_dir)
