@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np  # noqa: E402
 
 from pixelrec_train.batch import PackedTexts  # noqa: E402
-from pixelrec_train.config import TextFlags  # noqa: E402
+from pixelrec_train.config import TokenFlags  # noqa: E402
 from pixelrec_train.data.item_fields import read_texts  # noqa: E402
 from pixelrec_train.data.item_text import ItemText, tokenise  # noqa: E402
 from pixelrec_train.data.tables import open_table  # noqa: E402
@@ -101,7 +101,7 @@ def measured(directory):
     interactions = open_table(Path(directory) / "dataset/amazon_scientific.csv").rows(["item_id", "user_id"])
     popularity, lengths = (Counter(column) for column in zip(*interactions, strict=True))
     item_ids = [item_id for (item_id,) in open_table(information).rows(["item_id"])]
-    flags = TextFlags(text_data=str(information), text_keys=("title", "tag", "description"))
+    flags = TokenFlags(text_data=str(information), text_keys=("title", "tag", "description"))
     texts, _ = read_texts(item_ids, flags, prompt="")
     tokenizer = train_tokenizer(all_text(information), VOCAB_SIZE)
     values = Inputs(

@@ -293,3 +293,26 @@ def test_a_csv_is_read_as_its_slow_twin_reads_it(rows, end_of_line, quoting, mar
 
 def test_flags_of_tables_stand_in_one_group():
     assert {"user_column", "item_column", "time_column", "encoding"} <= TableFlags.__dataclass_fields__.keys()
+
+
+def test_held_out_rows_that_stand_in_the_training_table_too_are_noticed(tmp_path):
+    """Else a target is among the items seen, and every figure 0 without a word."""
+    whole = b"".join((FOLDER / f"presplit.{part}.csv").read_bytes().split(b"\n", part != "train")[-1]
+                     for part in ("train", "valid", "test"))  # fmt: skip
+    (tmp_path / "whole.csv").write_bytes(whole)
+    flags = DataFlags(
+        interaction_data=str(tmp_path / "whole.csv"), cache_dir=str(tmp_path / "cache"),
+        valid_data=str(FOLDER / "presplit.valid.csv"), test_data=str(FOLDER / "presplit.test.csv"),
+    )  # fmt: skip
+    with pytest.raises(
+        InputError, match="100% of the rows of --valid_data name an item that their user took"
+    ):
+        split_of(read_interactions(flags), flags, 6)
+
+
+def test_one_column_cannot_be_two_things(tmp_path):
+    flags = DataFlags(
+        interaction_data=str(FOLDER / "plain.inter.csv"), cache_dir=str(tmp_path), user_column="item_id"
+    )
+    with pytest.raises(InputError, match="the column item_id cannot be both .*--user_column"):
+        read_interactions(flags)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pixelrec_train.config import CatalogueFlags, DataFlags, LoopFlags, TextFlags, TrustFlags
+from pixelrec_train.config import CatalogueFlags, DataFlags, LoopFlags, TokenFlags, TrustFlags
 from pixelrec_train.engine.ds_file import adopted
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import (
@@ -23,7 +23,7 @@ SOURCES = ("checkpoint", "encoder_model_dir", "matrix", "import_index", "semanti
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildConfig(DataFlags, TextFlags, CatalogueFlags, TrustFlags, LoopFlags):
+class BuildConfig(DataFlags, TokenFlags, CatalogueFlags, TrustFlags, LoopFlags):
     """Give every item a semantic id, from exactly one of --checkpoint, --encoder_model_dir and --matrix.
 
     Or read another project's index (--import_index), or ids made before (--semantic_ids), and write such an

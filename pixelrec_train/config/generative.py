@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pixelrec_train.config.judging import RankingFlags, RetrievalFlags, require_cut_off
-from pixelrec_train.config.reading import DataFlags, TextFlags, WindowFlags
+from pixelrec_train.config.reading import DataFlags, TokenFlags, WindowFlags
 from pixelrec_train.config.towers import TrustFlags
 from pixelrec_train.config.training import RunFlags
 from pixelrec_train.errors import InputError
@@ -24,7 +24,7 @@ class DecodingFlags(RankingFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerativeConfig(
-    DataFlags, TextFlags, WindowFlags, TrustFlags, RunFlags, DecodingFlags, RetrievalFlags
+    DataFlags, TokenFlags, WindowFlags, TrustFlags, RunFlags, DecodingFlags, RetrievalFlags
 ):
     """Train a language model with itemic tokens: it reads a history of semantic ids and says the next."""
 

@@ -71,4 +71,10 @@ class TextFlags(TableFlags):
         "text columns, in the order they are read", ("title", "description"), COLUMNS, DISTINCT
     )
     allow_missing_text: bool = flag("read items without text as empty even if they are many", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenFlags(TextFlags):
+    """The same where a model reads the text."""
+
     max_text_length: int = flag("tokens kept of an item's text", 256, at_least(1))

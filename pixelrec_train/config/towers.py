@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pixelrec_train.config.judging import RankingFlags, RetrievalFlags, require_cut_off
-from pixelrec_train.config.reading import DataFlags, TextFlags, WindowFlags
+from pixelrec_train.config.reading import DataFlags, TokenFlags, WindowFlags
 from pixelrec_train.config.training import RunFlags
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import SHARE, Flags, Rule, as_text, at_least, flag, one_of
@@ -138,7 +138,7 @@ class NceFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HllmFlags(TextFlags, WindowFlags, TowerFlags):
+class HllmFlags(TokenFlags, WindowFlags, TowerFlags):
     """The first head's model: what it reads, and with which towers."""
 
     def check_towers(self):

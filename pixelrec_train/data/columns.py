@@ -1,5 +1,6 @@
 """Which column of a table is which."""
 
+import itertools
 import textwrap
 
 from pixelrec_train.data.tables import malformed
@@ -43,6 +44,13 @@ def find_columns(table, wanted, told=None, optional=(), hint=HINT):
     for column in found.values():
         if (times := table.names.count(column)) > 1:
             raise InputError(f"{table.path} has the column {column} {times} times. Keep one.")
+    roles = [name for name in found if name in KNOWN_NAMES]
+    for one, other in itertools.combinations(roles, 2):
+        if found[one] == found[other]:
+            raise InputError(
+                f"{table.path}: the column {found[one]} cannot be both {one} and {other}. See --user_column, "
+                f"--item_column, --time_column."
+            )
     return found
 
 

@@ -18,6 +18,7 @@ from pixelrec_train.files import existing_file
 
 COLUMNS = ("split", "user_id", "item_id", "history")
 PARTS = ("train", "valid", "test")
+FEWEST_SAME = 10  # rows that say something about tables that hold the same
 
 
 def read_split(path, interactions, max_seq_length, one_window_per_user=False):
@@ -57,6 +58,7 @@ def split_tables(interactions, max_seq_length, one_window_per_user, origin):
     items, users = interactions.items, np.arange(interactions.num_users)
     user_of_row = np.repeat(users, np.diff(interactions.offsets))
     counts = np.bincount(user_of_row * 3 + interactions.parts, minlength=3 * len(users)).reshape(-1, 3)
+    pairs = user_of_row.astype(np.int64) * interactions.num_items + items
     start = interactions.offsets[:-1]
     ends = start[:, None] + counts.cumsum(1)
     held_out = {}
@@ -65,6 +67,13 @@ def split_tables(interactions, max_seq_length, one_window_per_user, origin):
             (interactions.parts == part) & (ends[user_of_row, part - 1] > start[user_of_row])
         )
         user = user_of_row[target]
+        before = np.flatnonzero(interactions.parts < part)
+        known = np.isin(pairs[target], pairs[before]).mean() if len(target) else 0.0
+        if known > 0.99 and len(target) >= FEWEST_SAME:  # people do take things again, but not all of them
+            raise InputError(
+                f"{known:.0%} of the rows of --{name}_data name an item that their user took in the tables "
+                f"before: do those tables hold the same rows? Each row must stand in one of them."
+            )
         held_out[name] = HeldOut(user, start[user], ends[user, part - 1], np.asarray(items[target]), items)
     taken = Taken(users, start, ends[:, 0], items)
     return split_of(

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pixelrec_train import distributed
 from pixelrec_train.batch import Items, PackedTexts
-from pixelrec_train.config import TextFlags
+from pixelrec_train.config import TokenFlags
 from pixelrec_train.data.cache import cached, fingerprint
 from pixelrec_train.data.item_fields import read_texts
 from pixelrec_train.errors import InputError
@@ -79,7 +79,7 @@ class ItemText:
 class Reader(NamedTuple):
     """Which texts are read, and whose tokenizer reads them."""
 
-    texts: TextFlags
+    texts: TokenFlags
     item_dir: str  # where the tokenizer lies
     trust: bool = False
     item_prompt: str = ""

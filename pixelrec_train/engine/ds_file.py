@@ -56,7 +56,7 @@ def adopt(loop, given):
 
 def adopted(flags):
     """All flags of a command with what its DeepSpeed JSON fixes in place of their defaults; see adopt."""
-    if {"warmup_steps", "warmup_ratio"} <= given(flags):
+    if flags.warmup_steps is not None and {"warmup_steps", "warmup_ratio"} <= given(flags):
         raise InputError("--warmup_steps and --warmup_ratio say the same thing twice. Leave one out.")
     return replace(flags, **adopt(flags, given(flags)))
 

@@ -44,7 +44,7 @@ class SASRecModel(nn.Module):
 
     @torch.no_grad()
     def score(self, histories):
-        """b non-empty histories -> [b, num_items] scores of the next item, as evaluation/scores.py wants."""
+        """b non-empty histories -> [b, num_items] scores of the next item, for recommender.ByScores."""
         index, lengths = pad_histories(histories, self.longest)
         device = self.items.device
         last = lengths.to(device) - 1

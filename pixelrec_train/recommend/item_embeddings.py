@@ -51,7 +51,7 @@ def of_encoder(directory, data, texts, trust, eval_tokens):
 
     Args:
         data: DataFlags, whose items these are; without --interaction_data they are those of the texts.
-        texts: TextFlags.
+        texts: TokenFlags.
         trust: whether the directory's own code may run.
     """
     existing_file(texts.text_data, "--text_data")

@@ -6,6 +6,7 @@ import torch
 
 from pixelrec_train import distributed
 from pixelrec_train.config import DataFlags
+from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import FaissIndex, unit
 from pixelrec_train.evaluation.places import judge
@@ -44,6 +45,8 @@ def evaluate(config):
     files, trust = data_files(config, text_data=config.text_data), config.trust_remote_code
     if is_generative(config.checkpoint):
         loaded = load_generative(config.checkpoint, files, trust, config.num_beams)
+    elif config.num_beams:
+        raise InputError(f"--num_beams is for a generative model; {config.checkpoint} is a two-tower one.")
     else:
         loaded = load(config.checkpoint, files, trust, config)
     held_out, split = getattr(loaded.inputs.split, config.split), loaded.inputs.split
