@@ -32,7 +32,7 @@ def main(arguments=None):
         raise InputError(f"no command {name!r}. There are: {', '.join(COMMANDS)}.")
     if name == "check_data":
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "… | head" ends it without a word
-    sys.argv[0] = f"pixelrec_train {name}"  # what --help calls itself
+    sys.argv[0] = name  # what --help calls itself
     importlib.import_module(f"pixelrec_train.commands.{name}").main(rest)
 
 
