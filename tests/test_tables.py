@@ -138,19 +138,30 @@ def test_rows_split_beforehand_have_the_tables_before_as_their_history(data, tmp
     frames = {
         part: pd.read_csv(FOLDER / f"presplit.{part}.csv", dtype=str) for part in ("train", "valid", "test")
     }
-    before = {user: list(rows.item_id) for user, rows in frames["train"].groupby("user_id")}
+    before = [row for row in frames["train"].itertuples()]
+    later = 0
     for part in ("valid", "test"):
-        rows, found = frames[part], getattr(made, part)
-        expected = {
-            (user, *before[user], item) for user, item in zip(rows.user_id, rows.item_id, strict=True)
-        }
+        found, expected = getattr(made, part), set()
+        for target in frames[part].itertuples():
+            own = [row for row in before if row.user_id == target.user_id]
+            known = sorted(
+                (row for row in own if row.timestamp <= target.timestamp), key=lambda row: row.timestamp
+            )
+            expected.add((target.user_id, *(row.item_id for row in known), target.item_id))
+            later += len(own) - len(known)
         assert expected == {
             (read.user_ids[found.users[e]], *(read.item_ids[i] for i in (*found.history(e), found.target[e])))
             for e in range(len(found))
         }
-        for user, item in zip(rows.user_id, rows.item_id, strict=True):
-            before[user].append(item)
+        before += frames[part].itertuples()
+    trained = [
+        [read.item_ids[i] for i in made.taken.items[a:b]]
+        for a, b in zip(made.taken.start, made.taken.end, strict=True)
+    ]
+    of_users = frames["train"].groupby("user_id", sort=False).item_id
+    assert dict(zip(read.user_ids, trained, strict=True)) == {user: list(items) for user, items in of_users}
     assert "presplit.valid.csv and presplit.test.csv" in made.origin
+    assert later == 7 and f"left out of histories, as later than their target: {later} rows" in made.origin
     with pytest.raises(InputError, match="go together"):
         DataFlags(interaction_data="x", valid_data="y")
 

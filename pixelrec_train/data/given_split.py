@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pixelrec_train.data.cache import fingerprint
-from pixelrec_train.data.columns import find_columns
 from pixelrec_train.data.interactions import HeldOut, Split, Taken
-from pixelrec_train.data.tables import open_table
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import existing_file
 
@@ -27,6 +25,9 @@ def read_split(path, interactions, max_seq_length, one_window_per_user=False):
     Raises:
         InputError: the file names an unknown part or item, or lacks rows of a part.
     """
+    from pixelrec_train.data.columns import find_columns  # these bring pandas and pyarrow with them
+    from pixelrec_train.data.tables import open_table
+
     number = {item_id: n for n, item_id in enumerate(interactions.item_ids)}
     table = open_table(existing_file(path, "--split_data"))
     columns = find_columns(table, COLUMNS, hint="Rename them in the file's first line")
@@ -52,39 +53,42 @@ def read_split(path, interactions, max_seq_length, one_window_per_user=False):
 def split_tables(interactions, max_seq_length, one_window_per_user, origin):
     """The Split of interactions whose held-out rows are tables of their own.
 
-    Every row of those is a target; its history is what its user took in the tables before: training, and
-    for a test row validation. Rows without a history are left out.
+    Every row of those is a target; its history is what its user took in the tables before (training, and
+    for a test row validation) and not later than it. Rows without a history are left out.
     """
-    items, users = interactions.items, np.arange(interactions.num_users)
-    user_of_row = np.repeat(users, np.diff(interactions.offsets))
-    counts = np.bincount(user_of_row * 3 + interactions.parts, minlength=3 * len(users)).reshape(-1, 3)
-    pairs = user_of_row.astype(np.int64) * interactions.num_items + items
-    start = interactions.offsets[:-1]
-    ends = start[:, None] + counts.cumsum(1)
-    held_out = {}
-    for name, part in (("valid", 1), ("test", 2)):
-        target = np.flatnonzero(
-            (interactions.parts == part) & (ends[user_of_row, part - 1] > start[user_of_row])
+    parts, offsets = interactions.parts, interactions.offsets
+    users = np.repeat(np.arange(interactions.num_users), np.diff(offsets))
+    pairs = users * interactions.num_items + interactions.items
+    held_out, later = {}, 0
+    for part in (1, 2):
+        items, place = only(interactions.items, parts < part)
+        row = np.flatnonzero(parts == part)
+        # A user's rows are in the order of time, then of tables: what stands before a target is no later.
+        later += int((place[offsets[users[row] + 1]] - place[row]).sum())
+        row = row[place[row] > place[offsets[users[row]]]]  # with a history
+        refuse_same_rows(PARTS[part], np.isin(pairs[row], pairs[parts < part]))
+        target = np.asarray(interactions.items[row])
+        held_out[PARTS[part]] = HeldOut(users[row], place[offsets[users[row]]], place[row], target, items)
+    items, place = only(interactions.items, parts == 0)
+    taken = Taken(np.arange(interactions.num_users), place[offsets[:-1]], place[offsets[1:]], items)
+    origin += f"; left out of histories, as later than their target: {later:,} rows" * (later > 0)
+    windows = max_seq_length, one_window_per_user
+    return split_of(taken, held_out, interactions, *windows, origin, "--valid_data, --test_data")
+
+
+def only(items, kept):
+    """([K] the kept ones of [R] items, [R + 1] how many of them lie before each)."""
+    return np.asarray(items[kept]), np.concatenate([[0], np.cumsum(kept)])
+
+
+def refuse_same_rows(part, taken_before):
+    """taken_before: [T] bool of targets, whether their user took the item in the tables before."""
+    # People do take things again, but not all of them.
+    if len(taken_before) >= FEWEST_SAME and (known := taken_before.mean()) > 0.99:
+        raise InputError(
+            f"{known:.0%} of the rows of --{part}_data name an item that their user took in the tables "
+            f"before: do those tables hold the same rows? Each row must stand in one of them."
         )
-        user = user_of_row[target]
-        before = np.flatnonzero(interactions.parts < part)
-        known = np.isin(pairs[target], pairs[before]).mean() if len(target) else 0.0
-        if known > 0.99 and len(target) >= FEWEST_SAME:  # people do take things again, but not all of them
-            raise InputError(
-                f"{known:.0%} of the rows of --{name}_data name an item that their user took in the tables "
-                f"before: do those tables hold the same rows? Each row must stand in one of them."
-            )
-        held_out[name] = HeldOut(user, start[user], ends[user, part - 1], np.asarray(items[target]), items)
-    taken = Taken(users, start, ends[:, 0], items)
-    return split_of(
-        taken,
-        held_out,
-        interactions,
-        max_seq_length,
-        one_window_per_user,
-        origin,
-        "--valid_data, --test_data",
-    )
 
 
 def split_sessions(interactions, max_seq_length, one_window_per_user, origin):

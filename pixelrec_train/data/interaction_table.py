@@ -1,5 +1,8 @@
 """Tables of interactions as arrays: numbered users and items, every user's items oldest first."""
 
+import itertools
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -25,57 +28,88 @@ def number_rows(paths, told, encoding):
     tables = [open_table(path, encoding) for path in paths]
     if find(tables[0].names, "item_id_list"):
         return number_sessions(tables, told)
-    items, users, seconds, lengths, notes, first_time = [], [], [], [], [], []
-    for table, flag_name in zip(tables, FLAGS, strict=False):
-        found = find_columns(table, COLUMNS, told, optional=("timestamp",))
-        rows = 0
-        for item, user, *time in table.blocks(list(found.values())):
+    columns = [find_columns(table, COLUMNS, told, optional=("timestamp",)) for table in tables]
+    refuse_some_without_times(tables, columns)
+    items, users, seconds, parts, notes = [], [], [], [], []
+    unusable, padded = Counter(), Counter()
+    for part, (table, found, flag_name) in enumerate(zip(tables, columns, FLAGS, strict=False)):
+        for block in table.blocks(list(found.values())):
+            item, user, second = usable_rows(*block, unusable=unusable, padded=padded)
             items.append(item)
             users.append(user)
-            seconds.append(to_seconds(time[0]) if time else np.arange(rows, rows + len(item), dtype=float))
-            first_time = first_time or [text.as_py() for text in time[:1] for text in text[:1]]
-            rows += len(item)
-        lengths.append(rows)
+            seconds.append(second)
+            parts.append(np.full(len(item), part, np.int8))
         notes += about(table, found, flag_name)
         if "timestamp" not in found:
             notes.append(f"{flag_name}: no time column: the order of rows is the order of time")
+    if padded:
+        some = " and ".join(f"{n:,} {noun} ids" for noun, n in padded.items())
+        notes.append(f"blanks around {some} are left out")
+    if not any(map(len, items)):
+        raise no_usable_row(tables[0], columns[0], unusable)
     # Each column's texts are forgotten once they are numbers: those of 10 M rows are 300 MB.
-    items, item_ids, padded = numbered(items)
-    users, user_ids, also_padded = numbered(users)
+    items, item_ids = numbered(items)
+    users, user_ids = numbered(users)
     pa.default_memory_pool().release_unused()
-    notes += about_blanks(padded, also_padded)
-    seconds = np.concatenate([*seconds, np.zeros(0)])
-    parts = np.repeat(np.arange(len(paths), dtype=np.int8), lengths)
-
-    reasons = {
-        "without item_id": blank(items, item_ids),
-        "without user_id": blank(users, user_ids),
-        "with an unreadable timestamp": ~np.isfinite(seconds),
-    }
-    unusable, usable = {}, np.ones(len(seconds), bool)
-    for why, rows in reasons.items():
-        unusable[why] = int((rows & usable).sum())
-        usable &= ~rows
-    unusable = {why: n for why, n in unusable.items() if n}
-    if not usable.any():
-        why = ", ".join(f"{n:,} {reason}" for reason, n in unusable.items()) or "no row at all"
-        raise InputError(
-            f"{paths[0]} has no usable row ({why}). Each needs item_id and user_id; a timestamp is a number "
-            f"of seconds or finer, or a date as 2018-10-02 11:03:00, found {first_time}."
-        )
-    if unusable:
-        seconds, parts = seconds[usable], parts[usable]
-        items, item_ids = numbered_again(items[usable], item_ids)
-        users, user_ids = numbered_again(users[usable], user_ids)
-    order = by_user_part_and_time(users, parts, seconds)
-    arrays = {
-        "items": items[order],
-        "offsets": np.concatenate([[0], np.cumsum(np.bincount(users))]).astype(np.int64),
-        **end_to_end(user_ids),
-    }
+    order = by_user_and_time(users, np.concatenate(seconds))
+    arrays = {"items": items[order], "offsets": offsets_of(np.bincount(users)), **end_to_end(user_ids)}
     if len(paths) > 1:
-        arrays["parts"] = parts[order]
-    return arrays, {"item_ids": item_ids.to_pylist(), "unusable": unusable, "notes": notes}
+        arrays["parts"] = np.concatenate(parts)[order]
+    return arrays, {"item_ids": item_ids.to_pylist(), "unusable": dict(unusable), "notes": notes}
+
+
+def refuse_some_without_times(tables, columns):
+    read = zip(tables, columns, strict=True)
+    without = [table.path.name for table, found in read if "timestamp" not in found]
+    if 0 < len(without) < len(tables):
+        raise InputError(
+            f"{' and '.join(without)} has no column timestamp, while the other tables have one. Name it with "
+            f"--time_column, or leave times out of all: the order of rows is the order of time then."
+        )
+
+
+def usable_rows(items, users, times=None, *, unusable, padded):
+    """(item ids, user ids, float64 seconds) of the rows of a block that have them; without times, zeros.
+
+    Args:
+        unusable: Counter of why rows were left out.
+        padded: Counter of the ids with blanks around them, which they lose: "item" and "user".
+    """
+    seconds = np.zeros(len(items)) if times is None else to_seconds(times)
+    plain, reasons = {}, {}
+    for noun, ids in (("item", items), ("user", users)):
+        plain[noun], reasons[f"without {noun}_id"], blanks = trimmed(ids)
+        if blanks.any():
+            padded[noun] += int(blanks.sum())
+    reasons["with an unreadable timestamp"] = ~np.isfinite(seconds)
+    usable = np.ones(len(items), bool)
+    for why, rows in reasons.items():
+        if new := int((rows & usable).sum()):
+            unusable[why] += new
+            usable &= ~rows
+    if usable.all():
+        return *plain.values(), seconds
+    return *(ids.filter(pa.array(usable)) for ids in plain.values()), seconds[usable]
+
+
+def trimmed(ids):
+    """pyarrow strings -> (the same without blanks around, [n] bool: nothing is left, [n] bool: had blanks)"""
+    plain = pc.utf8_trim_whitespace(ids)
+    empty = pc.equal(plain, "").to_numpy(zero_copy_only=False)
+    return plain, empty, pc.not_equal(ids, plain).to_numpy(zero_copy_only=False) & ~empty
+
+
+def no_usable_row(table, found, unusable):
+    why = ", ".join(f"{n:,} {reason}" for reason, n in unusable.items()) or "no row at all"
+    time = (
+        [row[0] for row in itertools.islice(table.rows([found["timestamp"]]), 1)]
+        if "timestamp" in found
+        else []
+    )
+    return InputError(
+        f"{table.path} has no usable row ({why}). Each needs item_id and user_id; a timestamp is a number "
+        f"of seconds or finer, or a date as 2018-10-02 11:03:00, found {time}."
+    )
 
 
 def number_sessions(tables, told):
@@ -83,36 +117,25 @@ def number_sessions(tables, told):
 
     Every row is a user of its own, who took its history and then its target.
     """
-    sessions, users, lengths, notes = [], [], [], []
-    for table, flag_name in zip(tables, FLAGS, strict=False):
+    sessions, users, parts, notes = [], [], [], []
+    for part, (table, flag_name) in enumerate(zip(tables, FLAGS, strict=False)):
         found = find_columns(table, ("item_id", "user_id", "item_id_list"), told)
-        rows = 0
+        notes += about(table, found, flag_name)
         for target, user, history in table.blocks(list(found.values())):
             taken = pc.utf8_trim_whitespace(pc.binary_join_element_wise(history, target, " "))
             sessions.append(pc.utf8_split_whitespace(taken))
             users.append(user)
-            rows += len(user)
-        lengths.append(rows)
-        notes += about(table, found, flag_name)
-    items, item_ids, _ = numbered([block.flatten() for block in sessions])
+            parts.append(np.full(len(user), part, np.int8))
+    items, item_ids = numbered([block.flatten() for block in sessions])
     if not len(items) or pc.index(item_ids, "").as_py() >= 0:
         raise InputError(f"{tables[0].path} has a session without any item, or no session at all.")
     length = np.concatenate([pc.list_value_length(block).to_numpy() for block in sessions])
     arrays = {
-        "items": items,
-        "offsets": np.concatenate([[0], np.cumsum(length)]).astype(np.int64),
-        "parts": np.repeat(np.arange(len(tables), dtype=np.int8), lengths),
+        "items": items, "offsets": offsets_of(length), "parts": np.concatenate(parts),
         **end_to_end(pa.concat_arrays(users)),
-    }
+    }  # fmt: skip
     facts = {"item_ids": item_ids.to_pylist(), "unusable": {}, "notes": notes, "of_sessions": True}
     return arrays, facts
-
-
-def about_blanks(of_items, of_users):
-    counts = [
-        f"{rows.sum():,} {noun} ids" for rows, noun in ((of_items, "item"), (of_users, "user")) if rows.any()
-    ]
-    return [f"blanks around {' and '.join(counts)} are left out"] if counts else []
 
 
 def to_seconds(texts):
@@ -150,51 +173,30 @@ def number(text):
 
 
 def numbered(blocks):
-    """Blocks of ids -> numbers and names of them. Empties the list.
-
-    Returns:
-        [R] int32 numbers from 0 in order of first rows; the ids in that order, without the blanks around
-        them; [R] bool, whether there were some.
-    """
+    """Blocks of ids -> ([R] int32 numbers from 0 in order of first rows, ids by number). Empties the list."""
     chunks = pa.chunked_array(blocks, pa.string()).dictionary_encode().chunks  # all with the same dictionary
     blocks.clear()
     if not chunks:
-        return np.zeros(0, np.int32), pa.array([], pa.string()), np.zeros(0, bool)
-    numbers, ids = np.concatenate([chunk.indices.to_numpy() for chunk in chunks]), chunks[-1].dictionary
-    plain = pc.utf8_trim_whitespace(ids)
-    padded = pc.not_equal(ids, plain).to_numpy(zero_copy_only=False)
-    if not padded.any():
-        return numbers, ids, np.zeros(len(numbers), bool)
-    again = plain.dictionary_encode()
-    padded &= pc.not_equal(plain, "").to_numpy(zero_copy_only=False)
-    return again.indices.to_numpy()[numbers], again.dictionary, padded[numbers]
+        return np.zeros(0, np.int32), pa.array([], pa.string())
+    return np.concatenate([chunk.indices.to_numpy() for chunk in chunks]), chunks[-1].dictionary
 
 
-def numbered_again(numbers, ids):
-    """The same for rows of which some are gone, and with them perhaps the first or the last of an id."""
-    again = pa.array(numbers).dictionary_encode()
-    return again.indices.to_numpy(), ids.take(again.dictionary)
-
-
-def blank(numbers, ids):
-    """[R] bool: rows without an id."""
-    return numbers == pc.index(ids, "").as_py()
+def offsets_of(lengths):
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def end_to_end(user_ids):
     """{name: array} of Interactions' user ids."""
-    _, ends, characters = user_ids.buffers()  # Arrow keeps them end to end in UTF-8, as we do
-    ends = np.frombuffer(ends, np.int32, len(user_ids) + 1)[1:].astype(np.int64)
-    return {"user_id_bytes": np.frombuffer(characters, np.uint8, ends[-1]), "user_id_ends": ends}
+    characters = "".join(user_ids.to_pylist()).encode()
+    ends = np.cumsum(pc.binary_length(user_ids), dtype=np.int64)
+    return {"user_id_bytes": np.frombuffer(characters, np.uint8), "user_id_ends": ends}
 
 
-def by_user_part_and_time(users, parts, seconds):
-    """[R] rows in order of (user, part, time, row); parts are numbers below 4."""
+def by_user_and_time(users, seconds):
+    """[R] rows in order of (user, time, row)."""
     by_time = np.argsort(seconds, kind="stable")
-    # User, part and place in time as one number: sorting numbers takes a third of another stable argsort.
+    # User and place in time as one number: sorting numbers takes a third of another stable argsort.
     order = users[by_time].astype(np.int64)
-    order <<= 2
-    order |= parts[by_time]
     order <<= 32
     order |= np.arange(len(order))
     order.sort()

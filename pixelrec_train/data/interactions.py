@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from pixelrec_train.data.cache import cached, fingerprint
-from pixelrec_train.data.interaction_table import number_rows
 from pixelrec_train.errors import InputError
 
 LAST_TWO = "everybody's last two items are held out"
@@ -28,10 +27,8 @@ class Interactions:
     unusable: dict[str, int]  # why rows were left out -> how many
     fingerprint: str
     notes: tuple[str, ...] = ()  # what a person may want to know of how it was read
-    parts: np.ndarray | None = (
-        None  # 0, 1, 2 = of training, validation, test, where those are tables of their
-    )
-    # own: [R] of each item; [U] of each session
+    # 0, 1, 2 = of training, validation, test, where those are tables of their own: [R], or [U] of sessions
+    parts: np.ndarray | None = None
     of_sessions: bool = False  # a row of the table is a user here: a session's history and its target
 
     @property
@@ -71,12 +68,21 @@ def read(paths, tables):
     Raises:
         InputError: a column is missing, or no row is usable.
     """
-    told = {"item_id": tables.item_column, "user_id": tables.user_column, "timestamp": tables.time_column}
-    mark = fingerprint("interactions 3", told, tables.encoding, *map(Path, paths))
-    arrays, facts = cached(
-        tables.cache_dir, "interactions", mark, lambda: number_rows(paths, told, tables.encoding)
-    )
+    told = told_columns(tables)
+    mark = fingerprint("interactions 4", told, tables.encoding, *map(Path, paths))
+
+    def build():
+        from pixelrec_train.data.interaction_table import number_rows  # brings pandas and pyarrow with it
+
+        return number_rows(paths, told, tables.encoding)
+
+    arrays, facts = cached(tables.cache_dir, "interactions", mark, build)
     return Interactions(**arrays, **facts, fingerprint=mark)
+
+
+def told_columns(tables):
+    """{our name: the tables' own, or None} of TableFlags."""
+    return {"item_id": tables.item_column, "user_id": tables.user_column, "timestamp": tables.time_column}
 
 
 @dataclass(frozen=True)

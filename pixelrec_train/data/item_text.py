@@ -14,7 +14,6 @@ from pixelrec_train import distributed
 from pixelrec_train.batch import Items, PackedTexts
 from pixelrec_train.config import TokenFlags
 from pixelrec_train.data.cache import cached, fingerprint
-from pixelrec_train.data.item_fields import read_texts
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import tokenizer_files
 from pixelrec_train.libraries import load_tokenizer
@@ -110,6 +109,8 @@ def read(catalogue, reader):
     )  # fmt: skip
 
     def build():
+        from pixelrec_train.data.item_fields import read_texts  # brings pandas and pyarrow with it
+
         read, facts = read_texts(catalogue.item_ids, texts, item_prompt)
         tokenizer = load_tokenizer(item_dir, trust=trust)
         prompt_tokens = len(tokenizer(item_prompt)["input_ids"])

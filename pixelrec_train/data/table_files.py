@@ -1,34 +1,36 @@
 """Files as people have them: packed or not, and in which encoding."""
 
-import bz2
 import codecs
-import gzip
-import lzma
+import functools
 import zipfile
 import zlib
 
 import pyarrow as pa
+import pyarrow.parquet
 
 from pixelrec_train.errors import InputError, first_line
 
-PIECE = 1 << 22  # bytes
+BLOCK = 1 << 22  # bytes of a file that are read at once
+PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 GUESSES = ("utf-8", "gb18030", "latin-1")  # the first that decodes the whole file; the last decodes any
-DAMAGES = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, pa.ArrowException)
+DAMAGES = (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile, pa.ArrowException)
+
+
+def of_beginning(kinds, begin):
+    """kinds: {first bytes of a file: what it is}"""
+    return next((kind for magic, kind in kinds.items() if begin.startswith(magic)), None)
 
 
 def open_unpacked(path):
     """The bytes of a file, whatever it is packed with; that is told by its first bytes."""
     with open(path, "rb") as file:
-        begin = file.read(6)
-    opener = next((way for magic, way in PACKED.items() if begin.startswith(magic)), None)
-    return opener(path) if opener else open(path, "rb")
-
-
-def open_zip(path):
+        begin = file.read(4)
+    if begin != b"PK\3\4":
+        return pa.input_stream(str(path), compression=of_beginning(PACKED, begin))
     archive = zipfile.ZipFile(path)
     names = [
-        info.filename for info in archive.infolist() if info.file_size and "__MACOSX" not in info.filename
+        file.filename for file in archive.infolist() if file.file_size and "__MACOSX" not in file.filename
     ]
     if "[Content_Types].xml" in names:
         raise InputError(f"{path} is an Excel file, not a table. Save it as comma-separated text.")
@@ -37,14 +39,9 @@ def open_zip(path):
     return archive.open(names[0])
 
 
-def open_zstd(path):
-    return pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
-
-
-PACKED = {
-    b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open, b"\x28\xb5\x2f\xfd": open_zstd,
-    b"PK\3\4": open_zip,
-}  # fmt: skip
+def parquet_file(path):
+    file = open_unpacked(path)  # packed once more, it cannot be read from its end
+    return pa.parquet.ParquetFile(file if isinstance(file, pa.OSFile) else pa.BufferReader(file.read()))
 
 
 def damaged(path, error):
@@ -54,51 +51,32 @@ def damaged(path, error):
     return InputError(f"{path} is damaged: {first_line(error)} Copy it again, or unpack it yourself.")
 
 
-def find_encoding(path, told=None):
-    """(encoding, whether the file is UTF-8 without a quote), by decoding all of it.
-
-    Args:
-        told: the encoding it must be in; None = a byte order mark is believed, else the first of GUESSES.
+def find_encoding(path, guesses):
+    """(the first encoding that decodes the whole file, whether it is UTF-8 without a quote)
 
     Raises:
-        InputError: it is not in that encoding, or holds a NUL byte.
+        InputError: none of them does, or the file holds a NUL byte.
     """
-    with open_unpacked(path) as file:
-        begin = file.read(4)
-    mark = next((name for first, name in BYTE_ORDER_MARKS.items() if begin.startswith(first)), None)
-    guesses = [told] if told else [mark] if mark else GUESSES
     for encoding in guesses:
-        quotes, lines = False, 1
+        lines, quoted = 1, False
         try:
-            for text in decoded(path, encoding):
-                if "\0" in text:
-                    raise with_nul(path, lines + text[: text.index("\0")].count("\n"))
-                quotes = quotes or '"' in text
-                lines += text.count("\n")
+            with open_unpacked(path) as file:
+                for text in codecs.iterdecode(iter(functools.partial(file.read, BLOCK), b""), encoding):
+                    if "\0" in text:
+                        line = lines + text[: text.index("\0")].count("\n")
+                        raise InputError(
+                            f"{path} has a NUL byte in line {line}: is it damaged, or UTF-16 (--encoding "
+                            f"utf-16-le)? To remove them all: tr -d '\\000' < IN.csv > OUT.csv."
+                        )
+                    quoted, lines = quoted or '"' in text, lines + text.count("\n")
+            return encoding, not quoted and encoding in ("utf-8", "utf-8-sig")
         except LookupError:
             raise InputError(
                 f"--encoding {encoding} is not known. Try utf-8, gb18030, latin-1 or utf-16."
             ) from None
         except UnicodeDecodeError as error:
             line, byte = lines + error.object[: error.start].count(b"\n"), error.object[error.start]
-            continue
-        return encoding, not quotes and encoding in ("utf-8", "utf-8-sig")
     raise InputError(
         f"{path} is not {guesses[0]} (byte {byte:02x} in line {line}). Leave out --encoding to have "
         f"it found, or name another one."
-    )
-
-
-def decoded(path, encoding):
-    decoder = codecs.getincrementaldecoder(encoding)()
-    with open_unpacked(path) as file:
-        while piece := file.read(PIECE):
-            yield decoder.decode(piece)
-    yield decoder.decode(b"", True)
-
-
-def with_nul(path, line):
-    return InputError(
-        f"{path} has a NUL byte in line {line}: is it damaged, or UTF-16 (--encoding utf-16-le)? To remove "
-        f"them all: tr -d '\\000' < IN.csv > OUT.csv."
     )

@@ -3,6 +3,8 @@
 What a file is, is told by its content, not by its name. An id or a text stays as it is written: "NA", 007 and
 9007199254740993. (pandas' engine="pyarrow" makes numbers of them whatever dtype it is told, so pyarrow is
 asked directly; what it refuses, and all that is quoted, goes to pandas' C engine.)
+
+Reading takes pandas and pyarrow, a second to import: who may find the data in the cache imports this late.
 """
 
 import csv
@@ -19,11 +21,20 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from pixelrec_train.data.table_files import DAMAGES, damaged, find_encoding, open_unpacked
+from pixelrec_train.data.table_files import (
+    BLOCK,
+    BYTE_ORDER_MARKS,
+    DAMAGES,
+    GUESSES,
+    damaged,
+    find_encoding,
+    of_beginning,
+    open_unpacked,
+    parquet_file,
+)  # fmt: skip
 from pixelrec_train.errors import InputError
 
-BLOCK = 1 << 22  # bytes of a file that pyarrow reads at once; a longer row is left to pandas
-ROWS = 1 << 14  # at once, of everything else
+ROWS = 1 << 14  # at once, where pyarrow does not count bytes
 DELIMITERS = ",\t;|"
 PARQUET, JSON_LINES = "Parquet", "JSON lines"  # in the place of a delimiter
 HEADER_RECORDS = 1000  # JSON objects whose keys are the columns
@@ -58,28 +69,29 @@ class Table:
             InputError: the file is malformed, or a row has more fields than the header.
         """
         if self.delimiter == PARQUET:
-            return self.parquet_blocks(columns)
-        if self.delimiter == JSON_LINES:
-            return self.json_blocks(columns)
-        return self.csv_blocks([self.names.index(column) for column in columns])
-
-    def csv_blocks(self, places):
-        rows = 0  # of those that pyarrow has read before it refused one
-        try:
-            for block in self.unquoted_blocks(places) if self.unquoted else ():
-                yield block
-                rows += len(block[0])
-        except pa.ArrowInvalid:  # a row with too few fields or too many, a blank line of spaces
-            pass
+            with parquet_file(self.path) as file:
+                for batch in file.iter_batches(columns=list(dict.fromkeys(columns))):
+                    yield [texts_of(batch[column]) for column in columns]
+        elif self.delimiter == JSON_LINES:
+            records = (record for _, record in self.records())
+            while part := list(itertools.islice(records, ROWS)):
+                yield [pa.array([as_text(record.get(c)) for record in part], pa.string()) for c in columns]
         else:
+            places, rows = [self.names.index(column) for column in columns], 0
             if self.unquoted:
-                return
-        for block in self.pandas_blocks(places):
-            yield [column[rows:] for column in block]
-            rows = max(rows - len(block[0]), 0)
+                try:
+                    for block in self.arrow_blocks(places):
+                        yield block
+                        rows += len(block[0])
+                    return
+                except pa.ArrowInvalid:  # a row with too few fields or too many, a blank line of spaces
+                    pass
+            for block in self.pandas_blocks(places):
+                yield [column[rows:] for column in block]
+                rows = max(rows - len(block[0]), 0)
 
-    def unquoted_blocks(self, places):
-        """By pyarrow, several times as fast as pandas."""
+    def arrow_blocks(self, places):
+        """Of a CSV without quotes: several times as fast as pandas."""
         names = [str(place) for place in range(len(self.names))]
         wanted = [names[place] for place in places]
         reading = pa.csv.ReadOptions(
@@ -107,10 +119,14 @@ class Table:
         except pd.errors.ParserError:
             raise malformed(self) from None
 
-    def json_blocks(self, columns):
-        records = (record for _, record in self.records())
-        while part := list(itertools.islice(records, ROWS)):
-            yield [pa.array([as_text(record.get(c)) for record in part], pa.string()) for c in columns]
+    def lined_rows(self):
+        """(first line, last line, fields) of each row of a CSV, the header too: slow, and never refuses."""
+        csv.field_size_limit(1 << 30)  # the usual 128 kB guard against hostile input and are no rule of CSV
+        with self.open_text() as file:
+            reader, begun = csv.reader(file, delimiter=self.delimiter), 1
+            for row in reader:
+                yield begun, reader.line_num, row
+                begun = reader.line_num + 1
 
     def records(self):
         """(line, JSON object) of each line that is not blank; a number is the text that stands there."""
@@ -125,20 +141,15 @@ class Table:
                         f"{self.path} has no JSON object in line {number}; in JSON lines every line is one."
                     ) from None
 
-    def parquet_blocks(self, columns):
-        with open_parquet(self.path) as file:
-            for batch in file.iter_batches(columns=list(dict.fromkeys(columns))):
-                yield [texts_of(batch[column]) for column in columns]
-
-    def open_text(self, errors="strict"):
-        return io.TextIOWrapper(open_unpacked(self.path), self.encoding, errors, newline="")
+    def open_text(self):
+        return io.TextIOWrapper(open_unpacked(self.path), self.encoding, newline="")
 
 
 def open_table(path, encoding=None):
     """Table of a file.
 
     Args:
-        encoding: of its text; None = it is found, see table_files.find_encoding.
+        encoding: of its text; None = a byte order mark is believed, else the first of GUESSES that decodes.
 
     Raises:
         InputError: the file is empty, damaged, no table, or not in that encoding.
@@ -147,20 +158,15 @@ def open_table(path, encoding=None):
     try:
         with open_unpacked(path) as file:
             begin = file.read(20)
-        kind = next((kind for magic, kind in OTHER_FILES.items() if begin.startswith(magic)), None)
-        if kind:
+        if kind := of_beginning(OTHER_FILES, begin):
             raise InputError(f"{path} is {kind} file, not a table. Save it as comma-separated text.")
         if begin.startswith(b"PAR1"):
-            with open_parquet(path) as file:
+            with parquet_file(path) as file:
                 return Table(path, file.schema_arrow.names, PARQUET)
-        return with_header(Table(path, [], ",", *find_encoding(path, encoding)))
+        mark = encoding or of_beginning(BYTE_ORDER_MARKS, begin)
+        return with_header(Table(path, [], ",", *find_encoding(path, [mark] if mark else GUESSES)))
     except DAMAGES as error:
         raise damaged(path, error) from None
-
-
-def open_parquet(path):
-    file = open_unpacked(path)
-    return pa.parquet.ParquetFile(file if isinstance(file, io.BufferedReader) else io.BytesIO(file.read()))
 
 
 def with_header(table):
@@ -171,30 +177,25 @@ def with_header(table):
         table = replace(table, delimiter=JSON_LINES)
         some = itertools.islice(table.records(), HEADER_RECORDS)
         return replace(table, names=list(dict.fromkeys(name for _, record in some for name in record)))
-    delimiter = max(DELIMITERS, key=re.sub('"[^"]*"', "", line).count)  # the first of equally frequent ones
-    with table.open_text() as file:
-        header = next(csv.reader(file, delimiter=delimiter), None)
+    # The first of equally frequent ones; what is quoted does not count.
+    table = replace(table, delimiter=max(DELIMITERS, key=re.sub('"[^"]*"', "", line).count))
+    *_, header = next(table.lined_rows(), [()])
     if not header:
         raise InputError(f"{table.path} is empty. The first line must hold the column names.")
-    return replace(table, names=[TYPE.sub("", name.strip()) for name in header], delimiter=delimiter)
+    return replace(table, names=[TYPE.sub("", name.strip()) for name in header])
 
 
 def malformed(table):
     """The InputError of a CSV that pandas refuses, with the line of what is wrong."""
-    width, begun, ended = len(table.names), 1, 1
-    csv.field_size_limit(1 << 30)  # the usual 128 kB are a guard against hostile input, not a rule of CSV
-    with table.open_text() as file:
-        reader = csv.reader(file, delimiter=table.delimiter)
-        for row in reader:
-            begun, ended = ended, reader.line_num + 1
-            if any(row[width:]):
-                detail = f"Expected {width} fields in line {reader.line_num}, saw {len(row)}"
-                break
-        else:
-            detail = f"a quote is never closed, perhaps the one of line {begun}"
+    width = len(table.names)
+    for begun, ended, row in table.lined_rows():
+        if any(row[width:]):
+            detail = f"Expected {width} fields in line {ended}, saw {len(row)}"
+            break
+        detail = f"a quote is never closed, perhaps the one of line {begun}"
     return InputError(
-        f"{table.path} is not well-formed CSV: {detail}. A field with commas, quotes or line breaks must "
-        f"stand in double quotes."
+        f"{table.path} is not well-formed CSV: {detail}. A field with commas, quotes or line "
+        f"breaks must stand in double quotes."
     )
 
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from pixelrec_train.data.checks.remarks import SHOWN, Examples, LinedRows, Remark
 from pixelrec_train.data.columns import find_columns
-from pixelrec_train.data.interaction_table import COLUMNS, blank, numbered, to_numbers, units_per_second
+from pixelrec_train.data.interaction_table import COLUMNS, numbered, to_numbers, trimmed, units_per_second
 from pixelrec_train.data.spelling import difference, simplified
 
 YEAR_1990 = 631152000
@@ -51,12 +51,14 @@ def check_interactions(path, told=None, encoding=None):
     rows = LinedRows(path, encoding)
     columns = find_columns(rows.table, COLUMNS, told, optional=("timestamp",))
     item_place, user_place, *time_place = [rows.header.index(column) for column in columns.values()]
-    lines, marks, times, items, users = [], [], [], [], []
+    lines, marks, times, items, users, odd = [], [], [], [], [], []
     unreadable = Examples()
     for block_lines, block in rows.blocks():
-        item, user = (
-            pa.array([row[place] for row in block], pa.string()) for place in (item_place, user_place)
+        (item, no_item, padded_item), (user, no_user, padded_user) = (
+            trimmed(pa.array([row[place] for row in block], pa.string()))
+            for place in (item_place, user_place)
         )
+        odd.append(np.array([no_item, no_user, padded_item | padded_user]))
         time_of_row = np.arange(len(block)) + sum(map(len, times)) + 0.0
         for place in time_place:
             text = pa.array([row[place] for row in block], pa.string())
@@ -71,9 +73,9 @@ def check_interactions(path, told=None, encoding=None):
     nothing = np.zeros(0, np.int64)
     lines, marks = np.concatenate([nothing, *lines]), np.concatenate([nothing, *marks])
     times = np.concatenate([np.zeros(0), *times])
-    items, item_ids, padded_items = numbered(items)
-    users, user_ids, padded_users = numbered(users)
-    no_item, no_user = blank(items, item_ids), blank(users, user_ids)
+    items, item_ids = numbered(items)
+    users, user_ids = numbered(users)
+    no_item, no_user, padded = np.concatenate([np.zeros((3, 0), bool), *odd], axis=1)
     usable = np.flatnonzero(np.isfinite(times) & ~no_item & ~no_user)
     kept = Rows(lines, marks, times, items, users).take(usable)
     remarks, days = about_times(kept) if time_place else ([], None)
@@ -83,7 +85,7 @@ def check_interactions(path, told=None, encoding=None):
             *at(lines[no_item]).remark("row", "without item_id, left out"),
             *at(lines[no_user]).remark("row", "without user_id, left out"),
             *unreadable.remark("row", "with an unreadable timestamp, left out"),
-            *at(lines[padded_items | padded_users]).remark("row", "with blanks around an id, left out"),
+            *at(lines[padded]).remark("row", "with blanks around an id, left out"),
             *about_repeats(kept),
             *about_same_seconds(kept),
             *remarks,
