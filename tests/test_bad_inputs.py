@@ -206,7 +206,8 @@ def test_a_checkpoint_is_judged_on_the_tables_it_was_trained_on_alone(folder, de
     (checkpoint / "run.json").write_text(json.dumps(record))
     (checkpoint / MANIFEST).unlink()
     write_manifest(checkpoint, {})
-    assert evaluate(**parts)["data"]["split"] == record["data"]["split"]
+    # Their rows are later than some of the history, which the split says behind the files' mark.
+    assert evaluate(**parts)["data"]["split"].startswith(record["data"]["split"] + "; left out of histories")
     (folder / "test.csv").write_text((folder / "valid.csv").read_text())
     refused("but here is --split_data valid.csv test.csv with other rows: it may have learned from", **parts)
 
