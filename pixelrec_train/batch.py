@@ -115,13 +115,10 @@ class TokenBatch(Tensors):
     texts: PackedTexts  # laid end to end; none sees another
     positions: Tensor  # [N] places in the row whose next token is a label
     labels: Tensor  # [N] those tokens
-    num_users: int  # texts of this rank that are real
-    num_items: int  # items named in them
+    counts: dict[str, int]  # what of this rank the log gives rates of: {"tokens": …, …}
     weights: Tensor | None = None  # [N] fp32, of the labels in the loss; None = all 1
-
-    @property
-    def counts(self):
-        return {"users": self.num_users, "items": self.num_items, "tokens": self.texts.token_ids.numel()}
+    sources: Tensor | None = None  # [N] number of the source that each label counts to, see TokenTask
+    figures: dict[str, tuple] = dataclasses.field(default_factory=dict)  # of this rank: (sum, count) each
 
 
 def pad_histories(histories, size):

@@ -58,7 +58,7 @@ def batch_of(model, lengths=LENGTHS, seed=0):
     ids = torch.randint(low, stop, (sum(lengths),), generator=generator)
     positions = torch.arange(0, sum(lengths), 3)
     labels = torch.randint(low, stop, (len(positions),), generator=generator)
-    return TokenBatch(PackedTexts(ids, torch.tensor(lengths)), positions, labels, len(lengths), 0)
+    return TokenBatch(PackedTexts(ids, torch.tensor(lengths)), positions, labels, {})
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -258,7 +258,7 @@ def test_without_labels_the_loss_is_zero_and_reaches_every_parameter(directories
     model = TokenModel.load(directories[False])
     full = batch_of(model)
     none = torch.zeros(0, dtype=torch.long)
-    loss, metrics = TokenTask(model, None)(TokenBatch(full.texts, none, none, 4, 0))
+    loss, metrics = TokenTask(model, None)(TokenBatch(full.texts, none, none, {}))
     loss.backward()
     assert loss.item() == 0 and all(count == 0 for _, count in metrics.values())
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
@@ -290,7 +290,7 @@ def test_metrics_are_by_label_and_over_all_labels_of_the_window(directories):
 
 
 def test_a_metric_without_labels_is_left_out_and_none_is_divided_by_zero():
-    batch = TokenBatch(PackedTexts(torch.zeros(1), torch.ones(1)), None, None, 1, 0)
+    batch = TokenBatch(PackedTexts(torch.zeros(1), torch.ones(1)), None, None, {})
     window = LogSums()
     window.add(torch.tensor(1.0), {"a": (torch.zeros(()), torch.zeros(())), "b": 2.0}, batch, True)
     report = LogSums.from_dict(window.as_dict()).close()

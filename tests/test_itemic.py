@@ -51,7 +51,7 @@ def test_ranks_share_the_samples_and_an_empty_one_reads_a_token(ranks):
     for rank in range(ranks):
         batches.append(collator()(samples[rank::ranks]))
     assert sum(len(batch.labels) for batch in batches) == 2 + 2 + 2
-    assert sum(batch.num_users for batch in batches) == 3
+    assert sum(batch.counts["users"] for batch in batches) == 3
     assert all(len(batch.texts.lengths) >= 1 and batch.texts.lengths.min() >= 1 for batch in batches)
     assert all(int(batch.texts.lengths.sum()) == batch.counts["tokens"] for batch in batches)
 

@@ -27,11 +27,13 @@ def epoch_of(windows, ranks, batch_size, epoch=0, start=0):
     seen = []
     for rank in range(ranks):
         with as_rank(rank, ranks):
-            batches, own = (ShardedBatches(windows, batch_size, 7, of_all) for of_all in (True, False))
+            batches, own = (
+                ShardedBatches(lambda epoch: windows, batch_size, 7, of_all) for of_all in (True, False)
+            )
             batches.start_at(epoch, start)
             own.start_at(epoch, start)
             seen.append(list(batches))
-            assert len(seen[-1]) == len(batches) - start
+            assert len(seen[-1]) == batches.batches_in(epoch) - start
             assert list(own) == [batch[rank::ranks] for batch in seen[-1]]
     assert all(batches == seen[0] for batches in seen)
     return seen[0]
@@ -48,6 +50,15 @@ def test_every_window_exactly_once_and_all_ranks_in_step(windows, ranks, batch_s
     assert all(len(batch) == batch_size * ranks for batch in batches)
     assert sorted(s.sample for s in slots if s.sample >= 0) == list(range(windows))
     assert len({s.position for s in slots}) == len(slots)
+
+
+def test_epochs_may_differ_in_length():
+    batches = ShardedBatches([5, 9].__getitem__, 2, 7)
+    assert [batches.batches_in(epoch) for epoch in (0, 1)] == [3, 5]
+    for epoch, samples in enumerate((5, 9)):
+        batches.start_at(epoch, 0)
+        seen = [slot.sample for batch in batches for slot in batch]
+        assert sorted(s for s in seen if s >= 0) == list(range(samples))
 
 
 def test_the_global_order_does_not_depend_on_the_number_of_ranks():

@@ -21,15 +21,17 @@ class Batch(SimpleNamespace):
 
 
 class Loader:
-    def __init__(self, batches):
+    def __init__(self, *batches):
+        """batches: micro-batches of each epoch; the last number is that of all that follow."""
         self.batches = batches
 
-    def __len__(self):
-        return self.batches
+    def batches_in(self, epoch):
+        return self.batches[min(epoch, len(self.batches) - 1)]
 
     def epoch(self, epoch, skip=0):
         return (
-            Batch(counts={"users": 2, "items": 3, "tokens": 10}, nth=n) for n in range(skip, self.batches)
+            Batch(counts={"users": 2, "items": 3, "tokens": 10}, nth=n)
+            for n in range(skip, self.batches_in(epoch))
         )
 
 
@@ -171,11 +173,21 @@ def test_the_best_epoch_is_the_first_with_the_highest_score():
     assert [falling.judge(score, 1, less_is_better=True) for score in (0.3, 0.1, 0.1)] == [True, True, False]
 
 
-def run_all(config_with, signals, saves, scores, epochs=3, best_by="ndcg@10", patience=None, **changes):
+def run_all(
+    config_with,
+    signals,
+    saves,
+    scores,
+    epochs=3,
+    best_by="ndcg@10",
+    patience=None,
+    loader=Loader(4),
+    **changes,
+):
     """loop.train with given scores and given answers of save_checkpoint; names of what was saved."""
     config, log = config_with(num_train_epochs=epochs, logging_steps=1, **changes), Log()
-    state, saved, answers = TrainState(total_steps=total_steps(4, config)), [], iter(saves)
-    session = Session(Engine(), Loader(4), state, config, log, signals, best_by, patience)
+    state, saved, answers = TrainState(total_steps=total_steps(loader.batches_in, config)), [], iter(saves)
+    session = Session(Engine(), loader, state, config, log, signals, best_by, patience)
 
     def save(session, is_best=False):
         saved.append((state.epoch, state.batch, is_best))
@@ -190,6 +202,16 @@ def run_all(config_with, signals, saves, scores, epochs=3, best_by="ndcg@10", pa
         finally:
             run_all.state, run_all.saved, run_all.log = state, saved, log
     return state, saved
+
+
+def test_epochs_of_different_length_are_counted_as_they_are(config_with):
+    loader = Loader(4, 2, 3)
+    state, saved = run_all(config_with, Signals(), ["a", "b", "c"], [0.1, 0.2, 0.3], loader=loader)
+    assert (state.step, state.epoch, state.total_steps) == (9, 3, 9)
+    config = config_with(max_steps=8)
+    session = Session(Engine(), loader, TrainState(total_steps=8), config, None, None, "ndcg@10")
+    session.state.epoch, session.state.batch = 1, 1
+    assert (session.position, session.epochs) == (1.5, 3)
 
 
 def test_a_signal_saves_after_the_step_and_stops(config_with):

@@ -26,25 +26,27 @@ class ShardedBatches:
     this rank's slots, so that what a data set costs does not grow with the ranks; or those of all ranks.
     """
 
-    def __init__(self, num_samples, batch_size, seed, of_all_ranks=False):
-        self.num_samples, self.seed = num_samples, seed
+    def __init__(self, samples_in, batch_size, seed, of_all_ranks=False):
+        """samples_in: epoch -> how many samples it has."""
+        self.samples_in, self.seed = samples_in, seed
         self.slots = batch_size * distributed.world_size()
         self.own = slice(None) if of_all_ranks else slice(distributed.rank(), None, distributed.world_size())
         self.epoch, self.batch = 0, 0
 
-    def __len__(self):
-        """Micro-batches per epoch, the same on every rank."""
-        return -(-self.num_samples // self.slots)
+    def batches_in(self, epoch):
+        """Micro-batches of an epoch, the same on every rank."""
+        return -(-self.samples_in(epoch) // self.slots)
 
     def start_at(self, epoch, batch):
         """The next iteration yields micro-batch `batch` of `epoch`; these two numbers are the whole state."""
         self.epoch, self.batch = epoch, batch
 
     def __iter__(self):
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_samples).tolist()
-        for batch in range(self.batch, len(self)):
+        samples = self.samples_in(self.epoch)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(samples).tolist()
+        for batch in range(self.batch, self.batches_in(self.epoch)):
             positions = range(batch * self.slots, (batch + 1) * self.slots)[self.own]
-            yield [Slot(self.epoch, p, order[p] if p < self.num_samples else -1) for p in positions]
+            yield [Slot(self.epoch, p, order[p] if p < samples else -1) for p in positions]
 
 
 class Loader:
@@ -53,12 +55,15 @@ class Loader:
     def __init__(self, dataset, collate, batch_size, seed, num_workers, of_all_ranks=False):
         """
         Args:
-            dataset: dataset[Slot] is a sample; an empty slot gives one that is nothing.
+            dataset: dataset[Slot] is a sample; an empty slot gives one that is nothing. It has a len(), or
+                dataset.samples_in(epoch) where epochs differ.
             collate: samples of a micro-batch -> batch.
             batch_size: samples of this rank in a micro-batch.
             of_all_ranks: collate is given the samples of all ranks: each has to know what the others encode.
         """
-        self.sampler = ShardedBatches(len(dataset), batch_size, seed, of_all_ranks)
+        samples_in = getattr(dataset, "samples_in", lambda epoch: len(dataset))
+        self.sampler = ShardedBatches(samples_in, batch_size, seed, of_all_ranks)
+        self.batches_in = self.sampler.batches_in
         self.loader = DataLoader(
             dataset,
             batch_sampler=self.sampler,
@@ -69,9 +74,6 @@ class Loader:
             generator=torch.Generator(),  # or each epoch would draw a number from the one dropout uses
             pin_memory=distributed.device().type == "cuda",
         )
-
-    def __len__(self):
-        return len(self.sampler)
 
     def epoch(self, epoch, skip=0):
         """Micro-batches of one epoch, from number `skip` on."""

@@ -66,13 +66,13 @@ def train_epoch(session, evaluators):
     engine, loader, state, loop = session.engine, session.loader, session.state, session.loop
     engine.train()
     state.sums = state.sums or LogSums()  # a resumed one goes on
-    per_step = loop.gradient_accumulation_steps
+    per_step, of_epoch = loop.gradient_accumulation_steps, loader.batches_in(state.epoch)
     batches = iter(loader.epoch(state.epoch, skip=state.batch))
     while state.step < state.total_steps and (batch := next_batch(state, batches)) is not None:
         # The last step of an epoch may hold fewer micro-batches; no gradient crosses into the next epoch.
-        parts = min(per_step, len(loader) - state.batch // per_step * per_step)
+        parts = min(per_step, of_epoch - state.batch // per_step * per_step)
         state.batch += 1
-        stepping = state.batch % per_step == 0 or state.batch == len(loader)
+        stepping = state.batch % per_step == 0 or state.batch == of_epoch
         engine.set_gradient_accumulation_boundary(stepping)
         loss, metrics = engine(batch.to(engine.device))
         engine.backward(loss / parts, scale_wrt_gas=False)
@@ -83,7 +83,7 @@ def train_epoch(session, evaluators):
         state.step += 1
         if state.step % loop.logging_steps == 0 or state.step == state.total_steps:
             log_step(session)
-        last = state.batch == len(loader) or state.step == state.total_steps
+        last = state.batch == of_epoch or state.step == state.total_steps
         if loop.eval_steps and state.step % loop.eval_steps == 0 and not last:
             with state.sums.paused():
                 judge_and_save(session, evaluators, keep=False)

@@ -56,7 +56,7 @@ class Session:
     """A training that stands where it begins or goes on; what the loop works with."""
 
     engine: object  # DeepSpeed's, around the task
-    loader: object  # len() micro-batches of an epoch; epoch(number, skip) gives them
+    loader: object  # batches_in(epoch): how many micro-batches; epoch(number, skip) gives them
     state: TrainState
     loop: LoopFlags
     log: RunLog
@@ -73,14 +73,16 @@ class Session:
     @property
     def position(self):
         """Where the run stands, in epochs."""
-        return (
-            self.state.epoch + self.state.batch / len(self.loader) if self.state.batch else self.state.epoch
-        )
+        epoch, batch = self.state.epoch, self.state.batch
+        return epoch + batch / self.loader.batches_in(epoch) if batch else epoch
 
     @property
     def epochs(self):
         """Of the whole run; the last may be cut short."""
-        return -(-self.state.total_steps // steps_per_epoch(len(self.loader), self.loop))
+        steps, epochs = 0, 0
+        while steps < self.state.total_steps:
+            steps, epochs = steps + steps_per_epoch(self.loader.batches_in(epochs), self.loop), epochs + 1
+        return epochs
 
     @property
     def best_is_here(self):
@@ -103,7 +105,7 @@ def session(task, loader, loop, resolved, facts, plan=(), resume=None, best_by=N
     """
     watchdog.at("building the engine")
     best_by = task.objective.chosen_by(best_by)
-    state = TrainState(total_steps=total_steps(len(loader), loop))
+    state = TrainState(total_steps=total_steps(loader.batches_in, loop))
     if resumed := distributed.from_first_rank(checkpoint_to_resume(resume, loop.output_dir)):
         verify(resumed)
         check_same_run(loop, resumed, facts, distributed.world_size())

@@ -11,9 +11,10 @@ def steps_per_epoch(micro_batches, loop):
     return -(-micro_batches // loop.gradient_accumulation_steps)
 
 
-def total_steps(micro_batches, loop):
-    """Optimizer steps of a whole run."""
-    return loop.max_steps or steps_per_epoch(micro_batches, loop) * loop.num_train_epochs
+def total_steps(batches_in, loop):
+    """Optimizer steps of a whole run. batches_in: epoch -> its micro-batches of a rank."""
+    epochs = range(0 if loop.max_steps else loop.num_train_epochs)
+    return loop.max_steps or sum(steps_per_epoch(batches_in(epoch), loop) for epoch in epochs)
 
 
 @dataclass

@@ -34,7 +34,7 @@ class VectorLoader:
         self.vectors = torch.from_numpy(vectors)
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
 
-    def __len__(self):
+    def batches_in(self, epoch):
         return self.steps
 
     def epoch(self, epoch, skip=0):

@@ -56,7 +56,7 @@ def describe_model(config, model, inputs):
 
 def steps_line(micro_batches, loop):
     """micro_batches: of an epoch, per rank."""
-    steps, total = steps_per_epoch(micro_batches, loop), total_steps(micro_batches, loop)
+    steps, total = steps_per_epoch(micro_batches, loop), total_steps(lambda epoch: micro_batches, loop)
     if loop.max_steps:
         return f"steps: {steps:,} per epoch; --max_steps {total:,}, {total / steps:.3g} epochs"
     return f"steps: {steps:,} per epoch x {loop.num_train_epochs} epochs = {total:,}"

@@ -68,8 +68,8 @@ class FirstBatches:
     def __init__(self, loader, count):
         self.loader, self.count = loader, count
 
-    def __len__(self):
-        return len(self.loader)
+    def batches_in(self, epoch):
+        return self.loader.batches_in(epoch)
 
     def epoch(self, epoch, skip=0):
         return itertools.islice(self.loader.epoch(epoch, skip), max(self.count - skip, 0))
@@ -83,7 +83,7 @@ def train(config, steps=20, resume=None):
     inputs, model, resolved = prepare(config, distributed.world_size())
     save_memory_or_time(model, config, resolved)
     loader = build_loader(config, inputs)
-    per_epoch = steps_per_epoch(len(loader), config)
+    per_epoch = steps_per_epoch(loader.batches_in(0), config)
     epochs = -(-steps // per_epoch)
     state, log = TrainState(total_steps=per_epoch * epochs), Recorder()
     engine = build_engine(TwoTowerTask(model, config, config.item_dir), config, resolved, state.total_steps)

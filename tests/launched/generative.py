@@ -51,7 +51,7 @@ def batch_of(model, step):
     wanted = [labels[text, place] for text, place in places]
     return TokenBatch(
         PackedTexts(ids[list(mine)].flatten(), torch.full((len(mine),), LENGTH)),
-        torch.tensor(positions, dtype=torch.long), torch.tensor(wanted, dtype=torch.long), len(mine), 0,
+        torch.tensor(positions, dtype=torch.long), torch.tensor(wanted, dtype=torch.long), {},
     )  # fmt: skip
 
 

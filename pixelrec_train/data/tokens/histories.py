@@ -64,8 +64,11 @@ class HistoryCollator:
             texts=PackedTexts(tokens, torch.tensor([sum(len(p) for p, _ in s) for s in sequences])),
             positions=places - 1,
             labels=tokens[places],
-            num_users=len(mine),
-            num_items=sum(len(items) for _, items in mine),
+            counts={
+                "users": len(mine),
+                "items": sum(len(items) for _, items in mine),
+                "tokens": len(tokens),
+            },  # fmt: skip
         )
 
     def sequence(self, kind, items):
