@@ -44,12 +44,21 @@ class OptimisationFlags(Flags):
         "optimizer steps after which training ends; None = all epochs", None, at_least(1)
     )
     learning_rate: float = flag("peak of its schedule, reached after the warm-up", 1e-4, POSITIVE)
+    min_lr: float = flag("where the cosine or line of the learning rate ends", 0.0, NOT_NEGATIVE)
     lr_scheduler_type: str = flag(
-        "after the warm-up: cosine or linear (to 0), or constant_with_warmup (level)",
+        "after the warm-up: cosine (also called cosine_with_min_lr) or linear, both down to --min_lr, or "
+        "constant_with_warmup (level)",
         "cosine",
-        one_of("cosine", "linear", "constant_with_warmup"),
+        one_of("cosine", "linear", "constant_with_warmup", "cosine_with_min_lr"),
     )
-    warmup_ratio: float = flag("share of all optimizer steps spent warming up, in [0, 1)", 0.1, SHARE)
+    decay_steps: int | None = flag(
+        "optimizer steps after which the rate stays at --min_lr while training goes on; None = all",
+        None,
+        at_least(1),
+    )
+    warmup_ratio: float = flag(
+        "share of all optimizer steps (or of --decay_steps) spent warming up, in [0, 1)", 0.1, SHARE
+    )
     warmup_steps: int | None = flag(
         "optimizer steps spent warming up; None = --warmup_ratio of all",
         None,
@@ -76,6 +85,27 @@ class OptimisationFlags(Flags):
         path=FILE,
         may_differ=True,
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.lr_scheduler_type == "cosine_with_min_lr":
+            self.set(lr_scheduler_type="cosine")
+        if self.min_lr > self.learning_rate:
+            raise InputError(
+                f"--min_lr {self.min_lr} is above --learning_rate {self.learning_rate}, from which the rate "
+                f"falls to it. Lower it."
+            )
+        if self.lr_scheduler_type == "constant_with_warmup" and (self.min_lr or self.decay_steps):
+            name = "min_lr" if self.min_lr else "decay_steps"
+            raise InputError(
+                f"--lr_scheduler_type constant_with_warmup never falls, so --{name} {getattr(self, name)} "
+                f"has nothing to do. Leave one of the two out."
+            )
+        if self.decay_steps and (self.warmup_steps or 0) > self.decay_steps:
+            raise InputError(
+                f"--warmup_steps {self.warmup_steps} is above --decay_steps {self.decay_steps}: the rate "
+                f"would fall before it has risen. Raise --decay_steps, or lower --warmup_steps."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
