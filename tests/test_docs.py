@@ -33,10 +33,11 @@ def flags_of(command):
 def table(config):
     yield from ("| flag | default | meaning |", "|---|---|---|")
     for f in fields_of(config):
-        name = f.name if f.metadata["positional"] else f"--{f.name}"
+        dashes = "" if f.metadata["positional"] else "--"
+        name = ", ".join(f"`{dashes}{name}`" for name in (f.name, *f.metadata["alias"]))
         default = "required" if f.default is REQUIRED else f"`{as_text(f.default) or repr('')}`"
         meaning = re.sub(r"<(?=[a-z]+>)", "&lt;", f.metadata["help"])  # or a browser takes it for a tag
-        yield f"| `{name}` | {default.replace(f'{ROOT}/', '')} | {meaning} |"
+        yield f"| {name} | {default.replace(f'{ROOT}/', '')} | {meaning} |"
 
 
 def test_the_flag_tables_are_generated_from_the_commands():

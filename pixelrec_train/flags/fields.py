@@ -1,8 +1,6 @@
-"""A dataclass field is a command-line flag: its name, type, default, help, and what it may be."""
+"""A dataclass field is a flag: its name, type, default, help, and what it may be."""
 
-import argparse
 import dataclasses
-import difflib
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from pixelrec_train import files
 from pixelrec_train.errors import InputError
 
 REQUIRED = dataclasses.MISSING
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Rule(typing.NamedTuple):
@@ -47,7 +45,10 @@ PLACES = {
 }  # fmt: skip
 
 
-def flag(help, default=REQUIRED, *rules, path=None, repeated=False, positional=False, may_differ=False):
+def flag(
+    help, default=REQUIRED, *rules, path=None, repeated=False, positional=False, may_differ=False, alias=(),
+    without_effect=None,
+):  # fmt: skip
     """A field of a class of Flags.
 
     Args:
@@ -57,9 +58,14 @@ def flag(help, default=REQUIRED, *rules, path=None, repeated=False, positional=F
         positional: stands without --name in front.
         may_differ: a resumed run may have another value: it changes how fast, how often and where, and not
             what is computed.
+        alias: other names of it, of other projects.
+        without_effect: why it is taken and changes nothing, see `idle`.
     """
-    metadata = dict(help=help, rules=rules, path=path, repeated=repeated, positional=positional)
-    return dataclasses.field(default=default, metadata=metadata | {"may_differ": may_differ})
+    if without_effect:
+        help, may_differ = f"{help}; no effect here: {without_effect}", True
+    metadata = dict(help=help, rules=rules, path=path, repeated=repeated, positional=positional, alias=alias)
+    metadata |= {"may_differ": may_differ, "without_effect": without_effect}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +98,15 @@ def given(config):
     return vars(config).get("_given", frozenset())
 
 
+def idle(config):
+    """A sentence for each flag that stood on the command line and does nothing here."""
+    return [
+        f"--{f.name} has no effect here: {f.metadata['without_effect']}"
+        for f in dataclasses.fields(config)
+        if f.name in given(config) and f.metadata["without_effect"]
+    ]
+
+
 def replace(config, **changes):
     """dataclasses.replace that remembers what was given."""
     new = dataclasses.replace(config, **changes)
@@ -102,44 +117,6 @@ def replace(config, **changes):
 def part(config, group):
     """The flags of one group alone, as an instance of it."""
     return group(**{f.name: getattr(config, f.name) for f in dataclasses.fields(group)})
-
-
-def parse_args(config_class, argv=None):
-    """Read flags into a config; a wrong one is an InputError that names the nearest right one."""
-    parser = Parser(description=config_class.__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    hints, fields = typing.get_type_hints(config_class), fields_of(config_class)
-    for f in fields:
-        shown = "required" if f.default is REQUIRED else f"default: {as_text(f.default) or repr('')}"
-        kind = {"type": reader(hints[f.name])}
-        if f.metadata["repeated"]:
-            kind = {"type": str, "action": "append"}
-        elif hints[f.name] is bool:
-            kind["nargs"], kind["const"] = "?", True
-        if f.metadata["positional"]:
-            kind["nargs"] = "?"
-        name = f.name if f.metadata["positional"] else f"--{f.name}"
-        text = f"{f.metadata['help']} ({shown})".replace("%", "%%")
-        parser.add_argument(name, help=text, metavar=f.name.upper(), **kind)
-    # "Intermixed": what stands without --name may stand anywhere between the flags.
-    known, unknown = parser.parse_known_intermixed_args(argv)
-    if unknown:
-        name = unknown[0].split("=")[0].removeprefix("--")
-        nearest = difflib.get_close_matches(name, [f.name for f in fields], n=1)
-        hint = f"Did you mean --{nearest[0]}?" if nearest else "See --help for all flags."
-        raise InputError(f"unknown argument {unknown[0]!r}. {hint}")
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(known).items()}
-    missing = [
-        f.name if f.metadata["positional"] else f"--{f.name}"
-        for f in fields
-        if f.default is REQUIRED and f.name not in values
-    ]
-    if missing:
-        raise InputError(
-            f"the following arguments are required: {', '.join(missing)}. See --help for all flags."
-        )
-    config = config_class(**values)
-    config.set(_given=frozenset(values))
-    return config
 
 
 def check_paths(config):
@@ -158,44 +135,6 @@ def check_paths(config):
         else:
             PLACES[kind](value, f"--{f.name}")
     return config
-
-
-def fields_of(config_class):
-    """Its dataclass fields; its own first, then those it shares with other commands."""
-    fields = {f.name: f for f in dataclasses.fields(config_class)}
-    order = [name for cls in config_class.__mro__ for name in vars(cls).get("__annotations__", ())]
-    return [fields[name] for name in dict.fromkeys(order)]
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise InputError(f"{message}. See --help for all flags.")
-
-
-def reader(hint):
-    """How a flag of this type is read from text: "True"/"False", "None", "a,b", or the plain type."""
-    options = [t for t in typing.get_args(hint) if t not in (type(None), Ellipsis)] or [hint]
-    plain = options[0]
-    is_tuple = typing.get_origin(hint) is tuple
-    words = {"true": True, "false": False} if plain is bool else {}
-    words |= {"none": None} if type(None) in typing.get_args(hint) else {}
-
-    def read(text):
-        if is_tuple and text.lower() == "none":
-            return ()
-        if is_tuple:
-            return tuple(plain(part.strip()) for part in text.split(",") if part.strip())
-        if text.lower() in words:
-            return words[text.lower()]
-        if plain is bool:
-            raise ValueError(text)
-        value = plain(text)
-        if plain is int and abs(value) >= 2**63:  # numpy and torch could not hold it
-            raise ValueError(text)
-        return value
-
-    read.__name__ = f"comma-separated {plain.__name__}" if is_tuple else plain.__name__
-    return read
 
 
 def as_text(value):
