@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pixelrec_train.errors import InputError
 from pixelrec_train.files import existing_file, possible_directory, possible_file
 from pixelrec_train.flags import SEED, Flags, Rule, at_least, flag, parse_args
 from pixelrec_train.run.exit_status import speak_plainly
@@ -15,6 +16,9 @@ class DemoConfig(Flags):
     interaction_data: str | None = flag("interaction CSV to write; None = make no dataset", None)
     towers_dir: str | None = flag("directory for item_llm and user_llm; None = make no towers", None)
     lm_dir: str | None = flag("directory for a causal LM with its head; None = make none", None)
+    chat: bool = flag(
+        "the LM's tokenizer has Qwen3's marks of turns and thoughts, and a chat template", False
+    )
     users: int = flag("users of the synthetic dataset", 2000, at_least(1))
     hidden_size: int = flag("width of the towers and the LM", 64, at_least(1))
     layers: int = flag("layers of each", 2, at_least(1))
@@ -29,6 +33,10 @@ class DemoConfig(Flags):
 @speak_plainly
 def main(argv=None):
     config = parse_args(DemoConfig, argv)
+    if config.chat and not config.lm_dir:
+        raise InputError(
+            "--chat True is about the LM of --lm_dir, which is not there. Add --lm_dir, or leave it out."
+        )
     for name in ("towers_dir", "lm_dir"):
         if getattr(config, name):
             possible_directory(getattr(config, name), f"--{name}")
@@ -48,7 +56,7 @@ def main(argv=None):
     if config.towers_dir:
         made += write_towers(texts, config.towers_dir, *shape)
     if config.lm_dir:
-        made.append(write_causal_lm(texts, config.lm_dir, *shape))
+        made.append(write_causal_lm(texts, config.lm_dir, *shape, chat=config.chat))
     names = " and ".join(map(str, made))
     print(f"made {names}: tiny Qwen3, random weights, tokenizer from {config.text_data}")
 

@@ -6,10 +6,11 @@ For a first run on a laptop, for tests, and as a from-scratch starting point whe
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
 from pixelrec_train.model.backbone import write_backbone
+from pixelrec_train.model.chat_template import CHAT_TEMPLATE
 
 END = "<|endoftext|>"
 ROWS_IN_STEPS_OF = 128  # as the tables of the real Qwen3, which end in rows that no token uses
@@ -35,13 +36,18 @@ def write_towers(texts, directory, hidden_size=64, layers=2, vocab_size=4096, se
     return paths
 
 
-def write_causal_lm(texts, directory, hidden_size=64, layers=2, vocab_size=4096, seed=0, tied=True):
+def write_causal_lm(
+    texts, directory, hidden_size=64, layers=2, vocab_size=4096, seed=0, tied=True, chat=False
+):
     """Write one model with its language-model head into <directory>; returns the path.
 
     Args:
+        chat: its tokenizer has Qwen3's marks of turns and thoughts, and a chat template.
         tied: the head is the table of word embeddings, as in Qwen3 up to 4B; False = a table of its own.
     """
     tokenizer = train_tokenizer(texts, vocab_size)
+    if chat:
+        teach_to_chat(tokenizer)
     torch.manual_seed(seed)
     rows = -(-len(tokenizer) // ROWS_IN_STEPS_OF) * ROWS_IN_STEPS_OF
     config = tiny_config(tokenizer, rows, hidden_size, layers, tie_word_embeddings=tied)
@@ -75,3 +81,10 @@ def train_tokenizer(texts, vocab_size):
     )
     bpe.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END, pad_token=END)
+
+
+def teach_to_chat(tokenizer):
+    """Add what chats are marked with, as Qwen3's tokenizer has it: a turn's end ends a text, END pads."""
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in ("<think>", "</think>")])
+    tokenizer.eos_token, tokenizer.chat_template = "<|im_end|>", CHAT_TEMPLATE

@@ -1,7 +1,7 @@
 """From a sample to tokens and which of them are labels: one way for training and for evaluation.
 
-A chat is rendered by the tokenizer's own chat template, a document is its segments end to end; both end in the
-pad token. What is supervised follows the rendered text (turns.py), not a pattern of ids.
+A chat is rendered by the tokenizer's own chat template, a document is its segments end to end; both end in
+the pad token. What is supervised follows the rendered text (turns.py), not a pattern of ids.
 """
 
 import re
@@ -40,14 +40,14 @@ class Renderer:
             )
         if getattr(tokenizer, "backend_tokenizer", None) is None:
             raise InputError(
-                "the tokenizer cannot say which characters a token stands for. Take one with a tokenizer.json."
+                "the tokenizer cannot tell a token's place in the text. Take one with a tokenizer.json."
             )
         self.tokenizer, self.turns = tokenizer, Turns(tokenizer)
         self.only_assistant_loss, self.add_think_pattern = only_assistant_loss, add_think_pattern
         special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
         words = sorted({*special, *tokenizer.all_special_tokens}, key=len, reverse=True)
-        # The mark that ends a turn. Some templates put a space in front, which the model then has to learn, too.
-        self.end_mark = re.compile(r"\s*(?:" + "|".join(map(re.escape, words)) + ")")
+        # The mark that ends a turn. Some templates put a space in front, which the model then has to learn,
+        too.self.end_mark = re.compile(r"\s*(?:" + "|".join(map(re.escape, words)) + ")")
         # Asked directly where nothing of its own stands before it (as in item_text.py).
         self.is_plain = getattr(type(tokenizer), "_encode_plus", None) is PreTrainedTokenizerFast._encode_plus
         tokenizer("")  # switches off truncation and padding that tokenizer.json may hold
@@ -99,9 +99,9 @@ class Renderer:
 
         Args:
             messages: the chat so far; it ends with the question.
-            thinking: None: the chat as it is. "empty": /no_think, and the thought that is already over, as the
-                template writes it. "open": /think; the thought is the model's to write. With either, the turns
-                before are written as add_think_pattern writes them.
+            thinking: None: the chat as it is. "empty": /no_think, and the thought that is already over, as
+                the template writes it. "open": /think; the thought is the model's to write. With either, the
+                turns before are written as add_think_pattern writes them.
         """
         if thinking not in (None, "empty", "open"):
             raise ValueError(f"thinking is None, 'empty' or 'open', got {thinking!r}")

@@ -1,9 +1,9 @@
 """Where the assistant's words lie in the text that a chat template makes of a chat.
 
-A template may drop thoughts, put in empty ones, strip newlines and add what it likes, and a user may write what
-looks like the beginning of an answer. So nothing is searched in the text: the chat is rendered a second time
-with a mark behind the content of each message that matters. Where the marks taken out leave the very text, they
-stand where these contents end.
+A template may drop thoughts, put in empty ones, strip newlines and add what it likes, and a user may write
+what looks like the beginning of an answer. So nothing is searched in the text: the chat is rendered a second
+time with a mark behind the content of each message that matters. Where the marks taken out leave the very
+text, they stand where these contents end.
 """
 
 import os
@@ -33,8 +33,8 @@ class Turns:
         lost = [i for i in spoken if i not in ends]
         if lost:
             raise InputError(
-                f"its chat template leaves out or changes what the assistant says in message {lost[0]}, so what "
-                f"is to be learned cannot be told. Take a tokenizer whose template keeps what it is given."
+                f"its chat template leaves out or changes what the assistant says in message {lost[0]}, so "
+                f"what is to be learned cannot be told. Take a tokenizer whose template keeps what it is given."
             )
         return text, [(self.start(messages, i, text, ends), ends[i]) for i in spoken]
 
@@ -77,19 +77,20 @@ class Turns:
             for header in self.headers(roles):
                 if text.startswith(header, ends[i - 1]):
                     return min(ends[i - 1] + len(header), ends[i])
-        # First in the chat, or behind a message that the template puts elsewhere: the generation prompt itself.
-        prompt = self.generation_prompt()
+        # First in the chat, or behind a message that the template puts elsewhere: the generation prompt
+        itself.prompt = self.generation_prompt()
         earlier = max((end for j, end in ends.items() if j < i), default=0)
         place = text.find(prompt, earlier, ends[i]) if prompt else -1
         if place < 0:
             raise InputError(
-                f"where the assistant's words begin in message {i} cannot be told from its chat template. Take a "
-                f"tokenizer whose template has a generation prompt (add_generation_prompt)."
+                f"where the assistant's words begin in message {i} cannot be told from its chat template. "
+                f"Take a tokenizer whose template has a generation prompt (add_generation_prompt)."
             )
         return place + len(prompt)
 
     def headers(self, roles):
-        """What may stand between the last of these messages' content and the assistant's words, longest first.
+        """What may stand between the last of these messages' content and the assistant's words, longest
+        first.
 
         The generation prompt, as far as the texts of whole chats have it, too: some templates open a thought
         for the model that they leave out of the turns that are over.
@@ -120,8 +121,8 @@ class Turns:
         return self.headers_of[None]
 
     def behind(self, chat, i, until=None, **settings):
-        """The text behind message i's content, to its end or to the content of message `until`; None where the
-        template refuses such a chat or does not have these contents in it once."""
+        """The text behind message i's content, to its end or to the content of message `until`; None where
+        the template refuses such a chat or does not have these contents in it once."""
         mark = chr(MARKS[0])
         marks = {j: 0 if j == until else len(chat[j]["content"]) for j in (i, until) if j is not None}
         try:
@@ -138,8 +139,8 @@ class Turns:
         """Their texts, by the template."""
         if not self.tokenizer.chat_template:
             raise InputError(
-                "its tokenizer has no chat template, and this is a chat. Take the tokenizer of an instruct model, "
-                "or put the template beside it as chat_template.jinja."
+                "its tokenizer has no chat template, and this is a chat. Take the tokenizer of an instruct "
+                "model, or put the template beside it as chat_template.jinja."
             )
         try:
             return self.tokenizer.apply_chat_template(chats, tokenize=False, **settings)
