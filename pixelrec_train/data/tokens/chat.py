@@ -46,8 +46,8 @@ class Renderer:
         self.only_assistant_loss, self.add_think_pattern = only_assistant_loss, add_think_pattern
         special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
         words = sorted({*special, *tokenizer.all_special_tokens}, key=len, reverse=True)
-        # The mark that ends a turn. Some templates put a space in front, which the model then has to learn,
-        too.self.end_mark = re.compile(r"\s*(?:" + "|".join(map(re.escape, words)) + ")")
+        # Ends a turn. Some templates put a space in front, which then has to be learned as well.
+        self.end_mark = re.compile(r"\s*(?:" + "|".join(map(re.escape, words)) + ")")
         # Asked directly where nothing of its own stands before it (as in item_text.py).
         self.is_plain = getattr(type(tokenizer), "_encode_plus", None) is PreTrainedTokenizerFast._encode_plus
         tokenizer("")  # switches off truncation and padding that tokenizer.json may hold
@@ -139,7 +139,7 @@ def with_thoughts(messages):
 
 
 def labels(encoding, length, spans):
-    """[T] bool: the tokens that start inside a span of characters; never the first, which nothing predicts."""
+    """[T] bool: the tokens that start inside a span; never the first, which nothing predicts."""
     is_label = np.zeros(len(encoding), bool)
     for start, stop in spans:
         is_label[first_token(encoding, start, length) : first_token(encoding, stop, length)] = True

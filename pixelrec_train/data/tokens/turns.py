@@ -34,7 +34,7 @@ class Turns:
         if lost:
             raise InputError(
                 f"its chat template leaves out or changes what the assistant says in message {lost[0]}, so "
-                f"what is to be learned cannot be told. Take a tokenizer whose template keeps what it is given."
+                f"what is to be learned is not clear. Take a tokenizer whose template keeps what it is given."
             )
         return text, [(self.start(messages, i, text, ends), ends[i]) for i in spoken]
 
@@ -77,8 +77,8 @@ class Turns:
             for header in self.headers(roles):
                 if text.startswith(header, ends[i - 1]):
                     return min(ends[i - 1] + len(header), ends[i])
-        # First in the chat, or behind a message that the template puts elsewhere: the generation prompt
-        itself.prompt = self.generation_prompt()
+        # First in the chat, or behind a message that the template puts elsewhere: look for the prompt.
+        prompt = self.generation_prompt()
         earlier = max((end for j, end in ends.items() if j < i), default=0)
         place = text.find(prompt, earlier, ends[i]) if prompt else -1
         if place < 0:
