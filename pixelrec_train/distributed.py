@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
+from pixelrec_train.errors import InputError
+
 
 def uses_gpu():
     """Whether this run computes on GPUs; DS_ACCELERATOR=cpu says no where there are some."""
@@ -38,6 +40,12 @@ def world_size():
 
 def local_rank():
     return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def ranks_here():
+    """Ranks on this machine."""
+    names = ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "WORLD_SIZE")
+    return int(next((os.environ[name] for name in names if os.environ.get(name)), 1))
 
 
 def device():
@@ -116,6 +124,19 @@ def gather_objects(value):
     values = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def on_all_ranks(function):
+    """[function() of every rank]; an InputError of any rank is raised on all of them."""
+    try:
+        value, problem = function(), None
+    except InputError as error:
+        value, problem = None, str(error)
+    outcomes = gather_objects((value, problem))
+    for _, problem in outcomes:
+        if problem is not None:
+            raise InputError(problem)
+    return [value for value, _ in outcomes]
 
 
 def gather_rows(x, counts):

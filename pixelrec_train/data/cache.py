@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,11 @@ def cached(cache_dir, kind, fingerprint, build):
     with distributed.first_on_each_machine():
         if not is_cached(cache_dir, kind, fingerprint):
             write(directory, *build())
+    return loaded(directory)
+
+
+def loaded(directory):
+    """({name: memory-mapped array}, facts) of a directory that is complete."""
     try:
         facts = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
         arrays = {path.stem: np.load(path, mmap_mode="r") for path in directory.glob("*.npy")}
@@ -44,12 +50,24 @@ def is_cached(cache_dir, kind, fingerprint):
 
 
 def write(directory, arrays, facts):
-    """Build beside and move into place, so that a killed build is never mistaken for a cache."""
-    partial = directory.with_name(f"{directory.name}.{socket.gethostname()}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
+    """The arrays and facts of a cache, whole or not at all."""
+    with beside(directory) as (partial, told):
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array)
+        told |= facts
+
+
+@contextmanager
+def beside(directory):
+    """Build beside and move into place, so that a killed build is never mistaken for a cache.
+
+    Gives (a new directory to write into, a dict for facts.json, which is written last).
+    """
+    partial = directory.with_name(f"{directory.name}.{socket.gethostname()}.{os.getpid()}.partial")
+    facts = {}
+    try:
+        partial.mkdir(parents=True)
+        yield partial, facts
         (partial / "facts.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
         if directory.exists() and not (directory / "facts.json").exists():  # an incomplete leftover
             shutil.rmtree(directory)

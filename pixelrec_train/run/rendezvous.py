@@ -119,8 +119,7 @@ def ranks_of_mpirun():
 def share_cores():
     """Ranks x threads = cores, unless OMP_NUM_THREADS says otherwise: too many threads spin."""
     if "OMP_NUM_THREADS" not in os.environ:
-        here = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or os.environ["WORLD_SIZE"]
-        torch.set_num_threads(max(1, distributed.cores() // int(here)))
+        torch.set_num_threads(max(1, distributed.cores() // distributed.ranks_here()))
 
 
 def skip_shared_memory_kernel(deepspeed):

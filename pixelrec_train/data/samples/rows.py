@@ -33,34 +33,42 @@ def row_counts(path):
         return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 
 
-def samples(path, group, remarks=None):
+def samples(path, group, remarks=None, first=0, stop=None):
     """Yields (row in the file, Sample or Problem) of each row of a row group, in their order.
 
     Memory: some BATCH_BYTES, or the longest row, whatever the size of the group.
 
     Args:
         remarks: Remarks, where parts that are no text and the like are counted.
+        first, stop: of the group's rows, counted from 0, only these.
 
     Raises:
         InputError: the file is damaged or lacks a column.
     """
     remarks = Remarks() if remarks is None else remarks
-    for row, cells in rows(path, group, ("uuid", "source", *CONTENT)):
+    for row, cells in rows(path, group, ("uuid", "source", *CONTENT), first, stop):
         try:
             yield row, Row(path, row, remarks).sample(cells)
         except Odd as problem:
             yield row, Problem(path, row, *problem.args)
 
 
-def rows(path, group, columns):
-    """Yields (row in the file, {column: value}) of a row group; columns that the file lacks are left out."""
+def rows(path, group, columns, first=0, stop=None):
+    """Yields (row in the file, {column: value}) of a row group, or of its rows first … stop - 1; columns that
+    the file lacks are left out."""
     with opened(path) as file:
         facts = [file.metadata.row_group(number) for number in range(group + 1)]
         row = 1 + sum(fact.num_rows for fact in facts[:-1])
+        first, stop = row + first, row + (facts[-1].num_rows if stop is None else stop)
         size = max(1, min(MOST_ROWS, BATCH_BYTES * facts[-1].num_rows // (1 + facts[-1].total_byte_size)))
         names = [name for name in columns if name in file.schema_arrow.names]
         try:
             for batch in file.iter_batches(size, row_groups=[group], columns=names, use_threads=False):
+                if row >= stop:
+                    return
+                skipped = min(batch.num_rows, max(first - row, 0))
+                row += skipped
+                batch = batch.slice(skipped, stop - row)
                 lists = [values_of(batch[name]) for name in names]
                 for values in zip(*lists, strict=True):
                     yield row, dict(zip(names, values, strict=True))
