@@ -19,15 +19,23 @@ def findings(demo_config, tmp_path_factory):
     return json.loads((folder / "out.json").read_text())
 
 
-@pytest.mark.launch
-def test_killed_at_any_file_operation_a_save_leaves_whole_checkpoints_and_auto_finds_one(findings):
-    assert findings["wrong"] == []
-    assert findings["deaths"] > 30
+LAYOUTS = {
+    "plain": ("checkpoint-step-3", ["checkpoint-step-2", "checkpoint-step-3"]),
+    "global_step": ("step3/global_step3", ["step2", "step3"]),
+}
 
 
 @pytest.mark.launch
-def test_a_full_disk_fails_the_save_alone(findings):
-    full = findings["full"]
-    assert full["returned"] == [None, None, "checkpoint-step-3"]
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_killed_at_any_file_operation_a_save_leaves_whole_checkpoints_and_auto_finds_one(findings, layout):
+    assert findings[layout]["wrong"] == []
+    assert findings[layout]["deaths"] > 30
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_full_disk_fails_the_save_alone(findings, layout):
+    full, (saved, kept) = findings[layout]["full"], LAYOUTS[layout]
+    assert full["returned"] == [None, None, saved]
     assert "large" in full["problems"][0] and "GB are needed" in full["problems"][1]
-    assert full["unchanged"] and full["kept"] == ["checkpoint-step-2", "checkpoint-step-3"]
+    assert full["unchanged"] and full["kept"] == kept

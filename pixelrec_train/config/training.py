@@ -134,6 +134,13 @@ class OutputFlags(Flags):
     save_total_limit: int = flag(
         "newest checkpoints kept; best_model is kept besides", 5, at_least(1), may_differ=True
     )
+    checkpoint_layout: str = flag(
+        "plain = checkpoint-epoch-3/, checkpoint-step-120/; global_step = step120/global_step120/, and the "
+        "newest one's name in the file latest",
+        "plain",
+        one_of("plain", "global_step"),
+        may_differ=True,
+    )
     overwrite: bool = flag("replace a finished run in output_dir", False, may_differ=True)
     profile: int | None = flag(
         "micro-batches to profile: costs in the log, trace.json in output_dir",

@@ -7,6 +7,8 @@ checkpoint-epoch-3/, checkpoint-step-120/
     train_state.json               where the run stood
     run.json                       the run's settings, so that the directory explains itself
     manifest.json                  size and checksum of every file above
+
+With --checkpoint_layout global_step the same files lie in step120/global_step120/.
 """
 
 import json
@@ -34,11 +36,20 @@ from pixelrec_train.engine.state import TrainState
 from pixelrec_train.engine.weights import cpu_state_dict
 from pixelrec_train.engine.zero import size_of
 from pixelrec_train.errors import InputError, first_line
-from pixelrec_train.files import write_json
+from pixelrec_train.files import write_json, write_whole
 from pixelrec_train.run import watchdog
+from pixelrec_train.run.checkpoints import (
+    LATEST,
+    NAME,
+    STATE,
+    inside,
+    name_of,
+    run_of,
+    set_aside,
+    take_away,
+)
 
 BEST = "best_model"
-NAME = r"checkpoint-(epoch|step)-\d+"
 
 
 def save_checkpoint(session, is_best=False):
@@ -48,17 +59,17 @@ def save_checkpoint(session, is_best=False):
     an unfinished one ends in .partial. All ranks call it.
 
     Returns:
-        The directory, or None when it could not be written (no room, say): the log says so, the checkpoints
-        before are as they were, and training can go on.
+        Where its files lie, or None when it could not be written (no room, say): the log says so, the
+        checkpoints before are as they were, and training can go on.
     """
     engine, state, loop, log = session.engine, session.state, session.loop, session.log
     started = time.monotonic()
-    name = f"checkpoint-step-{state.step}" if state.batch else f"checkpoint-epoch-{state.epoch}"
+    name = name_of(state, loop.checkpoint_layout)
     watchdog.at(f"saving {name}")
     run, kept = Path(loop.output_dir), state.checkpoints
     partial = run / f"{name}.partial"
     state.checkpoints = [*(old for old in kept if old != name), name][-loop.save_total_limit :]
-    problem = write_all(engine, state, run, partial)
+    problem = write_all(engine, state, run, inside(partial))
     if not problem:
         problem = first_rank_only(lambda: put_in_place(partial, run / name, is_best))
     if problem:
@@ -66,16 +77,17 @@ def save_checkpoint(session, is_best=False):
         first_rank_only(lambda: remove(partial))
         log.failed_save(state, run / name, problem)
         return None
-    first_rank_only(lambda: [remove(run / old) for old in kept if old not in state.checkpoints])
-    log.saved(state, run / name, time.monotonic() - started)
-    return run / name
+    first_rank_only(lambda: let_go(run, kept, state.checkpoints))
+    place = inside(run / name)
+    log.saved(state, place, time.monotonic() - started)
+    return place
 
 
 def write_all(engine, state, run, partial):
     """Everything but the final name, by all ranks; what went wrong, or None, on all of them."""
     sizes = distributed.gather_objects(optimizer_state.size(engine))
     room = sum(sizes) + weights_size(engine.module)
-    if problem := first_rank_only(lambda: begin(partial, room)):
+    if problem := first_rank_only(lambda: begin(run, partial, room)):
         return problem
     own = partial / optimizer_state.file_name(distributed.rank())
     sums = json.dumps(state.sums.as_dict() if state.sums else None)
@@ -89,7 +101,7 @@ def write_all(engine, state, run, partial):
 
     def write_rest():
         engine.module.export(partial, tensors)
-        write_json(partial / "train_state.json", state.as_dict())
+        write_json(partial / STATE, state.as_dict())
         shutil.copy(run / "run.json", partial)
 
     if distributed.rank() == 0:
@@ -101,25 +113,42 @@ def write_all(engine, state, run, partial):
     return first_rank_only(lambda: write_manifest(partial, dict(digests)))
 
 
-def begin(partial, room):
+def begin(run, partial, room):
     """An empty directory where `room` bytes fit, or OSError."""
-    remove(partial)
-    free = shutil.disk_usage(partial.parent).free
+    remove(run / partial.relative_to(run).parts[0])
+    free = shutil.disk_usage(run).free
     if free < 1.05 * room:
-        raise OSError(f"{room / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free in {partial.parent}")
-    partial.mkdir()
+        raise OSError(f"{room / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free in {run}")
+    partial.mkdir(parents=True)
 
 
 def put_in_place(partial, final, is_best):
-    remove(final)  # of a run that was killed after this one
-    os.replace(partial, final)
+    old = set_aside(final)  # of a run that was killed after this one
+    to_disk(partial)
+    if final.exists():  # people's own files lie in step120
+        os.replace(inside(partial), inside(final))
+        partial.rmdir()
+        to_disk(final)
+    else:
+        os.replace(partial, final)
     to_disk(final.parent)
+    if old:
+        shutil.rmtree(old)
     try:
         if is_best:
-            link_tree(final, final.parent / BEST)
+            link_tree(inside(final), final.parent / BEST)
     except OSError:
-        remove(final)
+        take_away(final)
         raise
+
+
+def let_go(run, before, kept):
+    """Say which is the newest, where the layout has a file for that; remove those that are not kept."""
+    if inside(run / kept[-1]) != run / kept[-1]:
+        write_whole(run / LATEST, kept[-1])
+    for name in before:
+        if name not in kept:
+            take_away(run / name)
 
 
 def attempt(work):
@@ -158,7 +187,7 @@ def load_checkpoint(session, directory):
     engine.global_steps = state.step
     restore_random_states(tensors)
     if distributed.rank() == 0 and state.best_epoch == session.position:
-        link_tree(directory, directory.parent / BEST)  # the run may have been killed before it did
+        link_tree(directory, run_of(directory) / BEST)  # the run may have been killed before it did
 
 
 def set_step(schedule, step):
@@ -190,7 +219,7 @@ def read_state(directory):
         InputError: it is not one of ours. A checkpoint is untrusted input: names in it are deleted later.
     """
     try:
-        found = json.loads((directory / "train_state.json").read_text(encoding="utf-8"))
+        found = json.loads((directory / STATE).read_text(encoding="utf-8"))
         known = TrainState(0).as_dict().keys()  # a version before this one knew fewer
         whole = known - {"since_best"} <= found.keys() <= known
         whole = whole and all(
@@ -200,4 +229,4 @@ def read_state(directory):
             return found
     except (OSError, ValueError, AttributeError, TypeError):
         pass
-    raise InputError(f"{directory}/train_state.json is missing, or not of this version. {OLDER}")
+    raise InputError(f"{directory}/{STATE} is missing, or not of this version. {OLDER}")

@@ -9,8 +9,10 @@ from pathlib import Path
 from pixelrec_train import distributed
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import digested, write_json
+from pixelrec_train.run.checkpoints import MANIFEST
 
-MANIFEST = "manifest.json"
+CONVERTED = "converted"
+MADE_LATER = ("eval-", f"{CONVERTED}/")  # what our commands add to a checkpoint, and none reads back from it
 OLDER = "Use an older checkpoint of the run, or start anew."
 
 
@@ -40,7 +42,7 @@ def verify(directory, to_resume=True):
         raise InputError(f"{directory} has no {MANIFEST} that can be read: it is damaged. {OLDER}") from None
     there = {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file()}
     planted = sorted(
-        n for n in there - {*manifest, MANIFEST} if not n.startswith("eval-") and "/." not in f"/{n}"
+        n for n in there - {*manifest, MANIFEST} if not n.startswith(MADE_LATER) and "/." not in f"/{n}"
     )
     if planted:
         raise InputError(

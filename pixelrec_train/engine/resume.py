@@ -1,17 +1,16 @@
 """--resume: which checkpoint a run goes on from, and whether it is a checkpoint of the same run."""
 
 import json
-import re
 from pathlib import Path
 
-from pixelrec_train.engine.checkpoint import NAME, read_state
-from pixelrec_train.engine.manifest import MANIFEST
+from pixelrec_train.engine.checkpoint import read_state
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import as_text
+from pixelrec_train.run.checkpoints import inside, is_whole, run_of, whole_ones
 
 
 def checkpoint_to_resume(resume, output_dir):
-    """The checkpoint --resume means; None = there is none yet, or nobody asked.
+    """Where the files of the checkpoint lie that --resume means; None = there is none yet, or nobody asked.
 
     Raises:
         InputError: the named one is no complete checkpoint of output_dir.
@@ -20,20 +19,15 @@ def checkpoint_to_resume(resume, output_dir):
     if resume is None:
         return None
     if resume == "auto":
-        return max(filter(is_complete, run.glob("checkpoint-*")), key=position, default=None)
-    checkpoint = Path(resume)
-    if not is_complete(checkpoint) or checkpoint.resolve().parent != run.resolve():
+        return max(whole_ones(run), key=position, default=None)
+    checkpoint = inside(resume)
+    if not is_whole(checkpoint) or run_of(checkpoint.resolve()) != run.resolve():
         raise InputError(
-            f"--resume {checkpoint} is no complete checkpoint in --output_dir {run}. Use --resume auto for "
-            f"the newest one, or a checkpoint-… directory there; to start another run from its weights, "
-            f"--init_from."
+            f"--resume {resume} is no complete checkpoint in --output_dir {run}. Use --resume auto for "
+            f"the newest one, or a checkpoint-… (step…) directory there; to start another run from its "
+            f"weights, --init_from."
         )
     return checkpoint
-
-
-def is_complete(checkpoint):
-    """A directory with a manifest may still be waiting for its final name."""
-    return bool(re.fullmatch(NAME, checkpoint.name)) and (checkpoint / MANIFEST).is_file()
 
 
 def position(checkpoint):

@@ -23,6 +23,7 @@ from pixelrec_train.errors import InputError, StopRequested
 from pixelrec_train.files import possible_directory
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import rendezvous, watchdog
+from pixelrec_train.run.checkpoints import check_steps_free
 from pixelrec_train.run.log import RunLog, log_path, say, show_under_tensorboard
 from pixelrec_train.run.signals import StopSignals
 
@@ -196,6 +197,8 @@ def claimed_directory(loop, going_on=False):
 def check_places(loop, going_on=False):
     """Raises InputError where the run directory is not free, or it and the log cannot be written."""
     run_directory.check_free(loop.output_dir, loop.overwrite or going_on)
+    if loop.checkpoint_layout == "global_step":
+        check_steps_free(loop.output_dir)
     possible_directory(loop.logging_dir, "--logging_dir")
 
 

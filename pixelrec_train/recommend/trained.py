@@ -6,6 +6,7 @@ from pixelrec_train.config import HllmFlags, RunFlags
 from pixelrec_train.engine.resume import recorded_flags
 from pixelrec_train.errors import InputError
 from pixelrec_train.run import directory as run_directory
+from pixelrec_train.run.checkpoints import inside, is_whole, whole_ones
 from pixelrec_train.tasks.tokens import LLM
 
 
@@ -28,9 +29,11 @@ def settings_of(checkpoint, flag_name, group):
     group: a class of Flags; HllmFlags are those of a two-tower model alone.
     """
     directory = Path(checkpoint)
-    for inside in (directory / "best_model", *directory.glob("checkpoint-*-*")):
-        if inside.is_dir():
-            raise InputError(f"{flag_name} {directory} is a run. Did you mean {inside}?")
+    for place in (directory / "best_model", *directory.glob("checkpoint-*-*"), *whole_ones(directory)):
+        if place.is_dir():
+            raise InputError(f"{flag_name} {directory} is a run. Did you mean {place}?")
+    if is_whole(place := inside(directory)) and place != directory:
+        raise InputError(f"{flag_name} {directory} holds a checkpoint. Did you mean {place}?")
     weights = (*directory.glob("*.safetensors"), *directory.glob(f"{LLM}/*.safetensors"))
     if not (directory / "run.json").is_file() or not weights:
         raise InputError(

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import possible_directory, write_json
+from pixelrec_train.run.checkpoints import LATEST, steps_of, take_away
 
-# Everything a run writes. --overwrite removes these and nothing else.
+# What a run writes, and its checkpoints step120. --overwrite removes these and nothing else.
 RUN_FILES = (
     "run.json", "ds_config.json", "train.log", "metrics.jsonl", "table.md", "table.json", "curves.png",
     "trace.json", "best_model", "checkpoint-epoch-*", "checkpoint-step-*", "*.partial",
@@ -86,6 +87,11 @@ def holder(directory):
 
 def clear(directory):
     """Remove what an earlier run left, and nothing that no run writes."""
+    steps, latest = steps_of(directory), Path(directory) / LATEST
+    if latest.is_file() and latest.read_text(errors="replace").strip() in {step.name for step in steps}:
+        latest.unlink()
+    for step in steps:
+        take_away(step)
     for pattern in RUN_FILES:
         for path in Path(directory).glob(pattern):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -94,8 +100,10 @@ def clear(directory):
 def is_part(path, directory):
     """Whether a path is, or lies in, what a run writes into the directory and `clear` removes."""
     path, directory = Path(path).resolve(), Path(directory).resolve()
-    inside = path.relative_to(directory).parts if path.is_relative_to(directory) else ()
-    return any(fnmatch(inside[0], pattern) for pattern in RUN_FILES if inside)
+    parts = path.relative_to(directory).parts if path.is_relative_to(directory) else ()
+    if not parts:
+        return False
+    return directory / parts[0] in steps_of(directory) or any(fnmatch(parts[0], p) for p in RUN_FILES)
 
 
 def check_kept(directory, **named):

@@ -1,8 +1,9 @@
 """Runs in a process of its own for test_saving.py: saves that are killed, and saves that find no room.
 
-python saving.py FLAGS… OUT.json
+python saving.py FLAGS… OUT.json      {layout: what was found}
 """
 
+import dataclasses
 import json
 import os
 import resource
@@ -21,11 +22,14 @@ from pixelrec_train.engine.build import build_engine  # noqa: E402
 from pixelrec_train.engine.resume import checkpoint_to_resume  # noqa: E402
 from pixelrec_train.engine.state import TrainState  # noqa: E402
 from pixelrec_train.flags import parse_args  # noqa: E402
-from pixelrec_train.run import rendezvous  # noqa: E402
+from pixelrec_train.run import checkpoints, rendezvous  # noqa: E402
 from pixelrec_train.run.directory import record_start  # noqa: E402
 from pixelrec_train.tasks.two_tower import TwoTowerTask  # noqa: E402
 from pixelrec_train.trainings.train_two_tower import build_loader, prepare  # noqa: E402
 
+LAYOUTS = {
+    "plain": [f"checkpoint-step-{n}" for n in (1, 2, 3)], "global_step": [f"step{n}" for n in (1, 2, 3)]
+}  # fmt: skip
 WATCHED = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "shutil.copyfile"}
 
 
@@ -113,14 +117,18 @@ def what_is_wrong(config, when):
     """After a kill, --resume auto finds a checkpoint, and whatever has a final name is whole."""
     run = Path(config.output_dir)
     found, wrong = checkpoint_to_resume(config.resume, config.output_dir), []
-    if found is None or found.name not in ("checkpoint-step-2", "checkpoint-step-3"):
+    if found not in [checkpoints.inside(run / name) for name in LAYOUTS[config.checkpoint_layout][1:]]:
         wrong.append(f"{when}: --resume auto finds {found}")
     for directory in run.iterdir():
-        if directory.is_dir() and directory.suffix != ".partial":
+        place = checkpoints.inside(directory)
+        if place.is_dir() and directory.suffix != ".partial":
             try:
-                manifest.verify(directory)
+                manifest.verify(place)
             except Exception as error:
                 wrong.append(f"{when}: {error}")
+    latest = run / "latest"
+    if latest.exists() and not checkpoints.is_ours(run / latest.read_text()):
+        wrong.append(f"{when}: latest says {latest.read_text()!r}")
     return wrong
 
 
@@ -139,26 +147,31 @@ def full_disks(engine, state, config):
     third = checkpoint.save_checkpoint(standing(engine, state, config, log), is_best=True)
     manifest.verify(third)
     return {
-        "returned": [first, second, third.name], "problems": log.problems, "unchanged": before == after,
-        "kept": sorted(p.name for p in run.glob("*-step-*")),
+        "returned": [first, second, str(third.relative_to(run))], "problems": log.problems,
+        "unchanged": before == after, "kept": sorted(p.name for p in run.glob("*step*")),
     }  # fmt: skip
 
 
 def main(out, config):
     rendezvous.initialise(2)
     inputs, model, resolved = prepare(config, 1)
-    state = TrainState(total_steps=9)
-    engine = build_engine(TwoTowerTask(model, config, config.item_dir), config, resolved, state.total_steps)
+    engine = build_engine(TwoTowerTask(model, config, config.item_dir), config, resolved, total_steps=9)
     loss, _ = engine(next(build_loader(config, inputs).epoch(0)))
     engine.backward(loss)
     engine.step()  # so that there are moments to save
-    record_start(config.output_dir, config, resolved, {"ranks": 1} | inputs.facts())
-    for step in (1, 2):
-        state.step, state.batch = step, step
-        checkpoint.save_checkpoint(standing(engine, state, config, Log()), is_best=True)
-    state.step, state.batch = 3, 3
-    findings = killed_saves(engine, state, config)
-    findings["full"] = full_disks(engine, state, config)
+    findings = {}
+    for layout in LAYOUTS:
+        here = dataclasses.replace(
+            config, checkpoint_layout=layout, output_dir=f"{config.output_dir}/{layout}/run"
+        )
+        record_start(here.output_dir, here, resolved, {"ranks": 1} | inputs.facts())
+        state = TrainState(total_steps=9)
+        for step in (1, 2):
+            state.step, state.batch = step, step
+            checkpoint.save_checkpoint(standing(engine, state, here, Log()), is_best=True)
+        state.step, state.batch = 3, 3
+        findings[layout] = killed_saves(engine, state, here)
+        findings[layout]["full"] = full_disks(engine, state, here)
     Path(out).write_text(json.dumps(findings))
     rendezvous.finish()
 
