@@ -34,6 +34,7 @@ FILES = (
     "evaluation",
     "reading",
     "tokens",
+    "packing",
     "launch",
     "decoding",
     "semantic_ids",
