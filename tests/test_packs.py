@@ -1,5 +1,6 @@
 """Which samples make a pack: everything is packed once, nothing overflows, and as few packs as can be."""
 
+import heapq
 from bisect import bisect_left, insort
 
 import numpy as np
@@ -7,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelrec_train.data.tokens.packs import pack
+from pixelrec_train.data.tokens.packs import WAYS, pack
 
-WAYS = pytest.mark.parametrize("how", ["best_fit", "greedy"])
+EVERY_WAY = pytest.mark.parametrize("how", WAYS)
 
 
 @st.composite
@@ -51,7 +52,17 @@ def best_fit_by_sample(lengths, room):
     return sorted(room - space for space in spaces)
 
 
-@WAYS
+def even_by_sample(lengths, room):
+    """The same where each goes into the emptiest pack, and another is opened only if it has no room there."""
+    spaces = [-room] * -(-sum(lengths) // room)
+    for length in sorted(lengths, reverse=True):
+        if not spaces or -spaces[0] < length:
+            heapq.heappush(spaces, -room)
+        heapq.heapreplace(spaces, spaces[0] + length)
+    return sorted(room + space for space in spaces)
+
+
+@EVERY_WAY
 @given(samples())
 @settings(max_examples=200, deadline=None)
 def test_every_sample_exactly_once_and_no_pack_over_its_room(how, given):
@@ -65,12 +76,15 @@ def test_every_sample_exactly_once_and_no_pack_over_its_room(how, given):
     assert packs.fill(room) == (pytest.approx(np.mean(held) / room) if lengths else 1)
 
 
+@pytest.mark.parametrize(
+    "how, slow", [("best_fit", best_fit_by_sample), ("even", even_by_sample)], ids=WAYS[:2]
+)
 @given(samples())
 @settings(max_examples=300, deadline=None)
-def test_equal_packs_at_a_time_fill_as_one_sample_at_a_time(given):
+def test_equal_packs_at_a_time_fill_as_one_sample_at_a_time(how, slow, given):
     lengths, room = given
-    held = sorted(sum(length for _, length in pieces) for pieces in read(pack(lengths, room)))
-    assert held == best_fit_by_sample(lengths, room)
+    held = sorted(sum(length for _, length in pieces) for pieces in read(pack(lengths, room, how)))
+    assert held == slow(lengths, room)
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["uncut", "cut"])
@@ -102,18 +116,19 @@ def test_a_greedy_pack_of_several_samples_ends_before_it_is_full():
     assert read(pack([6, 4, 5], 10)) == [[(0, 6), (1, 4)], [(2, 5)]]
 
 
-def test_samples_of_a_length_are_handed_out_in_the_order_given():
+@pytest.mark.parametrize("how", ["best_fit", "even"])
+def test_samples_of_a_length_are_handed_out_in_the_order_given(how):
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 30, 500)
-    packs, order = pack(lengths, 100), rng.permutation(500)
+    packs, order = pack(lengths, 100, how), rng.permutation(500)
     for length in range(1, 30):
         assert packs.sample[packs.length == length].tolist() == np.flatnonzero(lengths == length).tolist()
-    other = pack(lengths[order], 100)
+    other = pack(lengths[order], 100, how)
     assert np.array_equal(other.length, packs.length) and np.array_equal(other.first, packs.first)
     assert not np.array_equal(order[other.sample], packs.sample)
 
 
-@WAYS
+@EVERY_WAY
 def test_packs_depend_on_nothing_but_the_lengths(how):
     lengths = np.random.default_rng(0).integers(1, 300, 2000)
     once, again = (pack(kind, 2048, how) for kind in (lengths.astype(np.uint16), lengths.tolist()))
@@ -122,7 +137,7 @@ def test_packs_depend_on_nothing_but_the_lengths(how):
     assert (once.first.dtype, once.sample.dtype, once.length.dtype) == (np.int64, np.int32, np.int32)
 
 
-@WAYS
+@EVERY_WAY
 @pytest.mark.parametrize(
     "lengths, packs",
     [([], []), ([7], [[7]]), ([9, 9, 9], [[9], [9], [9]]), ([1] * 4, [[1] * 4])],
@@ -132,18 +147,34 @@ def test_the_ends_of_the_range(how, lengths, packs):
     assert [[length for _, length in pieces] for pieces in read(pack(lengths, 9, how))] == packs
 
 
+def drawn(samples, mean, sigma, room):
+    lengths = np.random.default_rng(mean).lognormal(np.log(mean) - sigma**2 / 2, sigma, samples)
+    return np.ceil(lengths[lengths <= room]).astype(np.int32)
+
+
 @pytest.mark.parametrize(
     "mean, sigma, room",
     [(500, 1.0, 32768), (3000, 0.6, 32768), (300, 0.8, 2048), (3000, 1.0, 100_000)],
     ids=["short", "long", "small_room", "large_room"],
 )
 def test_fill_is_98_percent_where_greedy_is_not(mean, sigma, room):
-    lengths = np.ceil(np.random.default_rng(0).lognormal(np.log(mean) - sigma**2 / 2, sigma, 30_000))
-    lengths = lengths[lengths <= room].astype(np.int32)
-    best, plain = (pack(lengths, room, how) for how in ("best_fit", "greedy"))
-    fullest = -(-int(lengths.sum()) // room) / len(best)  # of the packs that even cut samples would need
-    assert best.fill(room) >= 0.98 and fullest >= 0.99
+    lengths = drawn(30_000, mean, sigma, room)
+    best, even, plain = (pack(lengths, room, how) for how in WAYS)
+    assert 0.98 <= even.fill(room) <= best.fill(room)
     assert plain.fill(room) < best.fill(room)
+    # All tokens in one row would need that many, samples cut anywhere.
+    assert len(best) <= 1.002 * -(-int(lengths.sum()) // room) + 1
+
+
+def test_even_packs_are_a_like_mix_of_two_sources():
+    """Short labels and long thoughts: best fit would give each packs of its own."""
+    lengths = np.concatenate([drawn(20_000, 300, 0.6, 32768), drawn(2_000, 3000, 0.6, 32768)])
+    is_short, spread = np.arange(len(lengths)) < 20_000, {}
+    for how in WAYS:
+        packs = pack(lengths, 32768, how)
+        short = np.add.reduceat(packs.length * is_short[packs.sample], packs.first[:-1])
+        spread[how] = np.std(short / np.add.reduceat(packs.length, packs.first[:-1]))
+    assert spread["even"] < 0.1 and spread["best_fit"] > 0.4
 
 
 @pytest.mark.parametrize(
@@ -151,10 +182,10 @@ def test_fill_is_98_percent_where_greedy_is_not(mean, sigma, room):
     [
         (([5, 11], 10), "samples of 5 to 11 tokens cannot be packed: each must have 1 to 10"),
         (([0, 3], 10), "samples of 0 to 3 tokens cannot be packed"),
-        (([5], 10, "first_fit"), "not by 'first_fit'"),
-        (([5], 10, "best_fit", True), 'only "greedy" cuts'),
+        (([5], 10, "first_fit"), "by best_fit, even, greedy, not by 'first_fit'"),
+        (([5], 10, "even", True), 'only "greedy" cuts'),
     ],
-    ids=["too_long", "empty", "unknown_way", "best_fit_cut"],
+    ids=["too_long", "empty", "unknown_way", "cut_where_nothing_is"],
 )
 def test_what_cannot_be_packed_is_said(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):

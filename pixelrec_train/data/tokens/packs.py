@@ -1,10 +1,14 @@
 """Samples laid end to end in rows of limited room: which samples make a pack. Lengths in, places out."""
 
-from bisect import bisect_left, insort
-from collections import defaultdict
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
+
+from pixelrec_train.data.tokens.pack_layouts import best_fit, even
+
+LAYOUTS = {"best_fit": best_fit, "even": even}
+WAYS = (*LAYOUTS, "greedy")
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,10 @@ def pack(lengths, room, how="best_fit", cut=False):
     Args:
         lengths: [N] tokens of each sample, in the order the samples come; each in 1 … room.
         room: tokens of a pack.
-        how: "best_fit": the fewest packs. Samples of one length change places with each other from order to
-            order, lengths do not. "greedy": one after the other, as OpenOneRec does.
+        how: "best_fit": the fewest packs, long samples with long ones and short with short. "even": about one
+            pack in a hundred more, each a like mix of long and short. Of both, samples of one length change
+            places with each other from order to order, lengths do not. "greedy": one sample after the other,
+            as OpenOneRec does.
         cut: greedy alone: the sample that overflows a pack is cut to what fits, and its rest is lost.
 
     Returns:
@@ -44,8 +50,8 @@ def pack(lengths, room, how="best_fit", cut=False):
     Raises:
         ValueError: a sample that no pack can hold, an unknown way, or a cut where nothing is cut.
     """
-    if how not in ("best_fit", "greedy"):
-        raise ValueError(f'samples are packed by "best_fit" or "greedy", not by {how!r}')
+    if how not in WAYS:
+        raise ValueError(f"samples are packed by {', '.join(WAYS)}, not by {how!r}")
     if cut and how != "greedy":
         raise ValueError(f'only "greedy" cuts samples; "{how}" has room for every sample')
     lengths = np.asarray(lengths)
@@ -55,7 +61,9 @@ def pack(lengths, room, how="best_fit", cut=False):
             f"each must have 1 to {room}, the room of a pack"
         )
     lengths = lengths.astype(np.int32, copy=False)
-    return best_fit(lengths, room) if how == "best_fit" else greedy(lengths, room, cut)
+    if how == "greedy":
+        return greedy(lengths, room, cut)
+    return by_histogram(lengths, room, LAYOUTS[how])
 
 
 def greedy(lengths, room, cut):
@@ -80,79 +88,18 @@ def greedy(lengths, room, cut):
     return Packs(first, np.arange(len(ends), dtype=number_type(len(ends))), kept)
 
 
-def best_fit(lengths, room):
-    """Best-fit decreasing: the longest sample first, each into the fullest pack that still has room for it.
+def by_histogram(lengths, room, layout):
+    """Packs from a layout of the histogram of lengths alone: samples of one length are interchangeable.
 
-    Samples of one length are interchangeable, so what is packed is the histogram; which sample of a length
-    goes where follows the given order. Time and memory grow with the number of samples only where these are
-    counted and handed out: 10 million take seconds.
+    Which of them goes where follows the given order. So 10 million samples take seconds: one by one they are
+    only counted and handed out.
 
     Source: Krell et al., arXiv:2107.02027 (histogram packing).
     """
-    groups = [(packs, *contents_of(layer)) for packs, layer in packed_histogram(np.bincount(lengths), room)]
-    packs = np.array([packs for packs, *_ in groups], np.int64)
-    pieces = np.array([times.sum() for *_, times in groups], np.int64)
-    length, filled = np.empty(len(lengths), np.int32), 0
-    for (_, kinds, times), rows, columns in zip(groups, packs, pieces, strict=True):
-        block = length[filled : filled + rows * columns].reshape(rows, columns)
-        block[:] = np.repeat(kinds, times)
-        filled += block.size
+    first, length = layout(np.bincount(lengths), room)
     sample = np.empty(len(lengths), number_type(len(lengths)))
     sample[by_length(length, room)] = by_length(lengths, room)
-    first = np.concatenate([[0], np.cumsum(np.repeat(pieces, packs), dtype=np.int64)])
     return Packs(first, sample, length)
-
-
-def packed_histogram(counts, room):
-    """counts[l] samples of length l -> [(number of equal packs, their contents)].
-
-    Contents are linked layers (below, length, samples of that length in each pack), so that a group of equal
-    packs splits without copying.
-    """
-    open_groups, spaces = defaultdict(list), []  # space left -> its groups; the spaces there are, ascending
-
-    def put(packs, space, contents):
-        if space not in open_groups:
-            insort(spaces, space)
-        open_groups[space].append((packs, contents))
-
-    def take(least):
-        """The group with the least space of at least `least`."""
-        place = bisect_left(spaces, least)
-        space = spaces[place]
-        packs, contents = open_groups[space].pop()
-        if not open_groups[space]:
-            del open_groups[space], spaces[place]
-        return packs, space, contents
-
-    for length in np.flatnonzero(counts)[::-1].tolist():
-        left = int(counts[length])
-        while left:
-            if not spaces or spaces[-1] < length:
-                put(-(-left // (room // length)), room, None)  # as many new packs as these samples need
-            packs, space, contents = take(length)
-            # A pack that takes one is the fullest with room for the next as well, until it has none.
-            each = space // length
-            full = min(packs, left // each)
-            left -= full * each
-            if full:
-                put(full, space - each * length, (contents, length, each))
-            if left and full < packs:
-                put(1, space - left * length, (contents, length, left))
-                full, left = full + 1, 0
-            if full < packs:
-                put(packs - full, space, contents)
-    return [group for space in spaces for group in open_groups[space]]
-
-
-def contents_of(layer):
-    """Linked layers -> ([k] lengths, longest first, [k] samples of each)."""
-    found = []
-    while layer:
-        layer, length, samples = layer
-        found.append((length, samples))
-    lengths, samples = zip(*reversed(found), strict=True)
-    return np.array(lengths, np.int32), np.array(samples, np.int64)
 
 
 def by_length(lengths, room):
