@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate_pixelrec": "judge a checkpoint of either head on held-out users",
     "compare": "one table for baselines and checkpoints",
     "build_semantic_ids": "give every item a semantic id; read and write other projects' index files",
+    "build_samples": "chats and documents in OpenOneRec's format, from two tables and semantic ids",
     "expand_vocabulary": "give a language model a word for every code",
     "verify_model": "check that an exported directory holds what it promises",
     "check_data": "what training would see of a dataset, and what is odd about it",

@@ -62,6 +62,28 @@ def find(names, wanted):
     return next((plain[known] for known in KNOWN_NAMES.get(wanted, ()) if known in plain), None)
 
 
+def check_label(label_column, table, found=None):
+    """Raises InputError where a table has no such column, or it is another one; None = none is wanted.
+
+    found: of find_columns; None of a table of sessions.
+    """
+    if label_column is None:
+        return
+    if found is None:
+        raise InputError(
+            f"{table.path} holds sessions: a row is a whole history there, so no column says something of "
+            f"each interaction. Leave out --label_column."
+        )
+    if label_column not in table.names:
+        raise InputError(
+            f"{table.path} has no column {label_column} (--label_column). Its columns are: "
+            f"{textwrap.shorten(', '.join(table.names), 200, placeholder=' …')}."
+        )
+    for role, column in found.items():
+        if column == label_column:
+            raise InputError(f"--label_column {column} is the {role} of {table.path}. Name another column.")
+
+
 def about(table, found, flag_name):
     """[what a person may want to know of how a table is read], where there is anything.
 

@@ -55,11 +55,11 @@ def read_inputs(data, windows, reader=None):
     return Inputs(read, split, texts)
 
 
-def read_interactions(data):
-    """Interactions of DataFlags."""
+def read_interactions(data, label_column=None):
+    """Interactions of DataFlags; with what a further column says of each."""
     flags = ("interaction_data", "valid_data", "test_data")
     paths = [existing_file(getattr(data, name), f"--{name}") for name in flags if getattr(data, name)]
-    return interactions.read(paths, data)
+    return interactions.read(paths, data, label_column)
 
 
 def held_out_files(data):

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pixelrec_train.data.columns import about, find, find_columns
+from pixelrec_train.data.columns import about, check_label, find, find_columns
 from pixelrec_train.data.tables import open_table
 from pixelrec_train.errors import InputError
 
@@ -18,23 +18,30 @@ UNITS = {1e17: 1e9, 1e14: 1e6, 1e11: 1e3}  # above this a timestamp is in ns, us
 DATE = r"^\s*\d{4}-\d\d"  # how one of ISO 8601 begins
 
 
-def number_rows(paths, told, encoding):
+def number_rows(paths, told, encoding, label_column=None):
     """(arrays, facts) of Interactions; see interactions.read for what is in them and what is refused.
 
     Args:
         paths: of one table, or of those of training, validation and test.
         told: {a name of COLUMNS: the tables' own name for it, or None}
+        label_column: one more that is read, or None.
     """
     tables = [open_table(path, encoding) for path in paths]
     if find(tables[0].names, "item_id_list"):
+        check_label(label_column, tables[0])
         return number_sessions(tables, told)
     columns = [find_columns(table, COLUMNS, told, optional=("timestamp",)) for table in tables]
     refuse_some_without_times(tables, columns)
-    items, users, seconds, parts, notes = [], [], [], [], []
+    more = [label_column] if label_column else []
+    for table, found in zip(tables, columns, strict=True):
+        check_label(label_column, table, found)
+    items, users, seconds, labels, parts, notes = [], [], [], [], [], []
     unusable, padded = Counter(), Counter()
     for part, (table, found, flag_name) in enumerate(zip(tables, columns, FLAGS, strict=False)):
-        for block in table.blocks(list(found.values())):
-            item, user, second = usable_rows(*block, unusable=unusable, padded=padded)
+        for block in table.blocks([*found.values(), *more]):
+            block, label = block[: len(found)], block[len(found) :]
+            item, user, second, *label = usable_rows(*block, unusable=unusable, padded=padded, more=label)
+            labels += map(pc.utf8_trim_whitespace, label)
             items.append(item)
             users.append(user)
             seconds.append(second)
@@ -53,9 +60,13 @@ def number_rows(paths, told, encoding):
     pa.default_memory_pool().release_unused()
     order = by_user_and_time(users, np.concatenate(seconds))
     arrays = {"items": items[order], "offsets": offsets_of(np.bincount(users)), **end_to_end(user_ids)}
+    facts = {"item_ids": item_ids.to_pylist(), "unusable": dict(unusable), "notes": notes}
     if len(paths) > 1:
         arrays["parts"] = np.concatenate(parts)[order]
-    return arrays, {"item_ids": item_ids.to_pylist(), "unusable": dict(unusable), "notes": notes}
+    if more:
+        numbers, names = numbered(labels)
+        arrays["labels"], facts["label_names"] = numbers[order], names.to_pylist()
+    return arrays, facts
 
 
 def refuse_some_without_times(tables, columns):
@@ -68,10 +79,12 @@ def refuse_some_without_times(tables, columns):
         )
 
 
-def usable_rows(items, users, times=None, *, unusable, padded):
-    """(item ids, user ids, float64 seconds) of the rows of a block that have them; without times, zeros.
+def usable_rows(items, users, times=None, *, unusable, padded, more=()):
+    """(item ids, user ids, float64 seconds, *more) of the rows of a block that have the first three.
 
     Args:
+        times: None = there are none, and all seconds are 0.
+        more: further columns of these rows.
         unusable: Counter of why rows were left out.
         padded: Counter of the ids with blanks around them, which they lose: "item" and "user".
     """
@@ -88,8 +101,9 @@ def usable_rows(items, users, times=None, *, unusable, padded):
             unusable[why] += new
             usable &= ~rows
     if usable.all():
-        return *plain.values(), seconds
-    return *(ids.filter(pa.array(usable)) for ids in plain.values()), seconds[usable]
+        return *plain.values(), seconds, *more
+    kept = pa.array(usable)
+    return *(x.filter(kept) for x in plain.values()), seconds[usable], *(x.filter(kept) for x in more)
 
 
 def trimmed(ids):

@@ -30,6 +30,8 @@ class Interactions:
     # 0, 1, 2 = of training, validation, test, where those are tables of their own: [R], or [U] of sessions
     parts: np.ndarray | None = None
     of_sessions: bool = False  # a row of the table is a user here: a session's history and its target
+    labels: np.ndarray | None = None  # [R] place in label_names of what the table says of each, if asked for
+    label_names: tuple[str, ...] = ()
 
     @property
     def num_items(self):
@@ -55,7 +57,7 @@ class Interactions:
         return text
 
 
-def read(paths, tables):
+def read(paths, tables, label_column=None):
     """Read a table of interactions, or those of training, validation and test (or their cache).
 
     Rows are sorted by (timestamp, row of the file), so ties keep the file's order; without a time column, by
@@ -64,17 +66,19 @@ def read(paths, tables):
 
     Args:
         tables: TableFlags.
+        label_column: one more that is read, or None.
 
     Raises:
         InputError: a column is missing, or no row is usable.
     """
     told = told_columns(tables)
-    mark = fingerprint("interactions 4", told, tables.encoding, *map(Path, paths))
+    more = (label_column,) if label_column else ()
+    mark = fingerprint("interactions 4", told, tables.encoding, *more, *map(Path, paths))
 
     def build():
         from pixelrec_train.data.interaction_table import number_rows  # brings pandas and pyarrow with it
 
-        return number_rows(paths, told, tables.encoding)
+        return number_rows(paths, told, tables.encoding, label_column)
 
     arrays, facts = cached(tables.cache_dir, "interactions", mark, build)
     return Interactions(**arrays, **facts, fingerprint=mark)
