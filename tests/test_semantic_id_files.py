@@ -89,6 +89,21 @@ def test_pid2sid_holds_numbers_where_all_ids_are_numbers(tmp_path):
     assert read_index(tmp_path / "pid2sid.parquet", "onerec").item_ids == ["7", "12"]
 
 
+@pytest.mark.parametrize("pid, item_ids", [
+    (pa.array([10**12, 7]), ["1000000000000", "7"]),
+    (pa.array(["07", "x"]), ["07", "x"]),
+    (pa.array([7.0, 12.0]), ["7", "12"]),  # as pandas writes them where another table had a gap
+], ids=["int", "str", "float"])  # fmt: skip
+def test_pid2sid_as_openonerec_ships_it(tmp_path, pid, item_ids):
+    """Its codes begin with 0, even where none occurs and the largest is a power of two; sizes are a flag."""
+    path = tmp_path / "pid2sid.parquet"
+    pyarrow.parquet.write_table(pa.table({"pid": pid, "sid": pa.array([[1, 4, 2], [3, 3, 8]])}), path)
+    ids = read_index(path, "onerec", 8192)
+    assert (ids.item_ids, ids.codes.tolist()) == (item_ids, [[1, 4, 2], [3, 3, 8]])
+    assert ids.codebook_sizes == (8192,) * 3
+    assert read_index(path, "onerec").codebook_sizes == (16,) * 3
+
+
 def test_codes_from_one_and_suffixes_of_colliding_items_are_understood(tmp_path):
     """As MiniOneRec's balanced RQ-KMeans writes them."""
     index = {"5": ["<a_1>", "<b_256>", "<c_3>", "<d_1>"], "6": ["<a_1>", "<b_256>", "<c_3>", "<d_2>"],
@@ -129,7 +144,11 @@ def test_a_file_that_is_none_is_one_sentence(tmp_path, name, content, says):
 @pytest.mark.parametrize("columns, says", [
     ({"x": [1], "sid": [[1, 2]]}, "has the columns x, sid"),
     ({"pid": [1]}, "has the columns pid"),
-    ({"pid": [1, 1], "sid": [[1], [2]]}, "names an item twice"),
+    ({"pid": [1, 1], "sid": [[1], [2]]}, "names an item twice: '1'"),
+    ({"pid": [1, None], "sid": [[1], [2]]}, "has None in the column pid"),
+    ({"pid": [0.5], "sid": [[1]]}, "has 0.5 in the column pid"),
+    ({"pid": [2.0**60], "sid": [[1]]}, "it must be an item's id"),
+    ({"pid": [7], "sid": [None]}, "of item '7'"),
     ({"pid": [1], "sid": [[1, -2]]}, "no number from 0 to a billion"),
     ({"pid": [1], "sid": ["<s_a_1>"]}, "no number from 0 to a billion"),
     ({"parent_asin": ["B0"], "semantic_id_0": [None]}, "no number from 0 to a billion"),

@@ -10,6 +10,7 @@ cb                 {item_id: ["<|sid_begin|><cb_0_1><|sid_end|>", …]}, one wra
 import json
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ def read_index(path, codec_name, codebook_size=None, code_base=None):
 
     Args:
         codebook_size: of the levels all ids have; None = the smallest power of two that holds their codes.
-        code_base: 0 or 1, the first code; None = 1 where no code 0 occurs in those levels and the largest
-            one is codebook_size (or a power of two), else 0.
+        code_base: 0 or 1, the first code; None = of minionerec's files 1 where no code 0 occurs in those
+            levels and the largest one is codebook_size (or a power of two), else 0.
 
     Raises:
         InputError: it is no such file, or holds another spelling or codes that do not fit.
@@ -49,7 +50,7 @@ def read_index(path, codec_name, codebook_size=None, code_base=None):
     if code_base is None:
         largest = int(common.max())
         full = largest == (codebook_size or power_of_two(largest))
-        code_base = int(common.min() > 0 and full)
+        code_base = int(codec_name == "minionerec" and common.min() > 0 and full)
     codes = np.where(codes >= 0, codes - code_base, ABSENT)
     if (codes[:, :least] < 0).any() or (codes < ABSENT).any():
         raise InputError(f"--import_index {path} holds a code 0, but --code_base says they begin with 1.")
@@ -119,17 +120,38 @@ def read_parquet(path):
             f"--import_index {path} has the columns {', '.join(names)}. It needs one of "
             f"{', '.join(ID_COLUMNS)}, and sid, or semantic_id_0, semantic_id_1 and so on."
         )
-    item_ids = [str(item_id) for item_id in table[ids].to_pylist()]
+    item_ids = [written(item_id, ids, path) for item_id in table[ids].to_pylist()]
     if levels:
         rows = zip(*(table[name].to_pylist() for name in levels), strict=True)
     else:
         rows = table["sid"].to_pylist()
     rows = [list(row) if isinstance(row, list | tuple) else [None] for row in rows]
-    if any(not isinstance(code, int) or not 0 <= code < 10**9 for row in rows for code in row):
-        raise InputError(f"--import_index {path} holds a code that is no number from 0 to a billion.")
-    if len(set(item_ids)) < len(item_ids):
-        raise InputError(f"--import_index {path} names an item twice.")
-    return dict(zip(item_ids, rows, strict=True))
+    for item_id, row in zip(item_ids, rows, strict=True):
+        if any(type(code) is not int or not 0 <= code < 10**9 for code in row):
+            raise InputError(
+                f"--import_index {path} holds a code that is no number from 0 to a billion, of item "
+                f"{item_id!r}."
+            )
+    found = dict(zip(item_ids, rows, strict=True))
+    if len(found) < len(item_ids):
+        twice = next(item_id for item_id, n in Counter(item_ids).items() if n > 1)
+        raise InputError(f"--import_index {path} names an item twice: {twice!r}.")
+    return found
+
+
+def written(item_id, column, path):
+    """An item's id as tables of interactions have it; pandas makes 7.0 of a 7 where another is missing.
+
+    Raises:
+        InputError: there is none, or it is a number whose digits are lost.
+    """
+    if isinstance(item_id, float) and item_id.is_integer() and abs(item_id) <= 2**53:
+        return str(int(item_id))
+    if not isinstance(item_id, int | str) or item_id == "":
+        raise InputError(
+            f"--import_index {path} has {item_id!r} in the column {column}; it must be an item's id."
+        )
+    return str(item_id)
 
 
 def write_index(ids, path, codec_name, code_base=0):
