@@ -1,5 +1,6 @@
 """The generative head from the command line: two stages, ZeRO-3, and evaluation with the same figures."""
 
+import itertools
 import json
 import shutil
 import sys
@@ -7,9 +8,12 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, as_flags, deepspeed, events, run_command
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
+from pixelrec_train import distributed
 from pixelrec_train.commands import expand_vocabulary
 from pixelrec_train.commands.make_demo import all_text
 from pixelrec_train.config import GenerativeConfig
@@ -17,11 +21,14 @@ from pixelrec_train.data import interactions
 from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.item_text import Reader
 from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.validation_loss import token_loss
 from pixelrec_train.flags import parse_args
+from pixelrec_train.model.decoding import beam_search
 from pixelrec_train.model.tiny import write_causal_lm
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.generator import Prepared
 from pixelrec_train.semantic_id.codes import SemanticIds
+from pixelrec_train.tasks.tokens import TokenTask
 
 SIZES = (6, 7, 9)
 
@@ -85,7 +92,7 @@ def test_two_stages_train_export_and_evaluate_alike_on_any_ranks(generative, sta
     assert losses[-1] < losses[0] and {"itemic_loss", "text_loss", "level3_top1"} <= set(
         events(stage2, "step")[0]
     )
-    assert {"recall@10", "sid_recall@10", "average_recall@10"} <= set(events(stage2, "eval")[0])
+    assert {"recall@10", "sid_recall@10", "average_recall@10", "valid_loss"} <= set(events(stage2, "eval")[0])
 
     own = json.loads((stage2 / "table.json").read_text())
     assert list(own) == ["popularity", "generative"]
@@ -152,3 +159,51 @@ def test_ids_and_vocabulary_that_do_not_fit_are_refused(generative, tmp_path):
     for file, words in (("fewer", "have no semantic id"), ("other", "codebooks of 6, 7, 10, but")):
         with pytest.raises(InputError, match=words):
             Prepared.of(model, folder / "llm", tmp_path / f"{file}.json", inputs)
+
+
+def test_the_validation_loss_is_what_exhaustive_beams_say_of_the_items_taken_next(generative, monkeypatch):
+    """And the same on any number of ranks, whatever fits into a batch."""
+    folder, flags = generative
+    config = parse_args(GenerativeConfig, list(map(str, as_flags(flags))))
+    model, inputs = TokenModel.load(folder / "llm").eval(), read_inputs(config, config)
+    prepared = Prepared.of(model, folder / "llm", folder / "sid.json", inputs)
+    users, leaves = inputs.split.valid.sample(20, 0), prepared.trie.num_leaves
+    histories = [users.history(e)[-5:] for e in range(20)]
+    prompts = [prepared.collator.prompt(history) for history in histories]
+    ids, mask = (
+        pad_sequence(part, batch_first=True, padding_side="left")
+        for part in (prompts, [torch.ones_like(prompt) for prompt in prompts])
+    )
+    rows = [torch.arange(a, b) for a, b in itertools.pairwise(model.vocabulary.level_edges)]
+    with model.decoding() as decoder:
+        found = beam_search(decoder, prepared.trie, rows, ids, mask, leaves)
+    hit = found.leaves == torch.from_numpy(prepared.trie.leaf_of[users.target])[:, None]
+    assert hit.sum(1).tolist() == [1] * 20
+    expected = -found.scores[hit].sum() / (20 * len(SIZES))
+
+    task = TokenTask(model, folder / "llm")
+    for tokens in (1, 100, 16384):
+        loss = token_loss(task, prepared.next_items(users, 6, tokens))
+        assert loss == {"valid_loss": pytest.approx(float(expected), abs=1e-5)}
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    shares = []
+    for rank in range(3):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        shares.append(list(prepared.next_items(users, 6, 100)))
+    assert [len(batches) for batches in shares] == [3, 3, 3]  # of 7 blocks
+    assert sum(len(batch.labels) for batches in shares for batch in batches) == 20 * len(SIZES)
+    monkeypatch.setattr(distributed, "mean_tensor", lambda x: x / 3)
+    total = sum(token_loss(task, batches)["valid_loss"] * labels_of(batches) for batches in shares)
+    assert total / (20 * len(SIZES)) == pytest.approx(float(expected), abs=1e-5)
+    with pytest.raises(InputError, match="nothing is to be predicted"):
+        token_loss(task, [prepared.collator([])])
+
+
+def labels_of(batches):
+    return sum(len(batch.labels) for batch in batches)
+
+
+def test_the_best_checkpoint_may_be_chosen_by_the_validation_loss():
+    objective = TokenTask.objective
+    assert objective.chosen_by("valid_loss") == "valid_loss" and "valid_loss" in objective.falling
+    assert objective.chosen_by(None) == "ndcg@10"

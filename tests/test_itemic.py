@@ -9,6 +9,7 @@ from pixelrec_train.data.loader import Slot
 from pixelrec_train.data.tokens.histories import (
     HISTORY,
     ID_TO_TEXT,
+    NEXT,
     TEXT_TO_ID,
     HistoryCollator,
     HistoryDataset,
@@ -34,6 +35,12 @@ def asked(kind, items, **around):
 def test_codes_after_the_first_item_are_asked_for_and_what_surrounds_them_is_not():
     assert asked(HISTORY, [0, 2, 1]) == [BEGIN, 10, 20, END, BEGIN, -12, END, BEGIN, -11, -21, END]
     assert asked(HISTORY, [0, 1], begin_id=None, end_id=None) == [10, 20, -11, -21]
+
+
+def test_to_validate_only_the_item_that_was_taken_next_is_asked_for():
+    assert asked(NEXT, [0, 2, 1]) == [BEGIN, 10, 20, END, BEGIN, 12, END, BEGIN, -11, -21, END]
+    assert asked(NEXT, [0, 2], begin_id=None, end_id=None) == [10, 20, -12]
+    assert collator().tokens_per_item == 4 and collator(end_id=None).tokens_per_item == 3
 
 
 def test_a_text_is_asked_for_with_its_end_and_an_id_after_its_text():

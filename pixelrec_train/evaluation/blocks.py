@@ -12,7 +12,7 @@ def in_blocks(count, size, work):
     Every rank calls work equally often, because under ZeRO-3 a call of the model is a collective; a rank
     without a block of its own repeats the last one.
     """
-    blocks = np.array_split(np.arange(count), -(-count // size))
+    blocks = blocks_of(count, size)
     ranks, mine, done = distributed.world_size(), {}, {}
     for first in range(0, len(blocks), ranks):
         watchdog.at(f"evaluation: block {first} of {len(blocks)}")
@@ -21,3 +21,16 @@ def in_blocks(count, size, work):
     for part in distributed.gather_objects(mine):
         done |= part
     return [done[number] for number in range(len(blocks))]
+
+
+def dealt(count, size):
+    """Blocks of this rank, equally many on every rank; empty ones at the end where others have more."""
+    blocks = blocks_of(count, size)
+    for first in range(0, len(blocks), distributed.world_size()):
+        number = first + distributed.rank()
+        yield blocks[number] if number < len(blocks) else np.zeros(0, np.int64)
+
+
+def blocks_of(count, size):
+    """Numbers 0 … count - 1 in equal parts of at most `size`."""
+    return np.array_split(np.arange(count), -(-count // size))

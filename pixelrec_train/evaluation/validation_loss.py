@@ -1,10 +1,13 @@
-"""The training loss on held-out users, from embeddings that evaluation has computed anyway."""
+"""The training loss on what is held out: of two towers, from embeddings that evaluation has computed anyway;
+of a language model, of any texts."""
 
 import numpy as np
 import torch
 
 from pixelrec_train import distributed
+from pixelrec_train.errors import InputError
 from pixelrec_train.losses.nce import nce_loss
+from pixelrec_train.run import watchdog
 
 
 class ValidationLoss:
@@ -30,3 +33,28 @@ class ValidationLoss:
             count=torch.ones((), device=user.device),
         )  # fmt: skip
         return loss
+
+
+@torch.no_grad()
+def token_loss(task, batches):
+    """{"valid_loss": mean loss in nats, by weight, of all labels of all ranks}
+
+    Args:
+        task: TokenTask, in evaluation mode.
+        batches: TokenBatches of this rank; all ranks have equally many, as under ZeRO-3 each is a collective.
+            One may have no label.
+
+    Raises:
+        InputError: there is no label at all.
+    """
+    sums = torch.zeros(2, dtype=torch.float64, device=distributed.device())
+    for batch in batches:
+        watchdog.at("evaluation: loss")
+        batch = batch.to(distributed.device())
+        losses, _ = task.model.token_losses(batch)
+        weights = torch.ones_like(losses) if batch.weights is None else batch.weights
+        sums += torch.stack([(losses * weights).sum(), weights.sum()])
+    total, weight = distributed.mean_tensor(sums).tolist()
+    if not weight:
+        raise InputError("nothing is to be predicted in the validation texts, so they have no loss.")
+    return {"valid_loss": total / weight}

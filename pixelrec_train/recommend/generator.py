@@ -2,13 +2,15 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from pixelrec_train import distributed
 from pixelrec_train.data.inputs import Inputs
-from pixelrec_train.data.tokens.histories import HistoryCollator
+from pixelrec_train.data.tokens.histories import NEXT, HistoryCollator
 from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.blocks import dealt
 from pixelrec_train.evaluation.generation import Generated
 from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.model.decoding import beam_search
@@ -41,6 +43,20 @@ class Prepared(NamedTuple):
             load_tokenizer(model_dir, trust=trust).eos_token_id,
         )  # fmt: skip
         return Prepared(inputs, model, collator, Trie.of(codes, inputs.split.popularity))
+
+    def next_items(self, held_out, max_seq_length, tokens):
+        """TokenBatches of this rank that ask for the item that each user took next; see token_loss.
+
+        Args:
+            max_seq_length: items of history + target.
+            tokens: of a batch, at most, if one user's fit.
+        """
+        longest = max_seq_length * self.collator.tokens_per_item
+        for users in dealt(len(held_out), max(1, tokens // longest)):
+            texts = [
+                np.append(held_out.history(e)[-(max_seq_length - 1) :], held_out.target[e]) for e in users
+            ]
+            yield self.collator([(NEXT, items) for items in texts])
 
     def recommender(self, max_seq_length, num_beams, normalised_over):
         """Generated: the lists that beams under the trie of the catalogue give.

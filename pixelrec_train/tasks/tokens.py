@@ -17,14 +17,14 @@ class TokenTask(Task):
 
     objective = Objective(
         shown={"itemic_loss": ".4f", "text_loss": ".4f"} | {f"level{n}_top1": ".3f" for n in (1, 2, 3)},
-        judged=("recall@10", "ndcg@10"),
+        judged=("valid_loss", "recall@10", "ndcg@10"),
         panels={
-            "loss (nats)": ("loss", "itemic_loss", "text_loss"),
+            "loss (nats)": ("loss", "itemic_loss", "text_loss", "valid_loss"),
             "right codes": tuple(f"level{n}_top1" for n in (1, 2, 3, 4)),
             "validation": ("recall@10", "ndcg@10"),
         },
         best_by="ndcg@10",
-        others=tuple(way + name for way in ("", "sid_", "average_") for name in RANKED),
+        others=("valid_loss", *(way + name for way in ("", "sid_", "average_") for name in RANKED)),
     )
 
     def __init__(self, model, model_dir, semantic_ids=None):

@@ -19,6 +19,7 @@ from pixelrec_train.evaluation.generation import counted_otherwise
 from pixelrec_train.evaluation.metrics import figures
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.report import conclude
+from pixelrec_train.evaluation.validation_loss import token_loss
 from pixelrec_train.files import possible_directory
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.vocabulary import no_itemic_tokens
@@ -122,18 +123,20 @@ def run(config):
     task = TokenTask(model, config.model_dir, config.semantic_ids)
     asked = config.resume, config.best_by, config.patience
     with session(task, loader, config, resolved, facts, lines, *asked) as training:
-        loop.train(training, [lambda: validate(prepared, config)])
+        loop.train(training, [lambda: validate(task, prepared, config)])
         watchdog.at("test")
         finish(training, prepared, config)
 
 
-def validate(prepared, config):
-    """Validation figures of the current weights: by items, and by ids as most papers count."""
+def validate(task, prepared, config):
+    """Validation figures of the current weights: valid_loss, mean over the codes of the items taken next, in
+    nats; the ranking by items, and by ids as most papers count."""
     users = prepared.inputs.split.valid
     if config.valid_users:
         users = users.sample(config.valid_users, config.seed)
+    batches = prepared.next_items(users, config.seq_length_in_evaluation, config.eval_tokens)
     judged = judge(recommender(prepared, config), users, config)
-    return figures(judged.places, config.topk) | judged.counts
+    return token_loss(task, batches) | figures(judged.places, config.topk) | judged.counts
 
 
 def recommender(prepared, config):

@@ -6,7 +6,7 @@ from torch.utils.data import Dataset
 
 from pixelrec_train.batch import PackedTexts, TokenBatch
 
-HISTORY, ID_TO_TEXT, TEXT_TO_ID = range(3)
+HISTORY, ID_TO_TEXT, TEXT_TO_ID, NEXT = range(4)
 
 
 class HistoryDataset(Dataset):
@@ -38,7 +38,8 @@ class HistoryCollator:
     """Makes this rank's TokenBatch from its samples.
 
     Supervised are the codes of every item but a window's first, the text (with its end) behind an id, and the
-    codes behind a text. What surrounds codes is given when an item is decoded, so nobody has to learn it.
+    codes behind a text; to validate, the codes of the item behind a history. What surrounds codes is given
+    when an item is decoded, so nobody has to learn it.
     """
 
     def __init__(self, item_text, code_ids, begin_id, end_id, eos_id):
@@ -73,8 +74,9 @@ class HistoryCollator:
 
     def sequence(self, kind, items):
         """[(tokens, whether they are asked for)] of one sample."""
-        if kind == HISTORY:
-            return [part for n, item in enumerate(items) for part in self.item(item, asked=n > 0)]
+        if kind in (HISTORY, NEXT):  # each item but the first, or the last alone
+            first = 1 if kind == HISTORY else len(items) - 1
+            return [part for n, item in enumerate(items) for part in self.item(item, asked=n >= first)]
         if kind == ID_TO_TEXT:
             return [*self.item(items[0], asked=False), (self.text(items[0]) + [self.eos_id], True)]
         # What is asked for needs something in front of it.
@@ -84,6 +86,11 @@ class HistoryCollator:
         """Tokens that ask for the item after these, oldest first: [T] int64."""
         parts = [part for item in items for part, _ in self.item(item, asked=False)] + [self.begin]
         return torch.tensor([token for part in parts for token in part])
+
+    @property
+    def tokens_per_item(self):
+        """At most; of codes and what surrounds them."""
+        return self.code_ids.shape[1] + len(self.begin) + len(self.end)
 
     def item(self, item, asked):
         codes = [int(i) for i in self.code_ids[item] if i >= 0]
