@@ -16,6 +16,7 @@ COMMANDS = {
     "build_samples": "chats and documents in OpenOneRec's format, from two tables and semantic ids",
     "expand_vocabulary": "give a language model a word for every code",
     "verify_model": "check that an exported directory holds what it promises",
+    "convert_checkpoint": "the language model of a checkpoint, in half precision and several files",
     "check_data": "what training would see of a dataset, and what is odd about it",
     "doctor": "whether this machine is ready to train",
     "make_demo": "a synthetic dataset and tiny models",

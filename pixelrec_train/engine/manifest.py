@@ -12,7 +12,8 @@ from pixelrec_train.files import digested, write_json
 from pixelrec_train.run.checkpoints import MANIFEST
 
 CONVERTED = "converted"
-MADE_LATER = ("eval-", f"{CONVERTED}/")  # what our commands add to a checkpoint, and none reads back from it
+# What our commands add to a checkpoint, and do not read from there.
+MADE_LATER = ("eval-", f"{CONVERTED}/", f"{CONVERTED}.partial/")
 OLDER = "Use an older checkpoint of the run, or start anew."
 
 

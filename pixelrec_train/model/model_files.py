@@ -20,14 +20,19 @@ def write_like(source, destination, weights, architecture, rows=None):
         architecture: the class that reads them, e.g. Qwen3ForCausalLM.
         rows: of the tables, where they are no longer those of the source.
     """
+    dtype = next(iter(weights.values())).dtype
+    write_beside(source, destination, dtype, architecture, rows)
+    save_tensors({k: v.contiguous() for k, v in weights.items()}, Path(destination) / "model.safetensors")
+
+
+def write_beside(source, destination, dtype, architecture, rows=None):
+    """All but the weights; see write_like. dtype: of the weights."""
     source, destination = Path(source), Path(destination)
     destination.mkdir(parents=True, exist_ok=True)
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     config.pop("torch_dtype", None)  # what dtype was called; the two could contradict
-    dtype = next(iter(weights.values())).dtype
     config |= {"architectures": [architecture], "dtype": str(dtype).removeprefix("torch.")}
     config |= {"vocab_size": rows} if rows else {}
     (destination / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for file in (*tokenizer_files(source), *(f for pattern in BESIDE for f in source.glob(pattern))):
         shutil.copy(file, destination)
-    save_tensors({k: v.contiguous() for k, v in weights.items()}, destination / "model.safetensors")

@@ -15,6 +15,7 @@ from pixelrec_train.errors import InputError
 MANIFEST = "manifest.json"
 STATE = "train_state.json"
 LATEST = "latest"
+OF_STEP = ("step{}", "checkpoint-step-{}")
 NAME = r"checkpoint-(epoch|step)-[0-9]+|step[0-9]+"
 
 
