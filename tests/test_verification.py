@@ -1,6 +1,7 @@
 """Every way in which a model directory can be wrong is found, and by the check that names it."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -8,16 +9,28 @@ import pytest
 import torch
 from conftest import ROOT, run_command
 from safetensors.torch import load_file, save_file
-from transformers import Qwen3ForCausalLM
+from transformers import AutoTokenizer, Qwen3ForCausalLM
 
 from pixelrec_train.commands import verify_model
 from pixelrec_train.model.expansion import expand
 from pixelrec_train.model.tiny import write_causal_lm
 from pixelrec_train.model.token_model import TokenModel
-from pixelrec_train.model.verification import CHECKS, goes_on, has_moved, rows_differ, stays_in_catalogue
+from pixelrec_train.model.verification import (
+    CHECKS,
+    Subject,
+    answers_a_chat,
+    goes_on,
+    has_moved,
+    rows_differ,
+    stays_in_catalogue,
+)
 from pixelrec_train.model.vocabulary import ItemicVocabulary
 from pixelrec_train.semantic_id.codes import SemanticIds
 
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 TABLE = "model.embed_tokens.weight"
 
 
@@ -25,6 +38,10 @@ TABLE = "model.embed_tokens.weight"
 def before(tmp_path_factory):
     folder = tmp_path_factory.mktemp("verified")
     base = write_causal_lm(["a tale of two cities"] * 3, folder / "base", hidden_size=32)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+    tokenizer.chat_template = CHATML
+    tokenizer.save_pretrained(base)
     expand(base, folder / "before", "onerec", (4, 6), "mean_cov", 0)
     return folder / "before"
 
@@ -134,11 +151,48 @@ def test_a_tokenizer_that_forgets_a_token_is_found(capsys, trained, tmp_path):
 def test_silence_and_items_that_do_not_exist_are_found(capsys, trained, semantic_ids, monkeypatch):
     """Weights alone hardly bring these about: generation that gives back what it was given, or anything."""
     monkeypatch.setattr(Qwen3ForCausalLM, "generate", lambda self, prompt, **_: prompt)
-    assert goes_on.__doc__ in run(capsys, trained, semantic_ids=semantic_ids)[1]
+    silent = run(capsys, trained, semantic_ids=semantic_ids)[1]
+    assert {goes_on.__doc__, answers_a_chat.__doc__} <= set(silent)
     first = ItemicVocabulary.load(trained).first_new_id
     wrong = torch.tensor([[first, first + 4 + 3]])  # codes 0 and 3: of no item
     monkeypatch.setattr(Qwen3ForCausalLM, "generate", lambda self, p, **_: torch.cat([p, wrong], 1))
     assert run(capsys, trained, semantic_ids=semantic_ids)[1] == [stays_in_catalogue.__doc__]
+
+
+@pytest.mark.parametrize(
+    "template, says",
+    [
+        (CHATML.replace("<|im_start|>", "<|turn|>"), r"<\|turn\|> of its template is \d+ tokens"),
+        (CHATML.replace("{{ m.content }}", ""), "its template makes"),
+        ("{% for %}", "Expected"),
+    ],
+    ids=["marks", "silent", "broken"],
+)
+def test_a_chat_template_that_does_not_go_with_the_vocabulary_is_found(
+    capsys, trained, tmp_path, template, says
+):
+    shutil.copytree(trained, tmp_path / "m")
+    (tmp_path / "m/chat_template.jinja").write_text(template)
+    status, failed, lines = run(capsys, tmp_path / "m")
+    assert (status, failed) == (1, [answers_a_chat.__doc__])
+    assert re.search(says, lines), lines
+
+
+def test_without_a_chat_template_no_chat_is_asked_for(capsys, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "m")
+    (tmp_path / "m/chat_template.jinja").unlink()
+    status, _, lines = run(capsys, tmp_path / "m")
+    assert status == 0 and answers_a_chat.__doc__ not in lines
+
+
+def test_a_history_is_read_by_its_words(trained, monkeypatch):
+    """What goes_on gives to the model is what the tokenizer makes of the items' text."""
+    seen = []
+    monkeypatch.setattr(Qwen3ForCausalLM, "generate", lambda self, p, **_: seen.append(p) or p)
+    subject = Subject(trained)
+    goes_on(subject)
+    text = "".join(f"<|sid_begin|><s_a_{n % 4}><s_b_{n % 6}><|sid_end|>" for n in range(5))
+    assert seen[0].tolist() == [subject.tokenizer.encode(text.removesuffix("<s_b_4><|sid_end|>"))]
 
 
 def test_ids_of_other_codebooks_are_no_items_of_this_model(capsys, trained, tmp_path):

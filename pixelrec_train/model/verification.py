@@ -1,6 +1,5 @@
 """Is a directory with itemic tokens a model that plain transformers runs as we trained it? Check by check."""
 
-import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.model.backbone import load_backbone, read_tensors
 from pixelrec_train.model.expansion import table_names
+from pixelrec_train.model.generating import answers_a_chat, goes_on, stays_in_catalogue
 from pixelrec_train.model.model_directory import check_directory
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.vocabulary import ItemicVocabulary
@@ -22,7 +22,6 @@ from pixelrec_train.semantic_id.codes import ABSENT, SemanticIds
 
 FLAG = "--hf_model_dir"
 TOLERANCE = 2e-2  # between transformers' logits and ours, of the largest; bf16 is as coarse as that
-PROMPTS, BEAMS = 8, 4
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,14 @@ class Subject:
     @cached_property
     def tokenizer(self):
         return load_tokenizer(self.directory, FLAG, self.trust)
+
+    @cached_property
+    def chats(self):
+        """Whether its tokenizer has a chat template; not where it has none that can be loaded."""
+        try:
+            return bool(self.tokenizer.chat_template)
+        except InputError:
+            return False
 
     @cached_property
     def plain(self):
@@ -88,7 +95,7 @@ def verify(subject):
     """Yields (what was checked, what is wrong or None) for every check that can be asked."""
     said = set()
     for check in CHECKS:
-        if check is has_moved and subject.before is None:
+        if check is has_moved and subject.before is None or check is answers_a_chat and not subject.chats:
             continue
         try:
             problem = check(subject)
@@ -174,46 +181,7 @@ def logits_agree(subject):
     return f"they differ by {difference:.2g} of the largest" if difference > TOLERANCE else None
 
 
-def goes_on(subject):
-    """an item that is cut short is gone on with, greedily"""
-    prompt = torch.from_numpy(subject.vocabulary.token_ids(subject.codes[:1])[:, :-1].astype(np.int64))
-    begin = torch.tensor([[subject.vocabulary.begin_id or subject.vocabulary.first_new_id]])
-    prompt = torch.cat([begin, prompt[prompt != ABSENT][None]], dim=1)
-    out = subject.plain.generate(
-        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=4, do_sample=False, num_beams=1
-    )
-    text = subject.tokenizer.decode(out[0, prompt.shape[1] :], skip_special_tokens=True)
-    return None if text else "nothing was generated"
-
-
-def stays_in_catalogue(subject):
-    """beams under the catalogue's prefixes end in items of the catalogue"""
-    ids = [[n for n in row if n != ABSENT] for row in subject.vocabulary.token_ids(subject.codes).tolist()]
-    items, end = {tuple(row) for row in ids}, subject.tokenizer.eos_token_id
-    nexts = {}  # {prefix: tokens that may follow}
-    for row in items:
-        for place, token in enumerate((*row, end)):
-            nexts.setdefault(row[:place], set()).add(token)
-    begin = subject.vocabulary.begin_id or subject.vocabulary.first_new_id
-    for row in ids[:PROMPTS]:
-        read = len(row) + 1
-
-        def allowed(_, seen, read=read):
-            return list(nexts.get(tuple(seen[read:].tolist()), {end}))
-
-        out = subject.plain.generate(
-            torch.tensor([[*row, begin]]), attention_mask=torch.ones(1, read, dtype=torch.long),
-            do_sample=False, num_beams=BEAMS, num_return_sequences=min(BEAMS, len(items)),
-            max_new_tokens=subject.vocabulary.levels + 1, prefix_allowed_tokens_fn=allowed,
-            eos_token_id=end, pad_token_id=end,
-        )  # fmt: skip
-        for beam in out[:, read:].tolist():
-            if tuple(itertools.takewhile(lambda n: n != end, beam)) not in items:
-                return f"{subject.tokenizer.decode(beam)!r} is no item"
-    return None
-
-
 CHECKS = (
     has_all_weights, is_finite, ids_agree, rows_differ, has_moved, text_comes_back, logits_agree, goes_on,
-    stays_in_catalogue,
+    answers_a_chat, stays_in_catalogue,
 )  # fmt: skip
