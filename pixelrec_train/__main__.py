@@ -18,6 +18,7 @@ COMMANDS = {
     "verify_model": "check that an exported directory holds what it promises",
     "convert_checkpoint": "the language model of a checkpoint, in half precision and several files",
     "check_data": "what training would see of a dataset, and what is odd about it",
+    "check_samples": "what stands in Parquet files of chats and documents, and what is wrong in which row",
     "doctor": "whether this machine is ready to train",
     "make_demo": "a synthetic dataset and tiny models",
 }
@@ -32,7 +33,7 @@ def main(arguments=None):
         return
     if name not in COMMANDS:
         raise InputError(f"no command {name!r}. There are: {', '.join(COMMANDS)}.")
-    if name == "check_data":
+    if name in ("check_data", "check_samples"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "… | head" ends it without a word
     sys.argv[0] = name  # what --help calls itself
     importlib.import_module(f"pixelrec_train.commands.{name}").main(rest)

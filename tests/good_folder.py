@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 from conftest import ROOT, inputs_of
+from pyarrow import parquet
 
 from pixelrec_train.commands.make_demo import all_text
 from pixelrec_train.config import GenerativeConfig
@@ -44,6 +46,7 @@ def write_good_folder(folder, demo, demo_config):
             write_checkpoint(Path(checkpoint), dataclasses.replace(config, id_only=id_only), inputs)
         Path("done/table.json").write_text("{}")
         write_generative(config, inputs)
+        write_samples()
         shutil.rmtree("cache")
 
 
@@ -88,6 +91,25 @@ def write_generative(config, inputs):
         task.export(checkpoint, task.state_dict())
         settings = dataclasses.replace(settings, split_data=split_data)
         complete(Path(checkpoint), settings, read_inputs(settings, settings, Reader(settings, "llm")))
+
+
+def write_samples():
+    """Chats and documents (samples/, with a list of them), and a dataset JSON that names them."""
+    chat = [{"role": "user", "content": "what next?"}, {"role": "assistant", "content": "this one"}]
+    for part in range(3):
+        Path("samples").mkdir(exist_ok=True)
+        columns = {
+            "uuid": [f"{part}-{row}" for row in range(10)],
+            "source": ["general"] * 10,
+            "metadata": ["{}"] * 10,
+            "messages": [json.dumps(chat)] * 9 + [None],
+            "segments": [None] * 9 + [json.dumps([{"type": "text", "text": "once"}])],
+        }
+        parquet.write_table(pyarrow.table(columns), f"samples/part-{part:05d}.parquet")
+    names = [f"part-{part:05d}.parquet" for part in range(3)]
+    Path("samples/list.json").write_text(json.dumps(names))
+    settings = {"name": "chat_completion_parquet", "sources": "samples/list.json", "max_length": 512}
+    Path("dataset.json").write_text(json.dumps(settings))
 
 
 def shared_flags(config):

@@ -3,7 +3,9 @@
 A case of bad_inputs/<theme>.json changes one thing in a folder that would train:
     name     what is wrong
     command  plan (train with --dry_run 1; the usual one), train, evaluate, compare, demo; of the generative
-             head: generative_plan, generative, build_ids, expand, verify
+             head: generative_plan, generative, build_ids, expand, verify; of samples: read_samples (all rows
+             of "sources", as training reads them), check_samples (of "samples", with spaces between them, or
+             of "dataset_config")
     flags    flags of the command to set; null leaves one out
     files    {path: how it changes}, see `change`
     says     what the sentence must contain, a regular expression
@@ -23,13 +25,22 @@ from conftest import ROOT, as_flags
 from good_folder import GENERATIVE, flags_of, shared_flags, write_good_folder
 from pyarrow import parquet
 
-from pixelrec_train.commands import build_semantic_ids, compare, expand_vocabulary, verify_model
+from pixelrec_train.commands import (
+    build_semantic_ids,
+    check_samples,
+    compare,
+    expand_vocabulary,
+    verify_model,
+)  # fmt: skip
 from pixelrec_train.commands import evaluate_pixelrec as evaluate
 from pixelrec_train.commands import make_demo as demo
 from pixelrec_train.commands import train_generative as generative
 from pixelrec_train.commands import train_pixelrec as train
 from pixelrec_train.data.cache import fingerprint
+from pixelrec_train.data.samples import Sample, rows
+from pixelrec_train.data.samples.files import sources_of
 from pixelrec_train.engine.manifest import MANIFEST, write_manifest
+from pixelrec_train.errors import InputError
 from pixelrec_train.recommend.generator import Prepared
 from pixelrec_train.run import rendezvous
 from pixelrec_train.run.exit_status import speak_plainly
@@ -40,9 +51,23 @@ CASES = [
     for theme in THEMES
     for case in json.loads(theme.read_text(encoding="utf-8"))
 ]
+
+
+@speak_plainly
+def read_samples(argv):
+    """Every row of what --sources names; the first that is no sample is an error."""
+    for source in sources_of(argv[1], argv[0]):
+        for path in source.files:
+            for group in range(len(rows.row_counts(path))):
+                for _, found in rows.samples(path, group):
+                    if not isinstance(found, Sample):
+                        raise InputError(str(found))
+
+
 COMMANDS = {
     "plan": train.main, "train": train.main, "evaluate": evaluate.main, "compare": compare.main,
     "demo": demo.main, "generative_plan": generative.main, "generative": generative.main,
+    "read_samples": read_samples, "check_samples": check_samples.main,
     "build_ids": build_semantic_ids.main, "expand": expand_vocabulary.main, "verify": verify_model.main,
 }  # fmt: skip
 COMPLETE = re.compile(r"cache(/(interactions|item_text|text_embeddings)-[0-9a-f]{16}(/\w+\.(npy|json))?)?")
@@ -82,8 +107,11 @@ def arguments(command, demo_config, changes):
         "build_ids": some | {"matrix": "items.npy", "matrix_ids": "ids.txt", "codebook_size": 8, "levels": 2},
         "expand": {"hf_model_dir": "lm", "output_model_dir": "out/llm", "semantic_ids": "sid.json"},
         "verify": {"hf_model_dir": "llm"},
+        "read_samples": {"sources": "samples"},
+        "check_samples": {} if "samples" in changes else {"dataset_config": "dataset.json"},
     }[command]
-    return as_flags({name: value for name, value in (good | changes).items() if value is not None})
+    flags = {name: value for name, value in (good | changes).items() if value is not None}
+    return [*flags.pop("samples", "").split(), *as_flags(flags)]
 
 
 def change(path, how):
@@ -113,7 +141,18 @@ def change(path, how):
         "parquet": lambda: as_bytes(lambda file: parquet.write_table(pyarrow.table(value), file)),
         "set": lambda: json.dumps(json.loads(before) | value).encode(),
         "copy_of": lambda: Path(value).read_bytes(),
+        "rows": lambda: with_rows(before, value),
+        "zeros": lambda: before[: value[0]] + bytes(value[1] - value[0]) + before[value[1] :],
     }[way]())  # fmt: skip
+
+
+def with_rows(before, changes):
+    """A Parquet file with other cells: {number of a row, from 1: {column: value}}."""
+    table = parquet.read_table(io.BytesIO(before))
+    cells = table.to_pylist()
+    for number, change in changes.items():
+        cells[int(number) - 1] |= change
+    return as_bytes(lambda file: parquet.write_table(pyarrow.Table.from_pylist(cells, table.schema), file))
 
 
 def as_bytes(write, **what):
@@ -165,7 +204,9 @@ def test_what_the_system_says_of_a_place_is_a_sentence_and_a_bug_keeps_its_trace
         ("evaluate", {"checkpoint": "split/checkpoint-epoch-1"}), ("generative_plan", {}),
         ("generative_plan", {"split_data": "rows.csv", "beside": None}),
         ("generative_plan", {"beside": "done/best_model", "align": False}), ("build_ids", {}),
-        ("build_ids", {"codebooks": "books"}), ("expand", {}),
+        ("build_ids", {"codebooks": "books"}), ("expand", {}), ("read_samples", {}),
+        ("read_samples", {"sources": "samples/list.json"}),
+        ("read_samples", {"sources": "samples/*.parquet"}),
         ("generative_plan", {"output_dir": "."}),
         ("build_ids", {"matrix": None, "semantic_ids": "sid.json", "export_index": "new/x.json"}),
     ],
@@ -228,4 +269,4 @@ def test_a_generative_checkpoint_is_judged_at_other_cut_offs_and_with_other_beam
 
 def test_the_table_is_long_and_no_claim_is_made_twice():
     names = [case.id for case in CASES]
-    assert len(names) == len(set(names)) >= 450
+    assert len(names) == len(set(names)) >= 530

@@ -22,7 +22,7 @@ def parse_args(config_class, argv=None):
         elif hints[f.name] is bool:
             kind["nargs"], kind["const"] = "?", True
         if f.metadata["positional"]:
-            kind["nargs"] = "?"
+            kind = {"type": str, "nargs": "*"} if f.metadata["repeated"] else kind | {"nargs": "?"}
         if len(names := names_of(f)) > 1:
             kind |= {"dest": f.name, "action": OneOfItsNames}
         text = f"{f.metadata['help']} ({shown})".replace("%", "%%")

@@ -28,7 +28,7 @@ class Remarks(dict):
 
     def lines(self):
         for (source, what), (count, place) in self.items():
-            yield f"{source}: {count:,} {what}; the first in {place}"
+            yield f"{source}: {what}: {count:,}, the first in {place}"
 
 
 class Odd(Exception):

@@ -124,9 +124,8 @@ def there(text, beside):
 def found(text, flag_name, beside):
     """The Path of something that is there, or the sorted list of files that fit a pattern."""
     if "://" in text:
-        system, _, _ = text.partition("://")
-        how = f"hdfs dfs -get {text} ." if system.lower() in ("hdfs", "viewfs") else "with its own tool"
-        raise InputError(f"{flag_name} {text} lies elsewhere; only local files are read. Copy it: {how}")
+        how = f" (hdfs dfs -get {text})" if text.lower().startswith(("hdfs:", "viewfs:")) else ""
+        raise InputError(f"{flag_name} {text} lies elsewhere; only local files are read. Copy it first{how}.")
     if path := there(text, beside):
         return path
     if not glob.has_magic(text):
