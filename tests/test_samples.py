@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from pixelrec_train.data.samples import Sample, rows
-from pixelrec_train.data.samples.cells import BOTH, NO_TEXT, UNREAD_KEYS, Remarks
+from pixelrec_train.data.samples.cells import BOTH, NO_TEXT, ROLES, UNREAD_KEYS, Odd, Remarks, Row
 from pixelrec_train.data.samples.files import Source, sources_of
 
 CHAT = [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}]
@@ -167,6 +169,30 @@ def test_deep_json_and_pandas_nan_are_no_crash(tmp_path):
     path = write(tmp_path / "a.parquet", {"messages": [np.nan, np.nan], "segments": ["[" * 100_000, '["x"]']})
     deep, sample = read(path)
     assert "segments is not JSON" in str(deep) and sample.segments == ("x",)
+
+
+WORDS = st.sampled_from(["text", "image", "user", "bot", "", "\ud83d", "推"])
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), WORDS)
+KEYS = st.sampled_from(["role", "content", "type", "text", "\ud83d"])
+ANYTHING = st.recursive(LEAVES, lambda v: st.lists(v, max_size=3) | st.dictionaries(KEYS, v, max_size=4))
+MESSAGES = st.lists(st.fixed_dictionaries({"role": st.sampled_from(ROLES), "content": ANYTHING}), min_size=1)
+
+
+@given(ANYTHING | MESSAGES, ANYTHING, st.booleans())
+def test_whatever_stands_in_a_row_is_a_sample_of_texts_or_one_sentence(messages, segments, as_json):
+    cells = {"uuid": "u", "source": "s", "messages": messages, "segments": segments}
+    if as_json:
+        cells |= {"messages": json.dumps(messages), "segments": json.dumps(segments)}
+    remarks = Remarks()
+    try:
+        sample = Row("a.parquet", 7, remarks).sample(cells)
+    except Odd as problem:
+        assert str(rows.Problem("a.parquet", 7, *problem.args)).encode().endswith(b".")
+    else:
+        assert (sample.messages is None) != (sample.segments is None)
+        assert all(message["role"] in ROLES for message in sample.messages or ())
+        "".join(sample.segments or [message["content"] for message in sample.messages]).encode()
+    "".join(remarks.lines()).encode()
 
 
 @pytest.fixture

@@ -69,7 +69,9 @@ class Row(NamedTuple):
             what = f"message {number} has {'none' if role is None else shown(role)}"
             raise Odd(f"a role is not one of {', '.join(ROLES)}", what)
         if len(message) > 2 and (more := {k for k, v in message.items() if v is not None} - READ_KEYS):
-            self.remark(source, f"{UNREAD_KEYS} ({', '.join(sorted(more))[:60]})", f"message {number}")
+            self.remark(
+                source, f"{UNREAD_KEYS} ({printable(', '.join(sorted(more)))[:60]})", f"message {number}"
+            )
         if isinstance(content, dict) and is_text(content):
             content = [content]
         if not isinstance(content, str | list) or content == []:
@@ -141,5 +143,9 @@ def encodable(text, where):
 
 
 def shown(value, most=60):
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = printable(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def printable(text):
+    return text.encode(errors="replace").decode()
