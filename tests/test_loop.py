@@ -42,7 +42,9 @@ class Engine:
 
     def __init__(self, losses=lambda n: 1.0):
         self.losses, self.boundaries, self.scales, self.modes = losses, [], [], []
-        self.module = SimpleNamespace(watch=lambda report: None, objective=TwoTowerTask.objective)
+        self.module = SimpleNamespace(
+            watch=lambda report: None, objective=TwoTowerTask.objective, flops=lambda batch: 3e12
+        )
 
     def train(self):
         self.modes.append("train")
@@ -117,6 +119,8 @@ def test_a_report_averages_its_window_and_the_last_step_always_reports(config_wi
     _, _, log = run_epoch(config_with, 5, engine, logging_steps=2)
     assert [(step, report["loss"]) for step, report in log.steps] == [(2, 0.5), (4, 2.5), (5, 4.0)]
     assert log.steps[0][1]["grad_norm"] == 0.5 and log.steps[0][1]["eta_s"] >= 0
+    for _, report in log.steps:  # the engine's task counts 3e12 operations per batch of two users
+        assert report["tflops_per_s"] == pytest.approx(1.5 * report["users_per_s"])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from pixelrec_train import distributed
+from pixelrec_train.engine.device_peak import own_peak
 
 
 class LogSums:
@@ -15,7 +16,7 @@ class LogSums:
 
     def __init__(self):
         self.started = time.monotonic()
-        self.waited = 0.0
+        self.waited, self.flops = 0.0, 0
         self.sums, self.counts, self.batches, self.steps = {}, {}, 0, 0
 
     @contextmanager
@@ -32,10 +33,12 @@ class LogSums:
         self.waited += time.monotonic() - before
         return batch
 
-    def add(self, loss, metrics, batch, stepping):
+    def add(self, loss, metrics, batch, stepping, flops=None):
+        """flops: what the task says this batch took, see Task.flops."""
         for name, value in ({"loss": loss} | as_sums(metrics)).items():
             self.sums[name] = self.sums.get(name, 0.0) + torch.as_tensor(value).detach().float()
         self.batches, self.steps = self.batches + 1, self.steps + stepping
+        self.flops += flops or 0
         for name, count in batch.counts.items():
             self.counts[name] = self.counts.get(name, 0) + count
 
@@ -46,16 +49,19 @@ class LogSums:
 
         {name}_per_s are the batches' counts per second, all ranks together; step_ms is the wall time
         per optimizer step; data_wait_pct the share of it spent waiting for a batch; memory_gb the largest
-        peak so far on rank 0.
+        peak so far on rank 0. Where the task counts them, tflops_per_s are the 10^12 operations per second of
+        one rank, the mean of all, and mfu_pct is their share of what its device computes at most in bf16
+        (left out where that is not known).
         """
         means = {name: total / self.batches for name, total in self.sums.items()}
         counts = {f"{name}_per_s": count for name, count in self.counts.items()}
-        means = distributed.mean_over_ranks(means | counts | {"waited": self.waited})
+        means = distributed.mean_over_ranks(means | counts | {"waited": self.waited, "flops": self.flops})
         seconds = time.monotonic() - self.started
         ranks = distributed.world_size()
         rates = {name: means.pop(name) * ranks / seconds for name in counts}
         waited = 100 * means.pop("waited") / seconds
-        return quotients(means) | rates | {
+        computed = speed(means.pop("flops") / seconds)
+        return quotients(means) | rates | computed | {
             "step_ms": 1000 * seconds / self.steps, "data_wait_pct": waited, "memory_gb": peak_memory_gb(),
         }  # fmt: skip
 
@@ -69,6 +75,7 @@ class LogSums:
     def from_dict(saved):
         if "counts" not in saved:  # of a version before this one
             saved = saved | {"counts": {name: saved[name] for name in ("users", "items", "tokens")}}
+        saved = {"flops": 0} | saved  # of a version before this one, too
         made = LogSums()
         made.started -= saved["seconds"]
         made.sums = {n: torch.tensor(x, device=distributed.device()) for n, x in saved["sums"].items()}
@@ -86,11 +93,19 @@ def mean_of(ranks):
 
     sums = {name: mean(r["sums"][name] for r in ranks) for name in first["sums"]}
     counts = {name: mean(r["counts"][name] for r in ranks) * fewer for name in first["counts"]}
-    return first | {"sums": sums, "counts": counts, "waited": mean(r["waited"] for r in ranks)}
+    waited, flops = mean(r["waited"] for r in ranks), mean(r.get("flops", 0) for r in ranks) * fewer
+    return first | {"sums": sums, "counts": counts, "waited": waited, "flops": flops}
 
 
 PARTS = ("sum", "count")
-KEPT = ("waited", "batches", "steps", "counts")
+KEPT = ("waited", "flops", "batches", "steps", "counts")
+
+
+def speed(flops):
+    """{figure: value} of so many operations per second of a rank; none where nobody counts them."""
+    peak = own_peak()
+    found = {"tflops_per_s": flops / 1e12} if flops else {}
+    return found | ({"mfu_pct": 100 * flops / 1e12 / peak} if flops and peak else {})
 
 
 def as_sums(metrics):

@@ -77,7 +77,7 @@ def train_epoch(session, evaluators):
         loss, metrics = engine(batch.to(engine.device))
         engine.backward(loss / parts, scale_wrt_gas=False)
         engine.step()  # does nothing until the boundary, then clips, updates and moves the schedule
-        state.sums.add(loss, metrics, batch, stepping)
+        state.sums.add(loss, metrics, batch, stepping, engine.module.flops(batch))
         if not stepping:
             continue
         state.step += 1

@@ -44,6 +44,11 @@ class Task(nn.Module):
     def watch(self, report):
         """Raises TrainingStopped where a log line's figures say that going on is useless."""
 
+    def flops(self, batch):
+        """Floating-point operations of a training step on this rank's batch, forward and backward; None = not
+        counted. It must not wait for the device."""
+        return None
+
     def profiled(self):
         """{name: module} of the parts that a profile shows by name."""
         return {}

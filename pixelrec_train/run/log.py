@@ -14,7 +14,8 @@ from pixelrec_train import distributed
 
 OF_ANY_TASK = {"loss": ".4f", "lr": ".2e", "grad_norm": ".2f"}  # in the log line, before the task's own
 SPEED = {
-    "step_ms": "{:.0f} ms/step", "data_wait_pct": "data {:.1f}%", "memory_gb": "mem {:.1f}G",
+    "tflops_per_s": "{:.3g} TFLOP/s per rank", "mfu_pct": "mfu {:.1f}%", "step_ms": "{:.0f} ms/step",
+    "data_wait_pct": "data {:.1f}%", "memory_gb": "mem {:.1f}G",
 }  # fmt: skip
 
 
@@ -65,7 +66,7 @@ class RunLog:
             return
         shown = OF_ANY_TASK | self.objective.shown
         fields = [f"{name} {report[name]:{form}}" for name, form in shown.items() if name in report]
-        rates = {name: value for name, value in report.items() if name.endswith("_per_s") and value}
+        rates = {n: x for n, x in report.items() if n.endswith("_per_s") and n not in SPEED and x}
         fields += [f"{value:.0f} {name.removesuffix('_per_s')}/s" for name, value in rates.items()]
         fields += [form.format(report[name]) for name, form in SPEED.items() if name in report]
         fields.append(f"eta {duration(report['eta_s'])}")
