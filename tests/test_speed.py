@@ -98,4 +98,4 @@ def test_the_log_line_shows_them_once(tmp_path, capsys):
     log.step(TrainState(total_steps=9, step=1), report | {"eta_s": 5}, epochs=1)
     log.close()
     said = capsys.readouterr().out
-    assert "| 52000 tokens/s | 412 TFLOP/s per rank | mfu 41.7% | 20 ms/step | eta 5s" in said
+    assert "| 52000 tokens/s | 412.3 TFLOP/s per rank | mfu 41.7% | 20 ms/step | eta 5s" in said

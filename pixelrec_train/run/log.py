@@ -14,7 +14,7 @@ from pixelrec_train import distributed
 
 OF_ANY_TASK = {"loss": ".4f", "lr": ".2e", "grad_norm": ".2f"}  # in the log line, before the task's own
 SPEED = {
-    "tflops_per_s": "{:.3g} TFLOP/s per rank", "mfu_pct": "mfu {:.1f}%", "step_ms": "{:.0f} ms/step",
+    "tflops_per_s": "{:.4g} TFLOP/s per rank", "mfu_pct": "mfu {:.1f}%", "step_ms": "{:.0f} ms/step",
     "data_wait_pct": "data {:.1f}%", "memory_gb": "mem {:.1f}G",
 }  # fmt: skip
 
