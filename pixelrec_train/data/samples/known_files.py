@@ -5,6 +5,7 @@ import json
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,4 +91,5 @@ def remember(memory, known):
             f"{memory} cannot be written: {first_line(error)} Is the disk full? See --cache_dir."
         ) from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()

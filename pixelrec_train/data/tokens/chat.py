@@ -50,7 +50,10 @@ class Renderer:
         self.end_mark = re.compile(r"\s*(?:" + "|".join(map(re.escape, words)) + ")")
         # Asked directly where nothing of its own stands before it (as in item_text.py).
         self.is_plain = getattr(type(tokenizer), "_encode_plus", None) is PreTrainedTokenizerFast._encode_plus
-        tokenizer("")  # switches off truncation and padding that tokenizer.json may hold
+        if self.is_plain:
+            tokenizer(
+                ""
+            )  # switches off truncation and padding that tokenizer.json may hold, as every call does
 
     def text(self, sample):
         """(text, [(start, stop)]): the characters that are labels, end marks among them.

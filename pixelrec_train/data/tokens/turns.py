@@ -33,8 +33,8 @@ class Turns:
         lost = [i for i in spoken if i not in ends]
         if lost:
             raise InputError(
-                f"its chat template leaves out or changes what the assistant says in message {lost[0]}, so "
-                f"what is to be learned is not clear. Take a tokenizer whose template keeps what it is given."
+                f"its chat template leaves out or changes what the assistant says in message {lost[0] + 1}, "
+                f"so what is to be learned is not clear. Take a tokenizer whose template keeps it."
             )
         return text, [(self.start(messages, i, text, ends), ends[i]) for i in spoken]
 
@@ -78,15 +78,15 @@ class Turns:
                 if text.startswith(header, ends[i - 1]):
                     return min(ends[i - 1] + len(header), ends[i])
         # First in the chat, or behind a message that the template puts elsewhere: look for the prompt.
-        prompt = self.generation_prompt()
         earlier = max((end for j, end in ends.items() if j < i), default=0)
-        place = text.find(prompt, earlier, ends[i]) if prompt else -1
-        if place < 0:
-            raise InputError(
-                f"where the assistant's words begin in message {i} cannot be told from its chat template. "
-                f"Take a tokenizer whose template has a generation prompt (add_generation_prompt)."
-            )
-        return place + len(prompt)
+        for prompt in self.prompts():
+            place = text.find(prompt, earlier, ends[i])
+            if place >= 0:
+                return place + len(prompt)
+        raise InputError(
+            f"where the assistant's words begin in message {i + 1} cannot be told from its chat template. "
+            f"Take a tokenizer whose template has a generation prompt (add_generation_prompt)."
+        )
 
     def headers(self, roles):
         """What may stand between the last of these messages' content and the assistant's words, longest
@@ -112,13 +112,10 @@ class Turns:
             self.headers_of[roles] = sorted(filter(None, found), key=len, reverse=True)
         return self.headers_of[roles]
 
-    def generation_prompt(self):
-        """What add_generation_prompt adds to a question."""
-        if None not in self.headers_of:
-            question = [{"role": "user", "content": "x"}]
-            without, whole = (self.behind(question, 0, add_generation_prompt=asks) for asks in (False, True))
-            self.headers_of[None] = (whole or "").removeprefix(without or "")
-        return self.headers_of[None]
+    def prompts(self):
+        """What headers() gives behind a question, without what ends the question itself."""
+        end = self.behind([{"role": "user", "content": "x"}], 0) or ""
+        return [prompt for header in self.headers(("user",)) if (prompt := header.removeprefix(end))]
 
     def behind(self, chat, i, until=None, **settings):
         """The text behind message i's content, to its end or to the content of message `until`; None where
