@@ -41,9 +41,8 @@ def traits_of(known):
     for fields in known.fields:
         named = zip(known.text_keys, fields or (), strict=False)
         own = {(key, value) for key, value in named if 0 < len(value) <= LONGEST_VALUE}
-        told = {value.lower() for _, value in own}
         values.append(own)
-        words.append(set(WORD.findall(" ".join(fields or ()).lower())) - told)
+        words.append(set(WORD.findall(" ".join(fields or ()).lower())))
     traits = {what: Trait(f'{what[0]} "{what[1]}"', True, n) for what, n in common(values)}
     traits |= {word: Trait(f'"{word}"', False, n) for word, n in common(words)}
     place = {what: n for n, what in enumerate(traits)}
@@ -62,13 +61,18 @@ def common(sets):
 
 
 def shared(traits, target, history, most):
-    """[Shared] of a target and a history: values first, then the rarest words; at most `most`."""
+    """[Shared] of a target and a history: values first, then the rarest words; at most `most`.
+
+    A word that is one of the values said is not said again.
+    """
     found, own = defaultdict(dict), traits.own[target]
     for item in reversed(history):
         for trait in own & traits.own[item]:
             found[trait][item] = None  # an item taken twice counts once
     both = [Shared(traits.table[trait], list(items)) for trait, items in found.items()]
-    return sorted(both, key=lambda s: (not s.trait.is_value, s.trait.items, s.trait.words))[:most]
+    both.sort(key=lambda s: (not s.trait.is_value, s.trait.items, s.trait.words))
+    said = tuple(s.trait.words.lower() for s in both if s.trait.is_value)
+    return [s for s in both if s.trait.is_value or not any(w.endswith(s.trait.words) for w in said)][:most]
 
 
 def mostly(traits, history, most):
