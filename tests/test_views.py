@@ -170,6 +170,14 @@ def answer_of(sample):
     return sample.messages[-1]["content"]
 
 
+def said_in(task, question):
+    """{name: what stands for it} of the view's words."""
+    for prompt, _ in VIEWS[task].chats:
+        pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>(?:<[^>]+>)+|none)", re.escape(prompt))
+        if found := re.fullmatch(pattern, question):
+            return found.groupdict()
+
+
 # leaks
 
 
@@ -297,9 +305,11 @@ def test_labels_are_those_of_the_table(world, way, split):
         (item,), user = facts["target_item_ids"], facts["user_id"]
         label = label_of(user, item)
         assert facts["label"] == label and answer_of(sample) == (YES if label == "1" else NO)
-        named = Counter(world.items_in(sample.messages[-2]["content"]))
-        liked = {i for i, n in named.items() if n > 1}  # told once more; but an item may be taken twice
-        assert user == EVERYTHING or all(label_of(user, i) == "1" for i in liked - {item})
+        said = said_in("label_pred", sample.messages[-2]["content"])
+        history = world.items_in(said["history"])
+        liked = [i for i in history if label_of(user, i) == "1"][-10:]
+        assert said["item"] == world.ids[item]
+        assert said["liked"] == ("".join(world.ids[i] for i in liked) or "none")
     targets = len(made.samples) + made.left_out["targets without a label"]
     assert made.left_out["targets without a label"] > targets / 10
     answers = Counter(map(answer_of, made.samples))
