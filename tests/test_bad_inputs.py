@@ -5,7 +5,7 @@ A case of bad_inputs/<theme>.json changes one thing in a folder that would train
     command  plan (train with --dry_run 1; the usual one), train, evaluate, compare, demo; of the generative
              head: generative_plan, generative, build_ids, expand, verify; of samples: read_samples (all rows
              of "sources", as training reads them), check_samples (of "samples", with spaces between them, or
-             of "dataset_config")
+             of "dataset_config"), build_samples
     flags    flags of the command to set; null leaves one out
     files    {path: how it changes}, see `change`
     says     what the sentence must contain, a regular expression
@@ -26,12 +26,13 @@ from good_folder import GENERATIVE, flags_of, shared_flags, write_good_folder
 from pyarrow import parquet
 
 from pixelrec_train.commands import (
+    build_samples,
     build_semantic_ids,
     check_samples,
     compare,
     expand_vocabulary,
     verify_model,
-)  # fmt: skip
+)
 from pixelrec_train.commands import evaluate_pixelrec as evaluate
 from pixelrec_train.commands import make_demo as demo
 from pixelrec_train.commands import train_generative as generative
@@ -69,6 +70,7 @@ COMMANDS = {
     "demo": demo.main, "generative_plan": generative.main, "generative": generative.main,
     "read_samples": read_samples, "check_samples": check_samples.main,
     "build_ids": build_semantic_ids.main, "expand": expand_vocabulary.main, "verify": verify_model.main,
+    "build_samples": build_samples.main,
 }  # fmt: skip
 COMPLETE = re.compile(r"cache(/(interactions|item_text|text_embeddings)-[0-9a-f]{16}(/\w+\.(npy|json))?)?")
 
@@ -96,6 +98,8 @@ def arguments(command, demo_config, changes):
     data = {"interaction_data": "interactions.csv", "text_data": "items.csv", "text_keys": "title"}
     judged = {"checkpoint": "done/best_model", "cache_dir": "cache", "output_dir": "out/run"}
     generative = shared_flags(flags_of(demo_config)) | GENERATIVE
+    samples = {"task": "video_rec,rec_reason", "semantic_ids": "sid.json", "text_keys": "title,tag"}
+    samples |= {"cache_dir": "cache", "output_dir": "out/samples"}
     good = {
         "plan": config | {"dry_run": 1},
         "train": config,
@@ -109,6 +113,7 @@ def arguments(command, demo_config, changes):
         "verify": {"hf_model_dir": "llm"},
         "read_samples": {"sources": "samples"},
         "check_samples": {} if "samples" in changes else {"dataset_config": "dataset.json"},
+        "build_samples": data | samples,
     }[command]
     flags = {name: value for name, value in (good | changes).items() if value is not None}
     return [*flags.pop("samples", "").split(), *as_flags(flags)]
@@ -207,6 +212,7 @@ def test_what_the_system_says_of_a_place_is_a_sentence_and_a_bug_keeps_its_trace
         ("build_ids", {"codebooks": "books"}), ("expand", {}), ("read_samples", {}),
         ("read_samples", {"sources": "samples/list.json"}),
         ("read_samples", {"sources": "samples/*.parquet"}),
+        ("build_samples", {}),
         ("generative_plan", {"output_dir": "."}),
         ("build_ids", {"matrix": None, "semantic_ids": "sid.json", "export_index": "new/x.json"}),
     ],

@@ -1,5 +1,6 @@
 """Make OpenOneRec's samples, Parquet files of chats or documents, from two tables and semantic ids."""
 
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,8 +156,9 @@ def check_used(config, views):
         raise InputError(
             f"--label_column is for label_pred and label_cond_rec, but --task is {','.join(config.task)}."
         )
-    if "positive_labels" in given(config) and "label_pred" not in tasks:
-        raise InputError("--positive_labels is for label_pred, which --task does not name.")
+    for name, task in (("positive_labels", "label_pred"), ("thoughts", "rec_reason")):
+        if name in given(config) and task not in tasks:
+            raise InputError(f"--{name} is for {task}, which --task does not name. Leave it out.")
 
 
 def itemic_of(config):
@@ -195,21 +197,22 @@ def write(config, plan, itemic):
     from pixelrec_train.files import write_json
 
     output, (counts, left_out) = Path(config.output_dir), counters()
+    samples = plan.samples(counts, left_out)
+    if (first := next(samples, None)) is None:
+        why = "; ".join(f"{count:,} {why}" for (_, why), count in left_out.items())
+        raise InputError(
+            f"--task {','.join(config.task)} of {config.split} gives no sample"
+            f"{f' (left out: {why})' if why else ''}. Choose other tasks, or another split."
+        )
     partial = output.with_name(f"{output.name}.partial")
     remove(partial)
     try:
         partial.mkdir(parents=True)
-        names = write_samples(partial, plan.samples(counts, left_out), config.rows_per_file)
+        names = write_samples(partial, itertools.chain([first], samples), config.rows_per_file)
         facts = summary(plan, counts, left_out) | {"files": len(names), "seed": config.seed}
-        if not names:
-            why = "; ".join(f"{count:,} {why}" for (_, why), count in left_out.items())
-            raise InputError(
-                f"--task {','.join(config.task)} of {config.split} gives no sample"
-                f"{f' (left out: {why})' if why else ''}. Choose other tasks, or another split."
-            )
-        chats, think = "chat" in facts["forms"].values(), config.add_think_pattern
-        think = chats if think is None else think
-        settings = dataset_config(config.max_length, chats, think, config.model_dir, itemic)
+        think = config.add_think_pattern
+        think = "chat" in facts["forms"].values() if think is None else think
+        settings = dataset_config(config.max_length, think, config.model_dir, itemic)
         write_json(partial / DATASET, settings)
         write_json(partial / FACTS, facts)
         remove(output)

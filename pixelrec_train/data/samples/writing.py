@@ -48,12 +48,11 @@ def as_row(sample_and_facts):
     return sample.uuid, sample.source, encode(facts), messages, segments
 
 
-def dataset_config(max_length, chats, think, model_dir=None, vocabulary=None):
+def dataset_config(max_length, think, model_dir=None, vocabulary=None):
     """The configuration with which scripts/train_qwen3.py reads a directory of samples, to lie beside them.
 
     Args:
         max_length: tokens of a pack.
-        chats: whether there are any.
         think: whether questions are to end in /think or /no_think.
         vocabulary: ItemicVocabulary of model_dir, or None.
     """
@@ -61,7 +60,7 @@ def dataset_config(max_length, chats, think, model_dir=None, vocabulary=None):
         "name": "chat_completion_parquet",
         "sources": FILE_LIST,
         "max_length": max_length,
-        "only_assistant_loss": chats,
+        "only_assistant_loss": True,
         "add_think_pattern": think,
     }
     if vocabulary:

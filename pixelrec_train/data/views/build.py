@@ -61,9 +61,9 @@ def plan(views, asked, tables, label_column, semantic_ids, codec, split, seed):
     found = SemanticIds.load(semantic_ids)
     wants = {need for view, _ in views for need in view.needs}
     read = read_interactions(tables, label_column if LABELS in wants else None)
+    part = part_of(split, read, tables)
     if LABELS in wants:
         check_labels(read, label_column, asked.positive, {view.task for view, _ in views})
-    part = part_of(split, read, tables)
     codes = found.of(read.item_ids)
     spell, sizes = CODECS[codec].text, found.codebook_sizes
     ids, fields, notes = [spell(row, sizes) for row in codes.tolist()], None, list(read.notes)
