@@ -343,17 +343,18 @@ def test_reasons_are_true(world, split, thoughts):
         if thoughts:
             thought, answer = re.fullmatch(r"<think>\n(.+)\n</think>\n(.+)", answer, re.S).groups()
             assert not ID.search(thought)
-        target, reason = re.fullmatch(r"(<.+?sid_end\|>)\nIt has (.+)\.", answer, re.S).groups()
+        target, reason = re.fullmatch(r"(<.+?sid_end\|>)\nIt shares (.+)\.", answer, re.S).groups()
         assert world.items_in(target) == facts["target_item_ids"]
-        claims = re.findall(r'((?:\w+ )?"[^"]+") like ((?:<[^>]+>)+)', reason)
+        claims = re.findall(r'((?:\w+ )?"[^"]+") with ((?:<[^>]+>)+)', reason)
         assert claims
         for what, witnesses in claims:
             who = world.items_in(witnesses)
-            assert who and set(who) <= set(history)
+            assert who and set(who) <= set(history) - set(facts["target_item_ids"])
             assert all(has(world.texts[item], what) for item in [*who, *world.items_in(target)])
             if thoughts:
-                everybody = {item for item in history if has(world.texts[item], what)}
-                assert f"{what} ({len(everybody)} of {len(history)} items)" in thought
+                others = [item for item in history if [item] != facts["target_item_ids"]]
+                everybody = {item for item in others if has(world.texts[item], what)}
+                assert f"{what} ({len(everybody)} of {len(others)} items)" in thought
     assert 0 < made.left_out.total() < len(made.samples)
 
 
@@ -434,7 +435,7 @@ def test_a_user_with_several_sequences_has_a_sample_of_each(world, tmp_path):
 
 def test_what_items_share_is_what_a_slow_look_at_their_texts_finds():
     rng = np.random.default_rng(3)
-    words, tags = [f"word{chr(97 + n)}" for n in range(26)], ["red", "green", "worda", ""]
+    words, tags = ["with", *(f"word{chr(97 + n)}" for n in range(26))], ["red", "green", "worda", ""]
     fields = [(" ".join(rng.choice(words, 3)), str(rng.choice(tags))) for _ in range(60)]
     fields[7] = None
     known = Known([str(n) for n in range(60)], [f"<{n}>" for n in range(60)], ("title", "tag"), fields)
@@ -443,7 +444,8 @@ def test_what_items_share_is_what_a_slow_look_at_their_texts_finds():
     def slow(item):
         own = {f'{k} "{v}"' for k, v in zip(known.text_keys, fields[item] or (), strict=False) if v}
         own = {value for value in own if len(value.split('"')[1]) <= LONGEST_VALUE}
-        return own | {f'"{word}"' for word in WORD.findall(" ".join(fields[item] or ()).lower())}
+        words = set(WORD.findall(" ".join(fields[item] or ()).lower())) - {"with"}
+        return own | {f'"{word}"' for word in words}
 
     counts = Counter(trait for item in range(60) for trait in slow(item))
     for target in range(60):

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 LONGEST_VALUE = 40  # characters of a value that is a category, a brand or a tag, and no running text
 MOST = 0.1  # share of the items that may have a word or value; what more have says nothing
-WORD = re.compile(r"[\u3040-\u9fff]{2}|[^\W\d_\u3040-\u9fff]{3,}")  # of Chinese and Japanese two signs
+WORD = re.compile(r"[\u3040-\u9fff]{2}|[^\W\d_\u3040-\u9fff]{4,}")  # of Chinese and Japanese two signs
+IDLE = frozenset("with from this that your will have more than into each when they them also".split())
 
 
 class Trait(NamedTuple):
@@ -42,7 +43,7 @@ def traits_of(known):
         named = zip(known.text_keys, fields or (), strict=False)
         own = {(key, value) for key, value in named if 0 < len(value) <= LONGEST_VALUE}
         values.append(own)
-        words.append(set(WORD.findall(" ".join(fields or ()).lower())))
+        words.append(set(WORD.findall(" ".join(fields or ()).lower())) - IDLE)
     traits = {what: Trait(f'{what[0]} "{what[1]}"', True, n) for what, n in common(values)}
     traits |= {word: Trait(f'"{word}"', False, n) for word, n in common(words)}
     place = {what: n for n, what in enumerate(traits)}

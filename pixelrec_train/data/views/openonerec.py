@@ -121,18 +121,19 @@ def reasons(known, part, asked):
     """The next item, with what its text has in common with those of the history."""
     traits = traits_of(known)
     for stretch in part.stretches(asked.history, 1, asked.samples):
-        found = shared(traits, stretch.targets[0], stretch.history, MOST_REASONS)
+        (target,) = stretch.targets
+        others = [item for item in stretch.history if item != target]  # it may be taken again
+        found = shared(traits, target, others, MOST_REASONS)
         if not found:
             yield LeftOut("targets that have no word in common with their history")
             continue
-        count = len(stretch.history)
-        seen = ", ".join(f"{s.trait.words} ({len(s.items)} of {count} items)" for s in found)
-        told = "; ".join(f"{s.trait.words} like {known.said(s.items[:MOST_WITNESSES])}" for s in found)
+        seen = ", ".join(f"{s.trait.words} ({len(s.items)} of {len(others)} items)" for s in found)
+        told = "; ".join(f"{s.trait.words} with {known.said(s.items[:MOST_WITNESSES])}" for s in found)
         said = {
             "history": known.said(stretch.history),
             "thought": THOUGHT.format(f"What the history has: {seen}.") if asked.thoughts else "",
             "item": known.said(stretch.targets),
-            "reason": f"It has {told}.",
+            "reason": f"It shares {told}.",
         }
         yield Row(stretch.key, said, facts(known, stretch))
 
