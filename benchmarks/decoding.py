@@ -8,7 +8,7 @@ from benchmarks import peers
 from benchmarks.measure import interleaved, must_agree
 from benchmarks.registry import Goal, Result, benchmark
 from pixelrec_train.model.decoding import beam_search
-from pixelrec_train.model.trie_walk import Decoder
+from pixelrec_train.model.reading import Decoder
 from pixelrec_train.semantic_id.trie import Trie
 
 LEVELS, CODEBOOK, WORDS = 3, 8192, 151_669  # Qwen3's tokenizer, then the codes level by level,

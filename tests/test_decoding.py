@@ -17,7 +17,7 @@ from pixelrec_train.evaluation.generation import Generated
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import ByScores
 from pixelrec_train.model.decoding import beam_search
-from pixelrec_train.model.trie_walk import Decoder
+from pixelrec_train.model.reading import Decoder
 from pixelrec_train.semantic_id.codes import ABSENT
 from pixelrec_train.semantic_id.trie import Trie
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from test_decoding import level_rows, prompts, random_codes, search, slow_beams, tiny
 
+from pixelrec_train.model.reading import Decoder
 from pixelrec_train.model.sampling import likeliest, sample
-from pixelrec_train.model.trie_walk import Decoder
 from pixelrec_train.semantic_id.codes import ABSENT
 from pixelrec_train.semantic_id.trie import Trie
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pixelrec_train.model.trie_walk import Decoder, check, walk
+from pixelrec_train.model.reading import Decoder, Prefix, read
+from pixelrec_train.model.trie_walk import check, walk
 from pixelrec_train.semantic_id.codes import ABSENT
 from pixelrec_train.semantic_id.trie import Trie
 
@@ -56,8 +57,26 @@ def beam_search(
         ValueError: rows and trie differ in levels; normalised_over is neither; the prompts are longer than
             what the model attends to.
     """
-    check(decoder, trie, rows, token_ids, beams, normalised_over)
-    score = torch.zeros(len(token_ids), 1, device=token_ids.device)  # [B, K] of the beams; one so far
+    check(decoder, trie, rows, token_ids.shape[1], beams, normalised_over)
+    return search_from(decoder, trie, rows, read(decoder, token_ids, attention_mask), beams, normalised_over)
+
+
+@torch.no_grad()
+def search_from(
+    decoder: Decoder,
+    trie: Trie,
+    rows: Sequence[Tensor],
+    prefix: Prefix,
+    beams: int,
+    normalised_over: str = "full",
+) -> Beams:
+    """beam_search behind what has been read already: of a thought, say. It uses the prefix up.
+
+    Raises:
+        ValueError: as beam_search.
+    """
+    check(decoder, trie, rows, prefix.real.shape[1], beams, normalised_over)
+    score = torch.zeros(len(prefix.real), 1, device=prefix.real.device)  # [B, K] of the beams; one so far
 
     def choose(level, node, hidden, logits):
         nonlocal score
@@ -65,7 +84,7 @@ def beam_search(
         parent, code, node, score = extend(trie, level, node, score, logits, norm, beams)
         return parent, code, node
 
-    return in_order(walk(decoder, rows, token_ids, attention_mask, choose), score, normalised_over)
+    return in_order(walk(decoder, rows, prefix, choose), score, normalised_over)
 
 
 def extend(trie, level, node, score, logits, norm, beams):

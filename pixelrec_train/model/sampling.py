@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pixelrec_train.model.trie_walk import Decoder, check, walk
+from pixelrec_train.model.reading import Decoder, read
+from pixelrec_train.model.trie_walk import check, walk
 from pixelrec_train.semantic_id.codes import ABSENT
 from pixelrec_train.semantic_id.trie import Trie
 
@@ -53,7 +54,7 @@ def sample(
     Raises:
         ValueError: as beam_search, or a setting is out of its range.
     """
-    check(decoder, trie, rows, token_ids, draws, normalised_over)
+    check(decoder, trie, rows, token_ids.shape[1], draws, normalised_over)
     if temperature <= 0 or not 0 < top_p <= 1 or (top_k is not None and top_k < 1):
         raise ValueError(f"no draws with temperature {temperature}, top_k {top_k} and top_p {top_p}")
     drawn = []  # [B, K] of each level
@@ -70,7 +71,7 @@ def sample(
         drawn.append(gain)
         return parent, code, node
 
-    leaves = walk(decoder, rows, token_ids, attention_mask, choose)
+    leaves = walk(decoder, rows, read(decoder, token_ids, attention_mask), choose)
     return Draws(leaves, torch.stack(drawn, -1), normalised_over)
 
 

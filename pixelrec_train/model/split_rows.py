@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixelrec_train.model.trie_walk import ROWS_PER_BLOCK
+from pixelrec_train.model.reading import ROWS_PER_BLOCK
 
 
 class SplitRows(nn.Module):

@@ -17,8 +17,8 @@ from pixelrec_train.model.expansion import table_names
 from pixelrec_train.model.model_directory import check_directory
 from pixelrec_train.model.model_files import write_like
 from pixelrec_train.model.packed_attention import Segments
+from pixelrec_train.model.reading import Decoder, is_windowed
 from pixelrec_train.model.split_rows import SplitRows, log_norm, look_up, score_some
-from pixelrec_train.model.trie_walk import Decoder, is_windowed
 from pixelrec_train.model.vocabulary import META_FILE, ItemicVocabulary
 
 
@@ -148,6 +148,7 @@ class TokenModel(nn.Module):
                 backbone=self.backbone,
                 head=lambda hidden, ids: self.output_rows(lambda *rows: score_some(hidden, ids, *rows)),
                 log_norm=lambda hidden: self.output_rows(lambda *rows: log_norm(hidden, rows)),
+                logits=self.logits,
                 sliding_window=getattr(config, "sliding_window", None) if is_windowed(config) else None,
             )
 

@@ -1,0 +1,133 @@
+"""Reading step by step with a causal LM: prompts of any lengths side by side, and what comes behind them.
+
+Rows of a batch differ in length, so places of the cache are empty in some of them. Each row sees its own
+tokens alone, at the positions that it would have by itself: who shares a batch changes no result.
+
+Shapes: B users, S tokens read at once, P places of the cache, H hidden width.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import DynamicCache
+
+from pixelrec_train.errors import InputError
+
+ROWS_PER_BLOCK = 8192
+
+
+class Decoder(NamedTuple):
+    """What the search asks of a causal language model. Each is called equally often and in the same order on
+    every rank that does the same work, and so may gather partitioned weights (ZeRO-3).
+    """
+
+    embed: Callable[[Tensor], Tensor]  # [...] token ids -> [..., H]
+    # A headless Hugging Face decoder, or what takes and gives the same: backbone(inputs_embeds=[B, S, H],
+    # attention_mask=[B, 1, S, past + S] added to the scores, position_ids=[B, S], past_key_values=a
+    # DynamicCache, to which it appends, use_cache=True) -> .last_hidden_state [B, S, H].
+    backbone: Callable
+    head: Callable[[Tensor, Tensor], Tensor]  # [..., H], [n] token ids -> [..., n] their logits
+    log_norm: Callable[[Tensor], Tensor]  # [..., H] -> [...] log of the summed exp of all logits, fp32
+    logits: Callable[[Tensor], Tensor]  # [B, H] -> [B, V] fp32 of every token; -inf where a row is no token
+    sliding_window: int | None = None  # tokens a position sees, its own among them; None = all before it
+
+    @staticmethod
+    def of(model) -> "Decoder":
+        """The decoder of a plain AutoModelForCausalLM, whose weights are whole.
+
+        Raises:
+            InputError: its logits are not its head's, or it attends in a way that takes no mask per beam.
+        """
+        config, head = model.config, model.get_output_embeddings()
+        attention = config._attn_implementation
+        if attention not in ("sdpa", "eager"):
+            raise InputError(f"constrained decoding needs attention 'sdpa' or 'eager', got {attention!r}.")
+        for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+            if getattr(config, name, None) not in (None, 1):
+                raise InputError(f"constrained decoding does not know {name} of {type(model).__name__}.")
+
+        def some_logits(hidden, rows):
+            bias = None if head.bias is None else head.bias[rows]
+            return F.linear(hidden, head.weight[rows], bias)
+
+        def log_norm(hidden):
+            # In blocks: the logits of a whole vocabulary of 176k for all beams would not fit a cache.
+            blocks = zip(
+                head.weight.split(ROWS_PER_BLOCK),
+                [None] * len(head.weight) if head.bias is None else head.bias.split(ROWS_PER_BLOCK),
+                strict=False,
+            )
+            parts = [F.linear(hidden, *block).float().logsumexp(-1) for block in blocks]
+            return torch.stack(parts).logsumexp(0)
+
+        window = getattr(config, "sliding_window", None) if is_windowed(config) else None
+        return Decoder(
+            model.get_input_embeddings(), model.base_model, some_logits, log_norm,
+            lambda hidden: head(hidden).float(), window,
+        )  # fmt: skip
+
+
+class Prefix(NamedTuple):
+    """What has been read so far. Whoever reads on or searches makes its cache longer: it can be used once."""
+
+    cache: DynamicCache  # of P places
+    real: Tensor  # [B, P] bool, False where a place holds no token of this user
+    length: Tensor  # [B, 1] tokens read, and so the position of the next
+    hidden: Tensor  # [B, 1, H] final state at the newest token
+
+
+def read(decoder: Decoder, token_ids: Tensor, attention_mask: Tensor, so_far: Prefix | None = None) -> Prefix:
+    """Read prompts, or what follows on those read so far; one forward pass.
+
+    Args:
+        token_ids: [B, S]
+        attention_mask: [B, S] 1 where a token is real; padding may stand anywhere, and be a whole row of what
+            follows, whose prefix then stays as it is.
+    """
+    real = attention_mask.bool()
+    place = torch.arange(real.shape[1], device=real.device)
+    # A padded place sees itself, as a row of a softmax must see something.
+    sees = (place <= place[:, None]) & real[:, None] | (place == place[:, None])  # [B, S, S]
+    position = (real.cumsum(1) - 1).clamp(min=0)  # [B, S]
+    cache = so_far.cache if so_far else DynamicCache()
+    if so_far:
+        sees = torch.cat([so_far.real[:, None].expand(-1, len(place), -1), sees], dim=2)  # [B, S, P + S]
+        position = position + so_far.length
+    states = forward(decoder, decoder.embed(token_ids), sees, position, cache)
+    last = (place * real).argmax(1)
+    hidden = states.gather(1, last[:, None, None].expand(-1, 1, states.shape[-1]))
+    length = real.sum(1, keepdim=True)
+    if so_far:
+        hidden = torch.where(real.any(1)[:, None, None], hidden, so_far.hidden)
+        real, length = torch.cat([so_far.real, real], dim=1), so_far.length + length
+    return Prefix(cache, real, length, hidden)
+
+
+def forward(decoder, embeddings, sees, position, cache):
+    """[B, S, H] hidden states of new tokens, which the cache keeps; sees: [B, S, P + S] bool."""
+    mask = torch.zeros_like(sees, dtype=embeddings.dtype)
+    mask = mask.masked_fill(~sees, torch.finfo(mask.dtype).min)[:, None]
+    return decoder.backbone(
+        inputs_embeds=embeddings,
+        attention_mask=mask,
+        position_ids=position,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+
+
+def check_window(decoder, tokens):
+    """Raises ValueError where a layer would not see all tokens of a row: here each sees all before it."""
+    if decoder.sliding_window and tokens > decoder.sliding_window:
+        raise ValueError(
+            f"prompts and ids take {tokens} tokens, but the model attends to {decoder.sliding_window}"
+        )
+
+
+def is_windowed(settings):
+    """Whether a layer sees the newest positions only, by a model's config.json."""
+    kinds = getattr(settings, "layer_types", None)
+    return any(kind != "full_attention" for kind in kinds) if kinds else hasattr(settings, "sliding_window")
