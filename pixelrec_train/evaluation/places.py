@@ -26,9 +26,8 @@ def judge(recommender, held_out, ranking):
 
         def work(numbers, users=users):
             users = users[numbers]
-            histories = [held_out.history(e) for e in users]
-            left_out = [history[: 0 if ranking.keep_seen else None] for history in histories]
-            return recommender.find(histories, left_out, held_out.target[users], k)
+            left_out = [held_out.history(e)[: 0 if ranking.keep_seen else None] for e in users]
+            return recommender.find_users(held_out, users, left_out, k)
 
         found += in_blocks(len(users), size, work)
     order = np.argsort(np.concatenate([users for users, _ in groups]))

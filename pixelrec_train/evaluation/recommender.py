@@ -26,6 +26,11 @@ class Recommender:
         """([b] places of the targets in the lists, 0 = first, k = absent; what `counts` wants to know)"""
         return target_places(self.recommend(histories, left_out, k), target), None
 
+    def find_users(self, held_out, users, left_out, k):
+        """find, of these users of a HeldOut."""
+        histories = [held_out.history(e) for e in users]
+        return self.find(histories, left_out, held_out.target[users], k)
+
     def counts(self, known, order, topk):
         """{metric: value} besides the figures of the places.
 
