@@ -11,6 +11,7 @@ COMMANDS = {
     "train_pixelrec": "train a two-tower HLLM",
     "train_generative": "train a language model to say the next item's semantic id",
     "evaluate_pixelrec": "judge a checkpoint of either head on held-out users",
+    "evaluate_qwen3": "judge language models with itemic tokens, asked by ids and in chats",
     "compare": "one table for baselines and checkpoints",
     "build_semantic_ids": "give every item a semantic id; read and write other projects' index files",
     "build_samples": "chats and documents in OpenOneRec's format, from two tables and semantic ids",

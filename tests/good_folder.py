@@ -59,8 +59,8 @@ def flags_of(demo_config):
 
 
 def write_generative(config, inputs):
-    """Semantic ids (sid.json), an LM (lm/), one with words for them (llm/), and two unfinished runs of it:
-    told/ and, with --split_data rows.csv, split/.
+    """Semantic ids (sid.json), an LM (lm/), one with words for them (llm/), one that chats as well (talk/),
+    and two unfinished runs of llm/: told/ and, with --split_data rows.csv, split/.
 
     And what else the commands read: embeddings (items.npy, ids.txt), codebooks of theirs (books/), another
     project's ids (index.json).
@@ -70,6 +70,8 @@ def write_generative(config, inputs):
     SemanticIds(item_ids, codes.astype(np.int32), SIZES).save("sid.json")
     write_causal_lm(all_text("items.csv"), "lm", hidden_size=32, layers=1, vocab_size=380)
     expand("lm", "llm", "onerec", SIZES, "mean", 0)
+    write_causal_lm(all_text("items.csv"), "mute", hidden_size=32, layers=1, vocab_size=300, chat=True)
+    expand("mute", "talk", "onerec", SIZES, "mean", 0)
     Path("books").mkdir()
     table = rng.normal(size=(90, 8)).astype(np.float32)
     np.save("items.npy", table)

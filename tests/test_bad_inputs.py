@@ -3,9 +3,9 @@
 A case of bad_inputs/<theme>.json changes one thing in a folder that would train:
     name     what is wrong
     command  plan (train with --dry_run 1; the usual one), train, evaluate, compare, demo; of the generative
-             head: generative_plan, generative, build_ids, expand, verify; of samples: read_samples (all rows
-             of "sources", as training reads them), check_samples (of "samples", with spaces between them, or
-             of "dataset_config"), build_samples
+             head: generative_plan, generative, build_ids, expand, verify, judge (evaluate_qwen3); of samples:
+             read_samples (all rows of "sources", as training reads them), check_samples (of "samples", with
+             spaces between them, or of "dataset_config"), build_samples
     flags    flags of the command to set; null leaves one out
     files    {path: how it changes}, see `change`
     says     what the sentence must contain, a regular expression
@@ -34,6 +34,7 @@ from pixelrec_train.commands import (
     verify_model,
 )
 from pixelrec_train.commands import evaluate_pixelrec as evaluate
+from pixelrec_train.commands import evaluate_qwen3 as judge
 from pixelrec_train.commands import make_demo as demo
 from pixelrec_train.commands import train_generative as generative
 from pixelrec_train.commands import train_pixelrec as train
@@ -71,6 +72,7 @@ COMMANDS = {
     "read_samples": read_samples, "check_samples": check_samples.main,
     "build_ids": build_semantic_ids.main, "expand": expand_vocabulary.main, "verify": verify_model.main,
     "build_samples": build_samples.main,
+    "judge": judge.main,
 }  # fmt: skip
 COMPLETE = re.compile(r"cache(/(interactions|item_text|text_embeddings)-[0-9a-f]{16}(/\w+\.(npy|json))?)?")
 
@@ -114,6 +116,16 @@ def arguments(command, demo_config, changes):
         "read_samples": {"sources": "samples"},
         "check_samples": {} if "samples" in changes else {"dataset_config": "dataset.json"},
         "build_samples": data | samples,
+        "judge": {
+            "model_dir": "talk",
+            "prompts": "history,chat,think",
+            "users": 4,
+            "thought_tokens": 3,
+            "interaction_data": "interactions.csv",
+            "semantic_ids": "sid.json",
+            "cache_dir": "cache",
+            "output_dir": "out/judged",
+        },
     }[command]
     flags = {name: value for name, value in (good | changes).items() if value is not None}
     return [*flags.pop("samples", "").split(), *as_flags(flags)]
@@ -213,6 +225,7 @@ def test_what_the_system_says_of_a_place_is_a_sentence_and_a_bug_keeps_its_trace
         ("read_samples", {"sources": "samples/list.json"}),
         ("read_samples", {"sources": "samples/*.parquet"}),
         ("build_samples", {}),
+        ("judge", {}), ("judge", {"model_dir": "llm", "prompts": "history"}),
         ("generative_plan", {"output_dir": "."}),
         ("build_ids", {"matrix": None, "semantic_ids": "sid.json", "export_index": "new/x.json"}),
     ],

@@ -153,6 +153,14 @@ class TokenModel(nn.Module):
             )
 
     @property
+    def longest_text(self):
+        """Tokens it can read and decode behind; None where its config.json names no limit."""
+        config = self.backbone.config
+        window = getattr(config, "sliding_window", None) if is_windowed(config) else None
+        limits = (getattr(config, "max_position_embeddings", None), window)
+        return min((limit for limit in limits if limit), default=None)
+
+    @property
     def output_rows(self):
         return self.embedding if self.head is None else self.head
 

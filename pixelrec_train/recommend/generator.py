@@ -13,7 +13,8 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.blocks import dealt
 from pixelrec_train.evaluation.generation import Generated
 from pixelrec_train.libraries import load_tokenizer
-from pixelrec_train.model.decoding import beam_search
+from pixelrec_train.model.decoding import search_from
+from pixelrec_train.model.reading import read
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.semantic_id.trie import Trie
@@ -26,23 +27,19 @@ class Prepared(NamedTuple):
     model: TokenModel
     collator: HistoryCollator
     trie: Trie  # of the whole catalogue
+    codes: np.ndarray  # [num_items, L] of every item
 
     @staticmethod
     def of(model, model_dir, semantic_ids, inputs, trust=False):
         """Raises InputError where an item has no semantic id, or the vocabulary no tokens for them."""
         vocabulary, found = model.vocabulary, SemanticIds.load(semantic_ids)
-        if found.codebook_sizes != vocabulary.codebook_sizes:
-            raise InputError(
-                f"--semantic_ids {semantic_ids} has codebooks of {numbers(found.codebook_sizes)}, but the "
-                f"vocabulary of {model_dir} has tokens for {numbers(vocabulary.codebook_sizes)}. Expand a "
-                f"vocabulary for these ids: scripts/expand_vocabulary.py --semantic_ids."
-            )
+        check_codes(vocabulary, model_dir, found, semantic_ids)
         codes = found.of(inputs.interactions.item_ids)
         collator = HistoryCollator(
             inputs.item_text, vocabulary.token_ids(codes), vocabulary.begin_id, vocabulary.end_id,
             load_tokenizer(model_dir, trust=trust).eos_token_id,
         )  # fmt: skip
-        return Prepared(inputs, model, collator, Trie.of(codes, inputs.split.popularity))
+        return Prepared(inputs, model, collator, Trie.of(codes, inputs.split.popularity), codes)
 
     def next_items(self, held_out, max_seq_length, tokens):
         """TokenBatches of this rank that ask for the item that each user took next; see token_loss.
@@ -59,27 +56,59 @@ class Prepared(NamedTuple):
             yield self.collator([(NEXT, items) for items in texts])
 
     def recommender(self, max_seq_length, num_beams, normalised_over):
-        """Generated: the lists that beams under the trie of the catalogue give.
+        """Generated: the lists that beams under the trie of the catalogue give behind histories of ids.
 
         Args:
             max_seq_length: items of history + target.
             num_beams, normalised_over: as of GenerativeConfig.
+        """
+        search = self.search(normalised_over)
+
+        def behind_histories(histories, beams):
+            return search(
+                [self.collator.prompt(history[-(max_seq_length - 1) :]) for history in histories], beams
+            )
+
+        return Generated(behind_histories, self.trie, num_beams)
+
+    def search(self, normalised_over, go_on=None):
+        """(b prompts, [T] token ids each; a number of beams) -> [b, K] leaves, best first, as beam_search.
+
+        go_on: the Decoder, the Prefix of the prompts, the prompts -> the Prefix with what comes between a
+            prompt and the first code, such as a thought; None = nothing.
         """
         device, vocabulary = distributed.device(), self.model.vocabulary
         edges = zip(vocabulary.level_edges, vocabulary.codebook_sizes, strict=False)
         tokens = [torch.arange(first, first + size, device=device) for first, size in edges]
         trie = self.trie.to(device)
 
-        def search(histories, beams):
-            prompts = [self.collator.prompt(history[-(max_seq_length - 1) :]) for history in histories]
-            ids, mask = (
-                pad_sequence(part, batch_first=True, padding_side="left").to(device)
-                for part in (prompts, [torch.ones_like(prompt) for prompt in prompts])
-            )
+        @torch.no_grad()
+        def search(prompts, beams):
             with self.model.decoding() as decoder:
-                return beam_search(decoder, trie, tokens, ids, mask, beams, normalised_over).leaves
+                prefix = read(decoder, *side_by_side(prompts, device))
+                if go_on:
+                    prefix = go_on(decoder, prefix, prompts)
+                return search_from(decoder, trie, tokens, prefix, beams, normalised_over).leaves
 
-        return Generated(search, trie, num_beams)
+        return search
+
+
+def check_codes(vocabulary, model_dir, found, semantic_ids):
+    """Raises InputError where SemanticIds, of that file, have other codes than a vocabulary has tokens."""
+    if found.codebook_sizes != vocabulary.codebook_sizes:
+        raise InputError(
+            f"--semantic_ids {semantic_ids} has codebooks of {numbers(found.codebook_sizes)}, but the "
+            f"vocabulary of {model_dir} has tokens for {numbers(vocabulary.codebook_sizes)}. Expand a "
+            f"vocabulary for these ids: scripts/expand_vocabulary.py --semantic_ids."
+        )
+
+
+def side_by_side(texts, device):
+    """b [T] token ids -> [b, T] padded on the left, and [b, T] 1 where they are real."""
+    return (
+        pad_sequence(part, batch_first=True, padding_side="left").to(device)
+        for part in (texts, [torch.ones_like(text) for text in texts])
+    )
 
 
 def numbers(sizes):
