@@ -5,7 +5,7 @@ A case of bad_inputs/<theme>.json changes one thing in a folder that would train
     command  plan (train with --dry_run 1; the usual one), train, evaluate, compare, demo; of the generative
              head: generative_plan, generative, build_ids, expand, verify, judge (evaluate_qwen3); of samples:
              read_samples (all rows of "sources", as training reads them), check_samples (of "samples", with
-             spaces between them, or of "dataset_config"), build_samples
+             spaces between them, or of "dataset_config"), build_samples, qwen3, qwen3_plan; convert
     flags    flags of the command to set; null leaves one out
     files    {path: how it changes}, see `change`
     says     what the sentence must contain, a regular expression
@@ -33,6 +33,7 @@ from pixelrec_train.commands import (
     expand_vocabulary,
     verify_model,
 )
+from pixelrec_train.commands import convert_checkpoint as convert
 from pixelrec_train.commands import evaluate_pixelrec as evaluate
 from pixelrec_train.commands import evaluate_qwen3 as judge
 from pixelrec_train.commands import make_demo as demo
@@ -73,6 +74,7 @@ COMMANDS = {
     "build_ids": build_semantic_ids.main, "expand": expand_vocabulary.main, "verify": verify_model.main,
     "build_samples": build_samples.main,
     "judge": judge.main,
+    "convert": convert.main,
 }  # fmt: skip
 COMPLETE = re.compile(r"cache(/(interactions|item_text|text_embeddings)-[0-9a-f]{16}(/\w+\.(npy|json))?)?")
 
@@ -126,6 +128,7 @@ def arguments(command, demo_config, changes):
             "cache_dir": "cache",
             "output_dir": "out/judged",
         },
+        "convert": {"base_model_dir": "llm", "model_home": "told", "step": "best"},
     }[command]
     flags = {name: value for name, value in (good | changes).items() if value is not None}
     return [*flags.pop("samples", "").split(), *as_flags(flags)]
@@ -226,6 +229,7 @@ def test_what_the_system_says_of_a_place_is_a_sentence_and_a_bug_keeps_its_trace
         ("read_samples", {"sources": "samples/*.parquet"}),
         ("build_samples", {}),
         ("judge", {}), ("judge", {"model_dir": "llm", "prompts": "history"}),
+        ("convert", {}),
         ("generative_plan", {"output_dir": "."}),
         ("build_ids", {"matrix": None, "semantic_ids": "sid.json", "export_index": "new/x.json"}),
     ],

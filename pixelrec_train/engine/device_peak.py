@@ -6,8 +6,8 @@ import torch
 
 from pixelrec_train import distributed
 
-# bf16 (V100: fp16), dense, tensor cores, in TFLOP/s, by NVIDIA's data sheets. No figure is better than a wrong
-# one: cards of a like name that compute less (PCIe, NVL, D, Laptop) and parts of one (MIG) are not here.
+# bf16 (V100: fp16), dense, on tensor cores, in TFLOP/s, by NVIDIA's data sheets. Cards of a like name that
+# compute less (PCIe, NVL, D, Laptop) and parts of one (MIG) are not here: none is better than a wrong one.
 PEAK_TFLOPS = {
     r"B200": 2250, r"H200": 989, r"H100 80GB HBM3": 989, r"GH200 [0-9]+GB": 989,
     r"A100-(SXM4|PCIE)-[48]0GB": 312, r"A100 80GB PCIe": 312, r"L40S": 362,

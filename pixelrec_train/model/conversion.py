@@ -73,7 +73,8 @@ def skeleton_of(base, trained, trust):
         for directory in (base, trained)
     )
     ours, theirs = settings.to_dict(), others.to_dict()
-    for name in sorted((ours.keys() | theirs.keys()) - FREE):
+    plain_first = sorted((ours.keys() | theirs.keys()) - FREE, key=lambda n: (type(ours.get(n)) is list, n))
+    for name in plain_first:
         if ours.get(name) != theirs.get(name):
             raise not_of_one_model(
                 base, trained, f"{name} is {ours.get(name)} in its config.json, {theirs.get(name)} there"

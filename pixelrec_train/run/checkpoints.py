@@ -48,7 +48,8 @@ def is_whole(checkpoint):
 
 def whole_ones(run):
     """Where the files of each whole checkpoint of a run lie."""
-    return [place for place in map(inside, Path(run).glob("*")) if is_whole(place)]
+    named = (path for path in Path(run).glob("*") if re.fullmatch(NAME, path.name))
+    return [place for place in map(inside, named) if is_whole(place)]
 
 
 def steps_of(run):
