@@ -16,6 +16,7 @@ from pixelrec_train.engine.state import TrainState
 from pixelrec_train.errors import InputError
 from pixelrec_train.run import checkpoints
 from pixelrec_train.run import directory as run_directory
+from pixelrec_train.trainings.compare_models import names
 
 
 def write(run, name, step):
@@ -122,6 +123,29 @@ def test_what_no_run_wrote_is_never_taken_away(tmp_path):
     checkpoints.take_away(tmp_path / "step9")
     checkpoints.take_away(tmp_path / "step10")  # not there
     assert everything(tmp_path / "step9") == ["notes.txt"]
+
+
+def test_a_save_comes_to_lie_beside_peoples_own_files_and_over_none_of_another_program(tmp_path):
+    for name in ("step9", "step9.partial"):
+        write(tmp_path, name, 9)
+    (tmp_path / "step9/notes.txt").touch()
+    (tmp_path / "step9.partial/global_step9/weights").write_bytes(b"new")
+    manifest.put_in_place(tmp_path / "step9.partial", tmp_path / "step9", is_best=True)
+    assert (tmp_path / "step9/global_step9/weights").read_bytes() == b"new"
+    assert (tmp_path / "best_model/weights").samefile(tmp_path / "step9/global_step9/weights")
+    assert {p.name for p in tmp_path.iterdir()} == {"step9", "best_model"}
+    assert (tmp_path / "step9/notes.txt").is_file()
+    theirs, ours = write_theirs(tmp_path), write(tmp_path, "step70.partial", 70)
+    with pytest.raises(OSError, match="step70 is there, and no run wrote it"):
+        manifest.put_in_place(ours.parent, tmp_path / "step70", is_best=True)
+    assert (theirs / ".metadata").is_file() and (tmp_path / "best_model/weights").read_bytes() == b"new"
+
+
+def test_a_comparison_names_the_run_of_a_checkpoint_of_either_layout(tmp_path):
+    for run, name in (("a", "step9"), ("b", "best_model")):
+        write(tmp_path / run, name, 9)
+    places = [str(tmp_path / "a/step9/global_step9"), str(tmp_path / "b/best_model")]
+    assert names(places) == dict(zip(places, "ab", strict=True))
 
 
 def test_a_path_inside_a_step_of_a_run_is_a_part_of_it(tmp_path):

@@ -12,7 +12,6 @@ With --checkpoint_layout global_step the same files lie in step120/global_step12
 """
 
 import json
-import os
 import re
 import shutil
 import time
@@ -25,9 +24,12 @@ from pixelrec_train import distributed
 from pixelrec_train.engine import optimizer_state
 from pixelrec_train.engine.log_sums import LogSums, mean_of
 from pixelrec_train.engine.manifest import (
+    BEST,
     OLDER,
     described,
+    let_go,
     link_tree,
+    put_in_place,
     remove,
     to_disk,
     write_manifest,
@@ -36,20 +38,9 @@ from pixelrec_train.engine.state import TrainState
 from pixelrec_train.engine.weights import cpu_state_dict
 from pixelrec_train.engine.zero import size_of
 from pixelrec_train.errors import InputError, first_line
-from pixelrec_train.files import write_json, write_whole
+from pixelrec_train.files import write_json
 from pixelrec_train.run import watchdog
-from pixelrec_train.run.checkpoints import (
-    LATEST,
-    NAME,
-    STATE,
-    inside,
-    name_of,
-    run_of,
-    set_aside,
-    take_away,
-)
-
-BEST = "best_model"
+from pixelrec_train.run.checkpoints import NAME, STATE, inside, name_of, run_of
 
 
 def save_checkpoint(session, is_best=False):
@@ -120,35 +111,6 @@ def begin(run, partial, room):
     if free < 1.05 * room:
         raise OSError(f"{room / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free in {run}")
     partial.mkdir(parents=True)
-
-
-def put_in_place(partial, final, is_best):
-    old = set_aside(final)  # of a run that was killed after this one
-    to_disk(partial)
-    if final.exists():  # people's own files lie in step120
-        os.replace(inside(partial), inside(final))
-        partial.rmdir()
-        to_disk(final)
-    else:
-        os.replace(partial, final)
-    to_disk(final.parent)
-    if old:
-        shutil.rmtree(old)
-    try:
-        if is_best:
-            link_tree(inside(final), final.parent / BEST)
-    except OSError:
-        take_away(final)
-        raise
-
-
-def let_go(run, before, kept):
-    """Say which is the newest, where the layout has a file for that; remove those that are not kept."""
-    if inside(run / kept[-1]) != run / kept[-1]:
-        write_whole(run / LATEST, kept[-1])
-    for name in before:
-        if name not in kept:
-            take_away(run / name)
 
 
 def attempt(work):

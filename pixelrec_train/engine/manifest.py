@@ -8,9 +8,10 @@ from pathlib import Path
 
 from pixelrec_train import distributed
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import digested, write_json
-from pixelrec_train.run.checkpoints import MANIFEST
+from pixelrec_train.files import digested, write_json, write_whole
+from pixelrec_train.run.checkpoints import LATEST, MANIFEST, inside, set_aside, take_away
 
+BEST = "best_model"
 CONVERTED = "converted"
 # What our commands add to a checkpoint, and do not read from there.
 MADE_LATER = ("eval-", f"{CONVERTED}/", f"{CONVERTED}.partial/")
@@ -65,6 +66,36 @@ def described(path):
     if not path.is_file():
         return None
     return [path.stat().st_size, digested(hashlib.blake2b(digest_size=16), path).hexdigest()]
+
+
+def put_in_place(partial, final, is_best):
+    """Give a whole checkpoint its final name, and, if it is the best one, make it best_model."""
+    old = set_aside(final)  # of a run that was killed after this one
+    to_disk(partial)
+    if final.exists():  # people's own files lie in step120
+        os.replace(inside(partial), inside(final))
+        partial.rmdir()
+        to_disk(final)
+    else:
+        os.replace(partial, final)
+    to_disk(final.parent)
+    if old:
+        shutil.rmtree(old)
+    try:
+        if is_best:
+            link_tree(inside(final), final.parent / BEST)
+    except OSError:
+        take_away(final)
+        raise
+
+
+def let_go(run, before, kept):
+    """Say which is the newest, where the layout has a file for that; remove those that are not kept."""
+    if inside(run / kept[-1]) != run / kept[-1]:
+        write_whole(run / LATEST, kept[-1])
+    for name in before:
+        if name not in kept:
+            take_away(run / name)
 
 
 def remove(directory):

@@ -24,6 +24,7 @@ from pixelrec_train.libraries import import_faiss
 from pixelrec_train.recommend.checkpoints import check_same_split, data_files, load, load_generative
 from pixelrec_train.recommend.trained import is_generative
 from pixelrec_train.run import directory as run_directory
+from pixelrec_train.run.checkpoints import run_of
 from pixelrec_train.run.log import say
 from pixelrec_train.trainings.train_sasrec import deepspeed_settings, train_sasrec
 
@@ -113,6 +114,6 @@ def joined(checkpoint):
 
 def names(checkpoints):
     """{checkpoint: name of its run}; the path itself where that name is taken."""
-    runs = {c: "+".join(Path(part).resolve().parent.name for part in joined(c)) for c in checkpoints}
+    runs = {c: "+".join(run_of(Path(part).resolve()).name for part in joined(c)) for c in checkpoints}
     taken = [*runs.values(), "popularity", "item_knn", "tfidf", "sasrec"]
     return {c: name if taken.count(name) == 1 else c for c, name in runs.items()}
