@@ -1,7 +1,7 @@
 """The language model of a checkpoint as others take it: half precision, weight files of bounded size.
 
 It gets config, tokenizer, chat template and itemic_meta.json of the model that training started from. A file
-holds at most so many bytes, and no more than that is ever in memory.
+holds at most so many bytes, and hardly more than one is in memory at a time.
 """
 
 import json
