@@ -43,13 +43,14 @@ class Mixture:
         if 0 in sizes:
             raise ValueError(f"{named(sizes.index(0))} has no usable sample")
         if any(e.weight for e in entries):
-            self.rates = [Fraction(n) for n in shares([exact(e.weight) for e in entries], sum(sizes))]
+            self.rates = [Fraction(n) for n in shares([Fraction(e.weight) for e in entries], sum(sizes))]
         else:
-            epochs = [exact(1 if e.epochs is None else e.epochs) for e in entries]
+            epochs = [Fraction(1 if e.epochs is None else e.epochs) for e in entries]
             self.rates = [times * size for times, size in zip(epochs, sizes, strict=True)]
 
     def taken(self, epoch):
         """[(start, stop)] of each entry's stream: the places that this epoch reads."""
+        # To the nearest place: three times 0.333… are all, and ten times 0.1 are not one too many.
         return [tuple(floor(rate * e + Fraction(1, 2)) for e in (epoch, epoch + 1)) for rate in self.rates]
 
     def counts(self, epoch):
@@ -109,11 +110,6 @@ def check(entries):
             number = getattr(entry, kind)
             if number is not None and not 0 < number < float("inf"):
                 raise ValueError(f"{kind} of {named(place)} must be above 0, got {number}")
-
-
-def exact(number):
-    """0.1 -> 1/10, as it was written, so that ten tenths are one."""
-    return Fraction(repr(float(number)))
 
 
 def named(entry):
