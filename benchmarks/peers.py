@@ -154,3 +154,23 @@ def generate(model, ids, token_ids, mask, beams):
         out.sequences[:, longest:].unflatten(0, (-1, beams)),
         out.sequences_scores.unflatten(0, (-1, beams)),
     )
+
+
+def chat_tokens(tokenizer, messages):
+    """OpenOneRec: a chat when the loader comes to it, each epoch anew; labels by a walk over its ids.
+
+    Returns:
+        [T] ids, [T] bool: what lies between <|im_start|>assistant and <|im_end|>, the latter included.
+    """
+    text = tokenizer.apply_chat_template(messages, tokenize=False) + tokenizer.pad_token
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    begin = tokenizer.encode("<|im_start|>assistant\n", add_special_tokens=False)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    is_label, inside = np.zeros(len(ids), bool), False
+    for place, token in enumerate(ids):
+        is_label[place] = inside
+        if token == end:
+            inside = False
+        elif ids[place - len(begin) + 1 : place + 1] == begin:
+            inside = True
+    return ids, is_label

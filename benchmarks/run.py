@@ -35,6 +35,7 @@ FILES = (
     "reading",
     "tokens",
     "packing",
+    "samples",
     "launch",
     "decoding",
     "semantic_ids",
