@@ -8,12 +8,15 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pixelrec_train.commands import make_demo
+from pixelrec_train.commands.make_demo import all_text
 from pixelrec_train.data.samples import Sample
 from pixelrec_train.data.samples.rows import samples
 from pixelrec_train.data.tokens.chat import THINK_EMPTY, Renderer, with_thoughts
 from pixelrec_train.errors import InputError
 from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.model.chat_template import CHAT_TEMPLATE
+from pixelrec_train.model.tiny import write_causal_lm
 
 VECTORS = ROOT / "tests/fixtures/openonerec"
 PAD = "<|endoftext|>"
@@ -328,6 +331,39 @@ def test_a_template_that_hides_where_answers_are_is_a_sentence(template, said):
     with pytest.raises(InputError, match=f"^sample id: its chat template {said}") as error:
         Renderer(tokenizer).text(chat(user("a"), assistant("b")))
     assert "\n" not in str(error.value)
+
+
+def test_where_all_is_learned_nobody_asks_where_answers_are():
+    tokenizer = tokenizer_with("chatml")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content | upper | length }}{% endfor %}"
+    text, spans = Renderer(tokenizer, only_assistant_loss=False).text(chat(user("abc"), assistant("b")))
+    assert (text, spans) == ("31" + PAD, [(0, len("31" + PAD))])
+
+
+def test_a_demo_llm_chats_as_qwen3_does_and_otherwise_stays_as_it_was(demo, tmp_path):
+    texts = all_text(demo / "items.csv")
+    size = dict(hidden_size=32, layers=1, vocab_size=400)
+    plain = load_tokenizer(write_causal_lm(texts, tmp_path / "plain", **size))
+    tokenizer = load_tokenizer(write_causal_lm(texts, tmp_path / "chat", **size, chat=True))
+    assert not plain.chat_template and plain.eos_token == plain.pad_token == PAD
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", PAD)
+    assert tokenizer.get_vocab().items() - plain.get_vocab().items() == {
+        (word, len(plain) + i) for i, word in enumerate(["<|im_start|>", "<|im_end|>", "<think>", "</think>"])
+    }
+    special = {str(token): token.special for token in tokenizer.added_tokens_decoder.values()}
+    assert special == {
+        PAD: True,
+        "<|im_start|>": True,
+        "<|im_end|>": True,
+        "<think>": False,
+        "</think>": False,
+    }
+    config = json.loads((tmp_path / "chat/config.json").read_text())
+    assert config["eos_token_id"] == tokenizer.eos_token_id and config["vocab_size"] % 128 == 0
+    text, _ = Renderer(tokenizer).text(chat(user("a"), assistant("b")))
+    assert text == "".join(piece for piece, _ in qwen3([user("a"), assistant("b")]))
+    with pytest.raises(SystemExit, match="2"):
+        make_demo.main(["--text_data", str(demo / "items.csv"), "--chat", "True"])
 
 
 def test_a_template_that_does_not_show_where_answers_begin_is_a_sentence():

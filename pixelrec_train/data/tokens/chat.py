@@ -67,12 +67,13 @@ class Renderer:
             return text, [(0, len(text))]
         messages = with_thoughts(sample.messages) if self.add_think_pattern else list(sample.messages)
         try:
+            if not self.only_assistant_loss:
+                text = self.turns.render([messages])[0] + pad
+                return text, [(0, len(text))]
             text, spans = self.turns.of(messages)
         except InputError as error:
             raise InputError(f"sample {sample.uuid}: {error}") from None
         text += pad
-        if not self.only_assistant_loss:
-            return text, [(0, len(text))]
         return text, [(start, self.behind_end_mark(text, stop)) for start, stop in spans]
 
     def behind_end_mark(self, text, stop):

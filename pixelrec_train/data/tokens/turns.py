@@ -29,6 +29,8 @@ class Turns:
             InputError: the template refuses the chat, or rewrites it so that these places cannot be told.
         """
         spoken = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        if not spoken:
+            return self.render([messages])[0], []
         text, ends = self.ends(messages, sorted({*spoken, *(i - 1 for i in spoken if i)}))
         lost = [i for i in spoken if i not in ends]
         if lost:
