@@ -78,7 +78,7 @@ class Turns:
         if i - 1 in ends:
             for header in self.headers(roles):
                 if text.startswith(header, ends[i - 1]):
-                    return min(ends[i - 1] + len(header), ends[i])
+                    return ends[i - 1] + len(header)
         # First in the chat, or behind a message that the template puts elsewhere: look for the prompt.
         earlier = max((end for j, end in ends.items() if j < i), default=0)
         for prompt in self.prompts():
