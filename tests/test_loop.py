@@ -185,11 +185,12 @@ def run_all(
     epochs=3,
     best_by="ndcg@10",
     patience=None,
-    loader=Loader(4),
+    loader=None,
     **changes,
 ):
     """loop.train with given scores and given answers of save_checkpoint; names of what was saved."""
     config, log = config_with(num_train_epochs=epochs, logging_steps=1, **changes), Log()
+    loader = loader or Loader(4)
     state, saved, answers = TrainState(total_steps=total_steps(loader.batches_in, config)), [], iter(saves)
     session = Session(Engine(), loader, state, config, log, signals, best_by, patience)
 
