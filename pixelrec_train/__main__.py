@@ -10,6 +10,7 @@ from pixelrec_train.run.exit_status import speak_plainly
 COMMANDS = {
     "train_pixelrec": "train a two-tower HLLM",
     "train_generative": "train a language model to say the next item's semantic id",
+    "train_qwen3": "train a language model on samples in OpenOneRec's format",
     "evaluate_pixelrec": "judge a checkpoint of either head on held-out users",
     "evaluate_qwen3": "judge language models with itemic tokens, asked by ids and in chats",
     "compare": "one table for baselines and checkpoints",

@@ -5,7 +5,8 @@ A case of bad_inputs/<theme>.json changes one thing in a folder that would train
     command  plan (train with --dry_run 1; the usual one), train, evaluate, compare, demo; of the generative
              head: generative_plan, generative, build_ids, expand, verify, judge (evaluate_qwen3); of samples:
              read_samples (all rows of "sources", as training reads them), check_samples (of "samples", with
-             spaces between them, or of "dataset_config"), build_samples, qwen3, qwen3_plan; convert
+             spaces between them, or of "dataset_config"), build_samples,
+             qwen3 (train_qwen3 with --dry_run 1); convert
     flags    flags of the command to set; null leaves one out
     files    {path: how it changes}, see `change`
     says     what the sentence must contain, a regular expression
@@ -31,6 +32,7 @@ from pixelrec_train.commands import (
     check_samples,
     compare,
     expand_vocabulary,
+    train_qwen3,
     verify_model,
 )
 from pixelrec_train.commands import convert_checkpoint as convert
@@ -73,10 +75,14 @@ COMMANDS = {
     "read_samples": read_samples, "check_samples": check_samples.main,
     "build_ids": build_semantic_ids.main, "expand": expand_vocabulary.main, "verify": verify_model.main,
     "build_samples": build_samples.main,
-    "judge": judge.main,
+    "judge": judge.main, "qwen3": train_qwen3.main,
     "convert": convert.main,
 }  # fmt: skip
-COMPLETE = re.compile(r"cache(/(interactions|item_text|text_embeddings)-[0-9a-f]{16}(/\w+\.(npy|json))?)?")
+# Of samples what is tokenised already stays: the next start goes on there.
+COMPLETE = re.compile(
+    r"cache(/((interactions|item_text|text_embeddings)-[0-9a-f]{16}(/\w+\.(npy|json))?"
+    r"|sample_files\.json|samples-[0-9a-f]{16}(/(locks|index|\d{6})(/\w+\.\w+)?)?))?"
+)
 
 
 @pytest.fixture(scope="session")
@@ -127,6 +133,14 @@ def arguments(command, demo_config, changes):
             "semantic_ids": "sid.json",
             "cache_dir": "cache",
             "output_dir": "out/judged",
+        },
+        "qwen3": {
+            "model_dir": "talk",
+            "dataset_config": "dataset.json",
+            "output_dir": "out/run",
+            "dry_run": 1,
+            "cache_dir": "cache",
+            "bf16": False,
         },
         "convert": {"base_model_dir": "llm", "model_home": "told", "step": "best"},
     }[command]
@@ -229,6 +243,9 @@ def test_what_the_system_says_of_a_place_is_a_sentence_and_a_bug_keeps_its_trace
         ("read_samples", {"sources": "samples/*.parquet"}),
         ("build_samples", {}),
         ("judge", {}), ("judge", {"model_dir": "llm", "prompts": "history"}),
+        ("qwen3", {}),
+        ("qwen3", {"valid_samples": "samples/list.json", "pack": "greedy", "freeze_llm": True}),
+        ("qwen3", {"interaction_data": "interactions.csv", "semantic_ids": "sid.json", "max_steps": 3}),
         ("convert", {}),
         ("generative_plan", {"output_dir": "."}),
         ("build_ids", {"matrix": None, "semantic_ids": "sid.json", "export_index": "new/x.json"}),

@@ -33,7 +33,8 @@ def cached(cache_dir, kind, fingerprint, build):
 
 
 def loaded(directory):
-    """({name: memory-mapped array}, facts) of a directory that is complete."""
+    """({name: memory-mapped array}, facts) of a directory that is complete. Waits for no other rank, so that
+    a loader's workers may call it."""
     try:
         facts = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
         arrays = {path.stem: np.load(path, mmap_mode="r") for path in directory.glob("*.npy")}

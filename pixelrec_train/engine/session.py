@@ -149,7 +149,8 @@ def open_log(loop, objective, resolved, facts, resumed_at=None):
         with contextlib.suppress(OSError):  # RunLog says it when it cannot write there
             for events in tensorboard_dir(loop).glob("events.out.tfevents.*"):
                 events.unlink()  # curves of the run this one replaces
-            show_under_tensorboard(loop.logging_dir)
+            if not Path(loop.logging_dir).resolve().is_relative_to(run.resolve()):
+                show_under_tensorboard(loop.logging_dir)
     distributed.barrier()
     log_files = (log_path(loop.logging_dir), run / "train.log")
     log = RunLog(log_files, run / "metrics.jsonl", tensorboard_dir(loop), objective, resumed_at)

@@ -12,6 +12,7 @@ from pixelrec_train.files import write_json
 
 SHOWN = ("recall", "ndcg")
 JUDGED_BY = ("recall@10", "ndcg@10")
+OF_LABELS = ("loss", "valid_loss", "itemic_loss", "text_loss", "itemic_top1", "text_top1", *JUDGED_BY)
 
 
 def table_rows(judged, is_cold, topk):
@@ -129,3 +130,44 @@ def conclude(training, judged, split, ranking, how=""):
         draw_curves(run, training.objective.panels)
         log.block(f"Files in {run}/: table.md, table.json, curves.png, metrics.jsonl, best_model/")
     distributed.barrier()
+
+
+def conclude_without_catalogue(training):
+    """The last words of a run that ranks nothing: its losses and its curves. All ranks call it."""
+    run = Path(training.loop.output_dir)
+    if distributed.rank() == 0:
+        rows = loss_rows(run, training.best_by, training.best_by in training.objective.falling)
+        text = losses_text(rows)
+        Path(run, "table.md").write_text(text, encoding="utf-8")
+        write_json(run / "table.json", rows)
+        training.log.block(f"\n{text}")
+        draw_curves(run, training.objective.panels)
+        training.log.block(f"Files in {run}/: table.md, table.json, curves.png, metrics.jsonl, best_model/")
+    distributed.barrier()
+
+
+def loss_rows(directory, best_by, less_is_better):
+    """{"training, step 120": {figure: value}, "validation, step 100 (best_model)": …} of a run's last words.
+
+    best_by: the figure of validation that has chosen best_model.
+    """
+    events = [json.loads(line) for line in Path(directory, "metrics.jsonl").read_text().splitlines()]
+    steps, evaluations = ([e for e in events if e["kind"] == kind] for kind in ("step", "eval"))
+    rows = {f"training, step {e['step']}": e for e in steps[-1:]}
+    rows |= {f"validation, step {e['step']}": e for e in evaluations[-1:]}
+    if evaluations:
+        best = (min if less_is_better else max)(evaluations, key=lambda e: e[best_by])
+        rows.pop(f"validation, step {best['step']}", None)
+        rows[f"validation, step {best['step']} (best_model)"] = best
+    return rows
+
+
+def losses_text(rows):
+    """Rows of loss_rows -> Markdown: losses in nats, and the share of labels whose score is the highest."""
+    names = [n for n in OF_LABELS if any(n in row for row in rows.values())]
+    width = max(map(len, rows), default=0)
+    lines = [f"| {'':<{width}} | {' | '.join(names)} |", f"|{'-' * (width + 2)}|{'---:|' * len(names)}"]
+    for name, row in rows.items():
+        cells = [f"{row[n]:.4f}".rjust(len(n)) if n in row else " " * len(n) for n in names]
+        lines.append(f"| {name:<{width}} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

@@ -26,19 +26,25 @@ class TokenModel(nn.Module):
     """The transformer without its tables, and the tables, split. Where they are tied there is only one."""
 
     def __init__(
-        self, causal_lm: nn.Module, vocabulary: ItemicVocabulary | None, num_tokens: int, chunk: int
+        self,
+        causal_lm: nn.Module,
+        vocabulary: ItemicVocabulary | None,
+        num_tokens: int,
+        chunk: int,
+        first_new: int | None = None,
     ):
         """
         Args:
             vocabulary: its itemic tokens; None = it has none.
             num_tokens: those that it may predict; rows from there on are no token.
             chunk: labels scored at a time.
+            first_new: the first row of those that can be trained alone; None = of the itemic tokens.
         """
         super().__init__()
         self.vocabulary, self.num_tokens, self.chunk, self.dropout = vocabulary, num_tokens, chunk, 0.0
         self.architecture, self.prefix = type(causal_lm).__name__, f"{causal_lm.base_model_prefix}."
         self.table_names = table_names(causal_lm, "the model")
-        cut = vocabulary.first_new_id if vocabulary else num_tokens, num_tokens
+        cut = first_new or (vocabulary.first_new_id if vocabulary else num_tokens), num_tokens
         table, head = (x().weight for x in (causal_lm.get_input_embeddings, causal_lm.get_output_embeddings))
         self.embedding = SplitRows(table, *cut)
         self.head = None if head is table else SplitRows(head, *cut)
@@ -51,12 +57,13 @@ class TokenModel(nn.Module):
         self.backbone.set_attn_implementation(packed_attention.NAME)
 
     @staticmethod
-    def load(directory, flag_name="--model_dir", chunk=512, dtype=torch.float32, trust=False):
+    def load(directory, flag_name="--model_dir", chunk=512, dtype=torch.float32, trust=False, first_new=None):
         """Of a causal LM's directory: plain, made by scripts/expand_vocabulary.py, or an export.
 
         Args:
             dtype: "auto" = as in the files.
             trust: whether code in the directory may run.
+            first_new: see __init__.
 
         Raises:
             InputError: it computes otherwise than as a plain causal LM, or its files contradict each other.
@@ -79,7 +86,7 @@ class TokenModel(nn.Module):
         try:
             with torch.no_grad():
                 theirs = torch.cat([causal_lm(part[None]).logits[0] for part in ids.split(lengths.tolist())])
-                model = TokenModel(causal_lm, vocabulary, num_tokens, chunk).eval()
+                model = TokenModel(causal_lm, vocabulary, num_tokens, chunk, first_new).eval()
                 ours = model.logits(model.read(PackedTexts(ids, lengths)))
             ours, theirs = (x[:, :num_tokens].float() for x in (ours, theirs))
             difference = (ours - theirs).abs().max() / theirs.abs().max()
@@ -170,6 +177,12 @@ class TokenModel(nn.Module):
         for rows in (self.embedding, self.head):
             if rows is not None:
                 rows.new_rows.requires_grad_(True)
+
+    def freeze_old_rows(self):
+        """The words that the base model brought stand still, and nothing else."""
+        for rows in (self.embedding, self.head):
+            if rows is not None:
+                rows.old_rows.requires_grad_(False)
 
     def enable_checkpointing(self):
         """Recompute activations layer by layer in the backward pass; non-reentrant, as ZeRO needs it."""

@@ -1,15 +1,18 @@
 """Saying the next token: codes of the next item's semantic id, what items are called, or any text."""
 
 import shutil
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from pixelrec_train import distributed
 from pixelrec_train.engine.task import RANKED, Objective, Task
+from pixelrec_train.engine.zero import shape_of, size_of
 
 SEMANTIC_IDS = "semantic_ids.json"
 LLM = "llm"
+OTHERS = ("valid_loss", *(way + name for way in ("", "sid_", "average_") for name in RANKED))
 
 
 class TokenTask(Task):
@@ -24,46 +27,64 @@ class TokenTask(Task):
             "validation": ("recall@10", "ndcg@10"),
         },
         best_by="ndcg@10",
-        others=("valid_loss", *(way + name for way in ("", "sid_", "average_") for name in RANKED)),
+        others=OTHERS,
     )
 
-    def __init__(self, model, model_dir, semantic_ids=None):
+    def __init__(self, model, model_dir, semantic_ids=None, objective=None, sources=(), itemic_ids=None):
         """
         Args:
             model: TokenModel.
             model_dir: the directory it came from, see its export.
             semantic_ids: file that says what its itemic tokens mean; None where it has none.
+            objective: what is measured, if not the ranking of a catalogue; see of_samples.
+            sources: names; the losses of labels are given for each of them, see TokenBatch.sources.
+            itemic_ids: (first, last) token id of the itemic ones, where the vocabulary does not say it.
         """
         super().__init__()
         self.model, self.source, self.semantic_ids = model, model_dir, semantic_ids
-        edges = model.vocabulary.level_edges if model.vocabulary else []
+        self.sources, self.levels = tuple(sources), 0
+        if objective:
+            self.objective = objective
+        edges = [itemic_ids[0], itemic_ids[1] + 1] if itemic_ids else []
+        if model.vocabulary:
+            edges, self.levels = model.vocabulary.level_edges, model.vocabulary.levels
         self.register_buffer("level_edges", torch.tensor(edges, dtype=torch.long), persistent=False)
 
     def forward(self, batch):
         """(loss, metrics): mean cross-entropy in nats, by weight, of all labels of all ranks.
 
         DeepSpeed averages gradients over ranks; divided by the mean weight of the labels per rank, that
-        average is the mean over all labels. Metrics are (sum, count) of this rank, see `by_label`.
+        average is the mean over all labels. Metrics are (sum, count) of this rank, see `by_label` and
+        `by_source`, and the batch's own.
         """
         total, losses, best = self.model(batch)
         weight = total.new_tensor(len(losses)) if batch.weights is None else batch.weights.sum()
         weight = distributed.mean_tensor(weight)
-        return total / torch.where(weight > 0, weight, 1.0), self.by_label(batch.labels, losses, best)
+        metrics = self.by_label(batch.labels, losses, best) | batch.figures
+        if self.sources:
+            metrics |= self.by_source(batch.sources, losses, best == batch.labels)
+        return total / torch.where(weight > 0, weight, 1.0), metrics
 
     def by_label(self, labels, losses, best):
         """{name: (sum, count)} by what the label is, not by what stands before it; weights play no part.
 
-        text_loss: of the base model's words; itemic_loss: of codes, begin and end; level{n}_loss and
-        level{n}_top1: of the codes of level n, from 1: loss in nats, share whose score is the highest of all.
+        text_loss: of the base model's words; itemic_loss: of codes, begin and end; level{n}_loss: of the
+        codes of level n, from 1: in nats; text_top1 and so on: share whose score is the highest of all.
         """
         kind = torch.bucketize(labels, self.level_edges, right=True)  # 0 text, 1 … L levels, L + 1 begin, end
         each = torch.stack([torch.ones_like(losses), losses, (best == labels).float()])
         sums = each.new_zeros(3, len(self.level_edges) + 1).index_add_(1, kind, each)
-        (count, loss, right), itemic = sums, sums[:, 1:].sum(1)
-        metrics = {"text_loss": (loss[0], count[0]), "itemic_loss": (itemic[1], itemic[0])}
-        for n in range(1, len(self.level_edges)):
-            metrics |= {f"level{n}_loss": (loss[n], count[n]), f"level{n}_top1": (right[n], count[n])}
-        return metrics
+        kinds = {"text": sums[:, 0], "itemic": sums[:, 1:].sum(1)}
+        return figures_of(kinds | {f"level{n}": sums[:, n] for n in range(1, self.levels + 1)})
+
+    def by_source(self, sources, losses, right):
+        """{"video_rec/loss": (sum, count), "video_rec/top1": …}: loss in nats and share found, as by_label.
+
+        sources: [N] numbers of the labels' sources.
+        """
+        each = torch.stack([torch.ones_like(losses), losses, right.float()])
+        sums = each.new_zeros(3, len(self.sources)).index_add_(1, sources, each)
+        return figures_of({name: sums[:, n] for n, name in enumerate(self.sources)}, "/")
 
     def export(self, directory, tensors):
         """llm/: a causal LM that plain transformers loads; semantic_ids.json: what its itemic tokens mean."""
@@ -71,3 +92,56 @@ class TokenTask(Task):
         self.model.export(Path(directory) / LLM, inner, self.source)
         if self.semantic_ids:
             shutil.copy(self.semantic_ids, Path(directory) / SEMANTIC_IDS)
+
+    def flops(self, batch):
+        """Floating-point operations of a training step on it; what is computed again to save memory is none.
+
+        2 for every weight and token forward; as many for the gradient of what it reads, where that needs one;
+        as many for the weight's own. Attention is causal.
+        """
+        config, (weights, trained) = self.model.backbone.config, self.weights
+        tokens, labels = len(batch.texts.token_ids), len(batch.labels)
+        head = self.model.num_tokens * config.hidden_size * labels
+        pairs = int((batch.texts.lengths.double() ** 2).sum()) // 2
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        attention = 2 * pairs * width * config.num_attention_heads * config.num_hidden_layers
+        return 2 * tokens * (2 * weights + trained) + 6 * head + 6 * attention
+
+    @cached_property
+    def weights(self):
+        """Entries of the backbone's matrices: of all, and of those that are trained."""
+        matrices = [p for p in self.model.backbone.parameters() if len(shape_of(p)) >= 2]
+        return sum(map(size_of, matrices)), sum(size_of(p) for p in matrices if p.requires_grad)
+
+
+def figures_of(sums, mark="_"):
+    """{name: [count, loss, right]} -> {name_loss: (sum, count), name_top1: (sum, count)}"""
+    pairs = {}
+    for name, (count, loss, right) in sums.items():
+        pairs |= {f"{name}{mark}loss": (loss, count), f"{name}{mark}top1": (right, count)}
+    return pairs
+
+
+def of_samples(sources, by_source, ranked):
+    """The objective of training on samples: their loss, and that of held-out ones.
+
+    Args:
+        sources: their names.
+        by_source: whether the log line shows each of them.
+        ranked: whether held-out users are judged too, and by their figures best_model is chosen.
+    """
+    losses = tuple(f"{name}/loss" for name in sources)
+    return Objective(
+        shown={"itemic_loss": ".4f", "text_loss": ".4f", "itemic_top1": ".3f", "text_top1": ".3f"}
+        | (dict.fromkeys(losses, ".4f") if by_source else {})
+        | {"fill": ".3f"},
+        judged=("valid_loss", "recall@10", "ndcg@10") if ranked else ("valid_loss",),
+        panels={
+            "loss (nats)": ("loss", "itemic_loss", "text_loss", "valid_loss"),
+            "right tokens": ("itemic_top1", "text_top1"),
+            "loss by source": losses,
+            "validation": ("recall@10", "ndcg@10"),
+        },
+        best_by="ndcg@10" if ranked else "valid_loss",
+        others=OTHERS,
+    )

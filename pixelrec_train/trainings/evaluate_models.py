@@ -9,11 +9,11 @@ import numpy as np
 
 from pixelrec_train import distributed
 from pixelrec_train.config import WindowFlags
-from pixelrec_train.data.inputs import Inputs, read_inputs
-from pixelrec_train.data.interactions import HeldOut
-from pixelrec_train.data.views.parts import Part, part_of
+from pixelrec_train.data.inputs import read_inputs
+from pixelrec_train.data.views.parts import part_of
 from pixelrec_train.data.views.view import Known
 from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.metrics import figures
 from pixelrec_train.evaluation.passes import Asked, passes_text
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.report import (
@@ -40,10 +40,10 @@ from pixelrec_train.tasks.tokens import LLM
 class Users(NamedTuple):
     """Those who are judged."""
 
-    inputs: Inputs
-    held_out: HeldOut
+    inputs: object  # data.inputs.Inputs
+    held_out: object  # HeldOut
     numbers: np.ndarray  # [E] theirs in the part
-    part: Part
+    part: object  # data.views.parts.Part
 
 
 def main(config):
@@ -72,13 +72,34 @@ def evaluate(config):
 
     judged, facts = {}, {}
     for name, directory in directories.items():
-        for form, (one, about) in ask_in_all_ways(directory, speakers[name], users, config).items():
+        model = TokenModel.load(directory, "--model_dir", dtype="auto", trust=trust)
+        model = model.to(distributed.device()).eval()
+        prepared = Prepared.of(model, directory, config.semantic_ids, users.inputs, trust)
+        for form in config.prompts:
             row = f"{name} · {form}"
-            judged[row], facts[row] = one, about | {"model_dir": directory, "prompt": form}
+            judged[row], facts[row] = ask(prepared, speakers[name], form, users, config)
+            facts[row] |= {"model_dir": directory, "prompt": form}
+            say(f"{row}: {len(users.held_out):,} users in {facts[row]['seconds']:.0f} s")
     judged = beside_popularity(judged, users.held_out, users.inputs.split, config)
     if distributed.rank() == 0:
         report(config, users, judged, facts)
     distributed.barrier()
+
+
+def asked_in_run(model, model_dir, asking, trust=False):
+    """An evaluator of the model as it stands: () -> {figure: value} of the users that `asking` names.
+
+    asking: AskFlags of one prompt.
+    """
+    (form,) = asking.prompts
+    speaker, users = Speaker(model_dir, asking.prompts, asking.add_think_pattern, trust), read_users(asking)
+    prepared = Prepared.of(model, model_dir, asking.semantic_ids, users.inputs, trust)
+
+    def evaluator():
+        judged, _ = ask(prepared, speaker, form, users, asking)
+        return figures(judged.places, asking.topk) | judged.counts
+
+    return evaluator
 
 
 def named(model_dirs):
@@ -104,18 +125,6 @@ def read_users(config):
         numbers = dataclasses.replace(held_out, users=numbers).sample(config.users, config.seed).users
         held_out = held_out.sample(config.users, config.seed)
     return Users(inputs, held_out, numbers, part_of(config.split, inputs.interactions, config))
-
-
-def ask_in_all_ways(directory, speaker, users, config):
-    """{form: (Judged, facts)} of a model, which is gone when the next one is read."""
-    trust, found = "item" in config.trust_remote_code, {}
-    model = TokenModel.load(directory, "--model_dir", dtype="auto", trust=trust)
-    model = model.to(distributed.device()).eval()
-    prepared = Prepared.of(model, directory, config.semantic_ids, users.inputs, trust)
-    for form in config.prompts:
-        found[form] = ask(prepared, speaker, form, users, config)
-        say(f"{directory}, {form}: {len(users.held_out):,} users in {found[form][1]['seconds']:.0f} s")
-    return found
 
 
 def ask(prepared, speaker, form, users, config):

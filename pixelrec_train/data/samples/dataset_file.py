@@ -106,7 +106,8 @@ KEYS = {
     "max_length": COUNT, "max_sample_length": COUNT, "num_epochs": COUNT,
     "num_workers": SIZE, "shuffle_seed": SIZE,
     "itemic_id_range": RANGE,
-    "only_assistant_loss": SWITCH, "add_think_pattern": SWITCH, "cut_to_pad": SWITCH, "full_attention": SWITCH,
+    "only_assistant_loss": SWITCH, "add_think_pattern": SWITCH,
+    "cut_to_pad": SWITCH, "full_attention": SWITCH,
     "local_shuffle_buffer_size": SIZE,
     **dict.fromkeys(list(WITHOUT_EFFECT)[1:], ANYTHING),
 }  # fmt: skip

@@ -1,0 +1,116 @@
+"""Flags of training on samples: chats and documents, packed."""
+
+from dataclasses import dataclass
+
+from pixelrec_train.config.generative import DecodingFlags
+from pixelrec_train.config.judging import require_cut_off
+from pixelrec_train.config.reading import CacheFlags, DataFlags
+from pixelrec_train.config.towers import TrustFlags
+from pixelrec_train.config.training import RunFlags
+from pixelrec_train.errors import InputError
+from pixelrec_train.flags import DISTINCT, FILE, NOT_NEGATIVE, SEED, Rule, at_least, flag, one_of
+
+FORMS = ("history", "chat", "think")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackingFlags(CacheFlags):
+    """Which samples are read, and how they are laid into batches."""
+
+    dataset_config: str = flag("JSON of a dataset: its sources, and how they are read", path=FILE)
+    valid_samples: str | None = flag(
+        "samples held out to validate: a file, a directory, a pattern or a list, as `sources` of the JSON",
+        None,
+    )
+    max_length: int | None = flag("tokens of a pack; None = the JSON's", None, at_least(2))
+    pack: str = flag(
+        "best_fit = the fewest packs; even = a like mix of long and short samples in each; greedy = one "
+        "after the other, as OpenOneRec",
+        "best_fit",
+        one_of("best_fit", "even", "greedy"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskFlags(DataFlags, DecodingFlags):
+    """How a language model is asked for the next item of held-out users."""
+
+    semantic_ids: str = flag("file that scripts/build_semantic_ids.py wrote", path=FILE)
+    prompts: tuple[str, ...] = flag(
+        "history = ids alone, as in pretraining; chat = video_rec's; think = the same, behind a thought",
+        ("history", "chat"),
+        Rule(f"names some of {', '.join(FORMS)}", lambda names: names and set(names) <= set(FORMS)),
+        DISTINCT,
+    )
+    split: str = flag(
+        "valid = second-last item of every user; test = last item", "test", one_of("valid", "test")
+    )
+    users: int | None = flag("held-out users judged, drawn once; None = all", None, at_least(1))
+    history: int = flag("newest items of a history that a prompt names", 512, at_least(1))
+    add_think_pattern: bool = flag(
+        "chat ends in /no_think and an empty thought, as OpenOneRec's SFT trains it; False = in neither", True
+    )
+    num_beams: int = flag("semantic ids kept per user and level, at least", 32, at_least(1))
+    eval_batch_size: int = flag("users per GPU and block in evaluation", 256, at_least(1), may_differ=True)
+    thought_tokens: int = flag("think: tokens of a thought, at most", 256, at_least(1))
+    temperature: float = flag("think: 0 = always the likeliest token", 0.6, NOT_NEGATIVE)
+    top_p: float = flag(
+        "think: share of the probability that the likeliest tokens hold who may be drawn",
+        0.95,
+        Rule("must be in (0, 1]", lambda share: 0 < share <= 1),
+    )
+    top_k: int | None = flag("think: likeliest tokens that may be drawn; None = all", 20, at_least(1))
+    seed: int = flag("of thoughts, of --users, and of the words of chats, as in build_samples", 42, SEED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplesConfig(PackingFlags, DataFlags, DecodingFlags, TrustFlags, RunFlags):
+    """Train a language model on samples: chats and documents, with itemic tokens or without."""
+
+    model_dir: str | None = flag("Hugging Face directory of a causal LM", None)
+    new_rows_only: bool = flag("train the rows of new tokens and nothing else", False)
+    first_new_row: int | None = flag(
+        "rows of words below this token id stand still; None = none do, or with --new_rows_only those below "
+        "the itemic tokens",
+        None,
+        at_least(1),
+    )
+    gradient_checkpointing: bool = flag(
+        "recompute activations in the backward pass to save memory", True, may_differ=True
+    )
+    loss_chunk: int = flag(
+        "labels whose logits over the vocabulary exist at a time", 4096, at_least(1), may_differ=True
+    )
+    loss_by_source: bool = flag("log the loss of every source", False, may_differ=True)
+    counts_by_source: bool = flag(
+        "log the share of every source in samples and tokens", False, may_differ=True
+    )
+    use_tie_weights: bool = flag(
+        "the head is the table of word embeddings: the directory says it, and must agree", False
+    )
+    model_class: str | None = flag("class of the model: the directory says it, and must agree", None)
+    interaction_data: str | None = flag(
+        "table with columns item_id, user_id and perhaps timestamp, to judge the ranking inside the run too",
+        None,
+        path=FILE,
+    )
+    semantic_ids: str | None = flag(
+        "file that scripts/build_semantic_ids.py wrote, to judge", None, path=FILE
+    )
+    prompt: str = flag(
+        "how held-out users are asked: history = ids alone; chat = video_rec's chat", "history",
+        one_of("history", "chat"),
+    )  # fmt: skip
+    history: int = flag("newest items of a history that this names", 512, at_least(1))
+    valid_users: int | None = flag("validation users asked, drawn once; None = all", None, at_least(1))
+
+    def __post_init__(self):
+        super().__post_init__()
+        if bool(self.interaction_data) != bool(self.semantic_ids):
+            raise InputError("--interaction_data and --semantic_ids go together: they judge held-out users.")
+        if self.interaction_data:
+            require_cut_off(self.topk, self.best_by or "ndcg@10")
+        elif self.best_by and "@" in self.best_by:
+            raise InputError(
+                f"--best_by {self.best_by} needs --interaction_data and --semantic_ids: whom to rank for."
+            )

@@ -1,0 +1,183 @@
+"""Training on samples, chats and documents: data, model, task, engine and validation meet here."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from pixelrec_train import distributed
+from pixelrec_train.config.samples import AskFlags
+from pixelrec_train.data.loader import Loader
+from pixelrec_train.data.samples.dataset_file import DatasetFile
+from pixelrec_train.data.samples.files import sources_of
+from pixelrec_train.data.tokens.packed_samples import PackCollator, PackDataset
+from pixelrec_train.engine import ds_config, loop
+from pixelrec_train.engine.ds_file import remarks
+from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
+from pixelrec_train.engine.state import total_steps
+from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.report import conclude_without_catalogue
+from pixelrec_train.evaluation.validation_loss import token_loss
+from pixelrec_train.files import possible_directory
+from pixelrec_train.flags import given, replace
+from pixelrec_train.model.token_model import TokenModel
+from pixelrec_train.recommend.trained import is_generative
+from pixelrec_train.run import directory as run_directory
+from pixelrec_train.run import watchdog
+from pixelrec_train.tasks.tokens import LLM, TokenTask, of_samples
+from pixelrec_train.trainings.evaluate_models import asked_in_run
+from pixelrec_train.trainings.plan import trained
+from pixelrec_train.trainings.sample_inputs import (
+    check_first_new,
+    check_model,
+    check_positions,
+    itemic_ids_of,
+    packed,
+    tokenizer_of,
+    what_is_cut,
+)  # fmt: skip
+
+
+class Prepared(NamedTuple):
+    model: TokenModel
+    packs: PackDataset
+    collator: PackCollator
+    valid: tuple | None  # (PackDataset, PackCollator) of held-out samples
+    itemic_ids: tuple[int, int] | None  # first and last, where the vocabulary itself does not say it
+    notes: list[str]
+
+
+def main(config, idle=()):
+    """config: SamplesConfig. idle: sentences about flags that have no effect, for the log."""
+    dataset = DatasetFile.load(config.dataset_config)
+    config = settled(config, dataset)
+    if not config.dry_run:
+        weights = "--model_dir {}/llm"
+        return on_all_ranks(config, lambda: run(config, dataset, idle), config.resume, weights=weights)
+    check_places(config, going_on=bool(config.resume))
+    prepared, _ = prepare(config, dataset, config.dry_run)
+    print("\n".join(plan(config, prepared, config.dry_run, idle)))
+
+
+def settled(config, dataset):
+    """The flags with what the JSON says in place of their defaults; what stands on the command line wins."""
+    of_json = {
+        "num_train_epochs": dataset.num_epochs, "dataloader_num_workers": dataset.num_workers,
+        "max_length": dataset.max_length,
+        "model_dir": dataset.base_model_dir and str(dataset.base_model_dir),
+    }  # fmt: skip
+    changes = {
+        name: value for name, value in of_json.items() if value is not None and name not in given(config)
+    }
+    config = replace(config, **changes)
+    for name, key in (("model_dir", "base_model_dir"), ("max_length", "max_length")):
+        if getattr(config, name) is None:
+            raise InputError(f"--{name} is needed, or {key} in {config.dataset_config}.")
+    return config
+
+
+def prepare(config, dataset, world_size):
+    """Everything that can be wrong with the input is found here, before a single step.
+
+    Returns:
+        (Prepared, the dict for deepspeed.initialize)
+    """
+    seed_everything(config.seed)
+    possible_directory(config.cache_dir, "--cache_dir")
+    run_directory.check_kept(config.output_dir, model_dir=config.model_dir)
+    if is_generative(config.model_dir):
+        llm = Path(config.model_dir) / LLM
+        raise InputError(f"--model_dir {config.model_dir} is a checkpoint. Did you mean {llm}?")
+    held_out = config.valid_samples and sources_of(config.valid_samples, "--valid_samples")
+    objective_of(config, ()).chosen_by(config.best_by)
+    trust = trusted(config)
+    model = TokenModel.load(
+        config.model_dir, "--model_dir", config.loss_chunk, trust=trust, first_new=config.first_new_row
+    )
+    check_first_new(model, config)
+    if config.new_rows_only:
+        model.train_new_rows_only()
+    elif config.first_new_row:
+        model.freeze_old_rows()
+    resolved = ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
+    itemic_ids = itemic_ids_of(model, dataset, config)
+    check_model(model, dataset, config)
+    tokenizer = tokenizer_of(config, dataset, trust)
+    packs, collator, notes = packed(config, dataset, dataset.sources, config.dataset_config, tokenizer)
+    check_positions(model, packs, config, dataset)
+    valid = None
+    if held_out:
+        *valid, more = packed(config, dataset, held_out, "--valid_samples", tokenizer)
+        notes += [f"validation {line}" for line in more]
+    return Prepared(model, packs, collator, valid, itemic_ids, [*dataset.remarks(), *notes]), resolved
+
+
+def plan(config, prepared, ranks, idle=()):
+    """Lines for --dry_run and for the top of every log."""
+    model, packs, batch = prepared.model, prepared.packs, config.per_device_train_batch_size * ranks
+    stage = "the new rows alone" if config.new_rows_only else "everything"
+    if config.first_new_row and not config.new_rows_only:
+        stage = f"everything but the rows below {config.first_new_row:,}"
+    first = packs.packs(0)
+    total = total_steps(lambda epoch: -(-packs.samples_in(epoch) // batch), config)
+    return [
+        *prepared.notes,
+        f"packs: {len(first):,} of at most {config.max_length:,} tokens in the first epoch ({config.pack}), "
+        f"{first.fill(config.max_length):.1%} full",
+        *what_is_cut(packs),
+        f"model: {trained(model):,} trained parameters ({stage}), vocabulary {model.num_tokens:,}",
+        f"batch: {batch} packs x {config.gradient_accumulation_steps} per step over {ranks} ranks",
+        f"steps: {total:,}" + ("" if config.max_steps else f" in {config.num_train_epochs} epochs"),
+        *idle,
+        *remarks(config, distributed.uses_gpu()),
+    ]
+
+
+def run(config, dataset, idle):
+    """One whole run, on every rank."""
+    watchdog.at("reading data and model")
+    prepared, resolved = prepare(config, dataset, distributed.world_size())
+    model, packs = prepared.model, prepared.packs
+    if config.gradient_checkpointing:
+        model.enable_checkpointing()
+    lines = plan(config, prepared, distributed.world_size(), idle)
+    loader = loader_of(packs, prepared.collator, config)
+    facts = {"data": {"samples": packs.mark}}
+    sources = packs.store.sources
+    task = TokenTask(
+        model, config.model_dir, objective=objective_of(config, sources), itemic_ids=prepared.itemic_ids,
+        sources=sources if config.loss_by_source else (),
+    )  # fmt: skip
+    evaluators = []
+    if prepared.valid:
+        held_out = loader_of(*prepared.valid, config)
+        evaluators.append(lambda: token_loss(task, held_out.epoch(0)))
+    if config.interaction_data:
+        evaluators.append(asked_in_run(model, config.model_dir, asking(config, dataset), trusted(config)))
+    asked = config.resume, config.best_by, config.patience
+    with session(task, loader, config, resolved, facts, lines, *asked) as training:
+        loop.train(training, evaluators)
+        conclude_without_catalogue(training)
+
+
+def objective_of(config, sources):
+    return of_samples(sources, config.loss_by_source, ranked=bool(config.interaction_data))
+
+
+def asking(config, dataset):
+    """How held-out users are asked inside the run: AskFlags."""
+    shared = {name: getattr(config, name) for name in vars(config).keys() & AskFlags.__dataclass_fields__}
+    return AskFlags(
+        **shared | {
+            "prompts": (config.prompt,), "split": "valid", "users": config.valid_users,
+            "add_think_pattern": bool(dataset.add_think_pattern),
+        }
+    )  # fmt: skip
+
+
+def trusted(config):
+    return "item" in config.trust_remote_code
+
+
+def loader_of(packs, collator, config):
+    return Loader(
+        packs, collator, config.per_device_train_batch_size, packs.seed, config.dataloader_num_workers
+    )
