@@ -2,9 +2,10 @@
 
 python benchmarks/kill_resume.py --zero 3 --ranks 2 --kills 5 --seed 0 [flags of training, --eval_steps 5 say]
 
-Trains the synthetic demo once undisturbed and once with SIGKILL to all its processes at random steps, each
-time going on with --resume auto. Compares every line of metrics.jsonl (all but times and rates) and every
-weight of the last checkpoint to the bit. Exits with 1 on any difference.
+Trains the synthetic demo (--head samples: chats and documents made of its texts) once undisturbed and once
+with SIGKILL to all its processes at random steps, each time going on with --resume auto. Compares every line
+of metrics.jsonl (all but times and rates) and every weight of the last checkpoint to the bit. Exits with 1 on
+any difference.
 """
 
 import argparse
@@ -26,11 +27,13 @@ import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from pixelrec_train.commands.make_demo import all_text  # noqa: E402
+from pixelrec_train.data.samples import Sample  # noqa: E402
+from pixelrec_train.data.samples.writing import write_samples  # noqa: E402
 from pixelrec_train.data.synthetic import write_demo  # noqa: E402
 from pixelrec_train.distributed import free_port  # noqa: E402
-from pixelrec_train.model.tiny import write_towers  # noqa: E402
+from pixelrec_train.model.tiny import write_causal_lm, write_towers  # noqa: E402
 
-TIMES = {"users_per_s", "items_per_s", "tokens_per_s", "step_ms", "data_wait_pct", "memory_gb", "eta_s"}
+TIMES = ("_per_s", "step_ms", "data_wait_pct", "memory_gb", "eta_s")
 SAVE_STEPS, PATIENCE = 7, 300
 
 
@@ -39,7 +42,12 @@ def main():
     with tempfile.TemporaryDirectory(prefix="pixelrec-kill-") as folder:
         folder = Path(folder)
         write_demo(folder / "demo.csv", folder / "texts.csv", users=options.users, seed=1)
-        write_towers(all_text(folder / "texts.csv"), folder / "towers", hidden_size=32, vocab_size=600)
+        texts = list(all_text(folder / "texts.csv"))
+        if options.head == "two_tower":
+            write_towers(texts, folder / "towers", hidden_size=32, vocab_size=600)
+        else:
+            write_causal_lm(texts, folder / "llm", hidden_size=32, vocab_size=600, chat=True)
+            write_samples_of(texts, folder)
         whole, killed = folder / "whole", folder / "killed"
         finish(command(folder, whole, options))
         steps = max(event["step"] for event in events(whole))
@@ -51,7 +59,8 @@ def main():
         different = differences(whole, killed)
     for line in different:
         print(line)
-    kind = f"ZeRO-{options.zero}, {options.ranks} ranks, {options.kills} kills, seed {options.seed}"
+    kind = f"{options.head}, ZeRO-{options.zero}, {options.ranks} ranks"
+    kind += f", {options.kills} kills, seed {options.seed}"
     kind += f", {' '.join(options.more)}" * bool(options.more)
     print(f"{kind}: " + ("DIFFERENT" if different else "every figure and every weight equal to the bit"))
     return 1 if different else 0
@@ -61,6 +70,7 @@ def parse():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+    parser.add_argument("--head", choices=("two_tower", "samples"), default="two_tower")
     parser.add_argument("--zero", type=int, choices=(2, 3), default=2)
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--kills", type=int, default=5)
@@ -70,18 +80,41 @@ def parse():
     return options
 
 
+def write_samples_of(texts, folder):
+    """Two mixed sources: every text as a document, read once per epoch, and as a chat, 1.5 times."""
+    chats = [({"role": "user", "content": t[:40]}, {"role": "assistant", "content": t[40:]}) for t in texts]
+    kinds = {
+        "documents": [Sample(f"d{n}", "documents", None, (text,)) for n, text in enumerate(texts)],
+        "chats": [Sample(f"c{n}", "chats", chat, None) for n, chat in enumerate(chats)],
+    }
+    for name, samples in kinds.items():
+        (folder / name).mkdir()
+        write_samples(folder / name, ((sample, {}) for sample in samples), rows_per_file=100)
+    sources = [{"path": "documents", "epochs": 1}, {"path": "chats", "epochs": 1.5}]
+    (folder / "dataset.json").write_text(json.dumps({"sources": sources, "max_length": 256}))
+
+
 def command(folder, run, options):
     flags = {
-        "interaction_data": folder / "demo.csv", "text_data": folder / "texts.csv", "text_keys": "title,tag",
-        "item_prompt": "", "item_model_dir": folder / "towers/item_llm", "max_text_length": 24,
-        "user_model_dir": folder / "towers/user_llm", "num_train_epochs": 2, "logging_steps": 1,
-        "save_steps": SAVE_STEPS, "per_device_train_batch_size": max(1, 8 // options.ranks), "bf16": False,
-        "history_dropout": 0.1, "dataloader_num_workers": 1, "output_dir": run, "resume": "auto",
-        "logging_dir": folder / "logs" / run.name, "cache_dir": folder / "cache",
-        "deepspeed": f"configs/ds_config_zero{options.zero}.json",
+        "num_train_epochs": 2, "logging_steps": 1, "save_steps": SAVE_STEPS, "bf16": False,
+        "per_device_train_batch_size": max(1, 8 // options.ranks), "dataloader_num_workers": 1,
+        "output_dir": run, "resume": "auto", "logging_dir": folder / "logs" / run.name,
+        "cache_dir": folder / "cache", "deepspeed": f"configs/ds_config_zero{options.zero}.json",
     }  # fmt: skip
+    if options.head == "two_tower":
+        script, more = "train_pixelrec", {
+            "interaction_data": folder / "demo.csv", "text_data": folder / "texts.csv",
+            "text_keys": "title,tag", "item_prompt": "", "item_model_dir": folder / "towers/item_llm",
+            "max_text_length": 24, "user_model_dir": folder / "towers/user_llm", "history_dropout": 0.1,
+        }  # fmt: skip
+    else:
+        script, more = "train_qwen3", {
+            "model_dir": folder / "llm", "dataset_config": folder / "dataset.json",
+            "valid_samples": folder / "chats", "checkpoint_layout": "plain", "loss_by_source": True,
+        }  # fmt: skip
+    flags |= more
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level", "error", "--num_gpus"]
-    launcher += [options.ranks, "--master_port", free_port(), "scripts/train_pixelrec.py"]
+    launcher += [options.ranks, "--master_port", free_port(), f"scripts/{script}.py"]
     return [
         str(word)
         for word in launcher + [part for k, v in flags.items() for part in (f"--{k}", v)] + options.more
@@ -134,7 +167,7 @@ def last_step(run):
 
 def events(run):
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [{name: value for name, value in event.items() if name not in TIMES} for event in lines]
+    return [{name: value for name, value in event.items() if not name.endswith(TIMES)} for event in lines]
 
 
 def differences(whole, killed):
