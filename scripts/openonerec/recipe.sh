@@ -1,0 +1,147 @@
+# shellcheck shell=bash
+# Sourced by the recipes beside it: how a stage is trained, and the demo's data where nobody names other.
+
+recipes=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
+source "$recipes/../settings.sh"
+source "$recipes/../prepare_python.sh"
+source "$recipes/../launcher.sh"
+
+demo_home=results/openonerec # where everything lies that is made because no variable names other
+
+# step COMMAND…: a signal ends the running command, which saves if it trains, and then the recipe.
+step() {
+    run_ranks "$@"
+    if [ -n "$stopped_by" ]; then exit 0; fi
+}
+
+# make_demo: two tables, a two-tower model, semantic ids of it, a small Qwen3 with a word for every code, and samples of
+# every stage. What is there already is not made again.
+make_demo() {
+    local made=$demo_home/data ids=$demo_home/data/semantic_ids/semantic_ids.json
+    interactions=dataset/demo.csv texts=information/demo.csv
+    if [ ! -e results/demo/table.json ]; then
+        echo "== demo: two-tower model, whose item LLM embeds the catalogue"
+        step bash "$recipes/../run_train_pixelrec.sh"
+    fi
+    if [ ! -e "$ids" ]; then
+        echo "== demo: semantic ids"
+        step "$PYTHON" "$scripts/build_semantic_ids.py" --checkpoint results/demo/best_model --interaction_data $interactions \
+            --text_data $texts --codebook_size 32 --output_dir "$made/semantic_ids" --logging_dir logs/openonerec_ids
+    fi
+    if [ ! -e "$made/base/config.json" ]; then
+        echo "== demo: a small Qwen3 with random weights, and a word for every code"
+        step "$PYTHON" "$scripts/make_demo.py" --text_data $texts --lm_dir "$made/base" --hidden_size 64 --chat True
+    fi
+    if [ ! -e "$made/llm/config.json" ]; then
+        step "$PYTHON" "$scripts/expand_vocabulary.py" --hf_model_dir "$made/base" --output_model_dir "$made/llm" \
+            --semantic_ids "$ids"
+    fi
+    if [ ! -e "$made/sft/dataset.json" ]; then
+        echo "== demo: samples of every stage"
+        build_demo_samples "$ids" "$made"
+    fi
+}
+
+# build_demo_samples SEMANTIC_IDS FOLDER: documents for the two stages of pretraining, chats for SFT, and what is held out.
+build_demo_samples() {
+    local of=(--interaction_data "$interactions" --text_data "$texts" --text_keys title,tag,description --semantic_ids "$1"
+        --model_dir "$2/llm" --max_length 1024)
+    build() { step "$PYTHON" "$scripts/build_samples.py" "${of[@]}" --output_dir "$@"; }
+    build "$2/stg1" --task item_understand,video_rec --form segments
+    build "$2/stg2" --task video_rec,item_understand,user_profile --form segments
+    build "$2/valid" --task video_rec --form segments --split valid
+    build "$2/sft_valid" --task video_rec --split valid
+    build "$2/sft" --task video_rec,item_understand,rec_reason
+}
+
+# demo_settings LEARNING_RATE EPOCHS STEPS VALID: what a tiny model with random weights wants, where nothing else is set.
+demo_settings() {
+    LEARNING_RATE=${LEARNING_RATE:-$1} MIN_LR=${MIN_LR:-1e-4} NUM_TRAIN_EPOCHS=${NUM_TRAIN_EPOCHS:-$2}
+    VALID_SAMPLES=${VALID_SAMPLES:-$demo_home/data/$4/file_list.json}
+    MAX_LENGTH=${MAX_LENGTH:-1024} PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-4}
+    NUM_WARMUP_STEPS=${NUM_WARMUP_STEPS:-20} NUM_TRAINING_STEPS=${NUM_TRAINING_STEPS:-$3}
+    SAVE_CHECKPOINT_PER_STEP=${SAVE_CHECKPOINT_PER_STEP:-1000000} LOGGING_PER_STEP=${LOGGING_PER_STEP:-20}
+}
+
+# train_stage NAME FLAGS…: $MODEL_DIR on $DATASET_CONFIG into $OUTPUT_DIR, under $LAUNCHER (deepspeed, torchrun, mpirun, srun).
+train_stage() {
+    local name=$1
+    shift
+    look_around
+    mkdir -p "$OUTPUT_DIR"
+    flags=(--model_dir "$MODEL_DIR" --output_dir "$OUTPUT_DIR" --dataset_config "$DATASET_CONFIG")
+    add_flags LEARNING_RATE MIN_LR LR_SCHEDULER_TYPE NUM_WARMUP_STEPS NUM_TRAINING_STEPS MAX_LENGTH MINIBATCH_SIZE \
+        SAVE_CHECKPOINT_PER_STEP LOGGING_PER_STEP WEIGHT_DECAY MAX_GRAD_NORM SEED NUM_TRAIN_EPOCHS MAX_STEPS EVAL_STEPS \
+        VALID_SAMPLES BF16 GRADIENT_ACCUMULATION_STEPS PER_DEVICE_TRAIN_BATCH_SIZE DATALOADER_NUM_WORKERS
+    launcher_named "${LAUNCHER:-deepspeed}"
+    echo "== $name: $MODEL_DIR on $DATASET_CONFIG -> $OUTPUT_DIR; from elsewhere: tail -f $OUTPUT_DIR/stdout.log"
+    step "${launcher[@]}" "$scripts/train_qwen3.py" "${flags[@]}" ${DEEPSPEED_CONFIG:+--deepspeed "$DEEPSPEED_CONFIG"} "$@" \
+        > >(tee -a "$OUTPUT_DIR/stdout.log") 2> >(tee -a "$OUTPUT_DIR/stderr.log" >&2)
+}
+
+# launcher_named NAME sets launcher=(…). Over several machines HOSTFILE lists them ("name slots=8" a line); torchrun is
+# started on each of them, with the same HOSTFILE; srun takes its machines from the allocation.
+launcher_named() {
+    local hosts ranks
+    hosts=$([ -n "${HOSTFILE:-}" ] && awk '!/^#/ && NF { print $1 }' "$HOSTFILE" || echo localhost)
+    case $1 in
+    deepspeed) launcher_for "$NUM_GPUS" "$gpus" ;;
+    torchrun)
+        export MASTER_ADDR=${MASTER_ADDR:-$(head -n 1 <<<"$hosts")} MASTER_PORT=${MASTER_PORT:-8499}
+        ranks=${NPROC_PER_NODE:-$((NUM_GPUS / $(wc -l <<<"$hosts")))}
+        launcher=("$PYTHON" -m torch.distributed.run --nnodes "$(wc -l <<<"$hosts")" --nproc_per_node "$ranks"
+            --node_rank "${NODE_RANK:-$(place_of_this_host "$hosts")}" --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT")
+        ;;
+    mpirun)
+        launcher=(mpirun -np "$NUM_GPUS" ${HOSTFILE:+--hostfile "$HOSTFILE"} --bind-to none -x OMP_NUM_THREADS -x PATH)
+        if [ -n "${DS_ACCELERATOR:-}" ]; then launcher+=(-x DS_ACCELERATOR); fi
+        launcher+=(-x "MASTER_ADDR=${MASTER_ADDR:-$(head -n 1 <<<"$hosts")}" -x "MASTER_PORT=${MASTER_PORT:-8499}" "$PYTHON")
+        ;;
+    srun)
+        # shellcheck disable=SC2016 # it is each task's shell that knows its place
+        launcher=(srun ${SLURM_JOB_ID:+} --ntasks "$NUM_GPUS" env "MASTER_ADDR=${MASTER_ADDR:-$(first_of_allocation)}"
+            "MASTER_PORT=${MASTER_PORT:-8499}" bash -c
+            'RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID exec "$@"' rank "$PYTHON")
+        ;;
+    *) refuse "LAUNCHER must be deepspeed, torchrun, mpirun or srun, got '$1'." ;;
+    esac
+    if [ "$1" != deepspeed ] && [ "$1" != torchrun ] && ! command -v "$1" >/dev/null; then
+        refuse "LAUNCHER=$1, but there is no $1 on this machine. Install it, or use LAUNCHER=torchrun."
+    fi
+}
+
+# place_of_this_host HOSTS: its line, from 0; 0 where there is only one.
+place_of_this_host() {
+    if [ "$(wc -l <<<"$1")" -eq 1 ]; then
+        echo 0
+        return
+    fi
+    awk -v name="$(hostname)" -v ip="$(hostname -i)" '$1 == name || $1 == ip { print NR - 1; found = 1; exit }
+        END { if (!found) exit 1 }' <<<"$1" ||
+        refuse "$(hostname) is no line of HOSTFILE $HOSTFILE. Set NODE_RANK, from 0."
+}
+
+first_of_allocation() {
+    if [ -z "${SLURM_JOB_NODELIST:-}" ]; then
+        hostname
+        return
+    fi
+    scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1
+}
+
+# last_step OUTPUT_DIR: the number of its newest checkpoint.
+last_step() {
+    local name
+    for name in "$1"/step*/; do basename "$name"; done | sed -n 's/^step\([0-9][0-9]*\)$/\1/p' | sort -n | tail -n 1
+}
+
+# demo_model_of STAGE RECIPE sets MODEL_DIR, what that stage of the demo left, converted.
+demo_model_of() {
+    local last
+    last=$(last_step "$demo_home/$1")
+    if [ -z "$last" ]; then refuse "MODEL_DIR is not set, and the demo's $1 is not there yet: bash $recipes/$2 makes it."; fi
+    MODEL_DIR=$demo_home/$1/step$last/global_step$last/converted
+    if [ ! -e "$MODEL_DIR/config.json" ]; then
+        step bash "$recipes/../convert_checkpoint_to_hf.sh" "$demo_home/data/llm" "$demo_home/$1" "$last"
+    fi
+}
