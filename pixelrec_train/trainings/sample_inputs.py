@@ -90,6 +90,12 @@ def check_first_new(model, config):
         raise InputError(
             f"--first_new_row {config.first_new_row} is no word of {config.model_dir}: it has {rows:,}."
         )
+    first_code = model.vocabulary.first_new_id if model.vocabulary else rows
+    if config.interaction_data and config.first_new_row and config.first_new_row > first_code:
+        raise InputError(
+            f"--first_new_row {config.first_new_row} lies behind the first itemic token, {first_code}: a "
+            f"model cut there cannot be judged inside the run. Leave out --interaction_data."
+        )
     if config.new_rows_only and model.embedding.new_rows is None:
         raise InputError(
             f"--new_rows_only: {config.model_dir} has no itemic_meta.json that says which rows are new. Make "
