@@ -31,6 +31,8 @@ SHORT = {
     "NUM_TRAIN_EPOCHS": "1",
     "STAGE2_EPOCHS": "1",
     "MAX_TEXT_LENGTH": "16",
+    "MAX_STEPS": "3",  # of each of OpenOneRec's stages
+    "USERS": "50",  # judged in the end
 }  # the same commands, less of it
 
 

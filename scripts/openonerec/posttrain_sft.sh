@@ -12,7 +12,7 @@ if wants_help "$@"; then exec "$PYTHON" "$scripts/train_qwen3.py" --help; fi
 if [ -z "${MODEL_DIR:-}" ]; then
     demo_model_of stg2 pretrain_stg2.sh
     DATASET_CONFIG=${DATASET_CONFIG:-$demo_home/data/sft/dataset.json} OUTPUT_DIR=${OUTPUT_DIR:-$demo_home/sft}
-    demo_settings 2e-3 3 400 sft_valid
+    demo_settings 2e-3 3 396 sft_valid
 fi
 OUTPUT_DIR=${OUTPUT_DIR:-results/sft}
 NUM_WARMUP_STEPS=${NUM_WARMUP_STEPS:-500}

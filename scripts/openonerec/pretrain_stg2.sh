@@ -12,7 +12,7 @@ if wants_help "$@"; then exec "$PYTHON" "$scripts/train_qwen3.py" --help; fi
 if [ -z "${MODEL_DIR:-}" ]; then
     demo_model_of stg1 pretrain_stg1.sh
     DATASET_CONFIG=${DATASET_CONFIG:-$demo_home/data/stg2/dataset.json} OUTPUT_DIR=${OUTPUT_DIR:-$demo_home/stg2}
-    demo_settings 3e-3 5 335 valid
+    demo_settings 3e-3 4 268 valid
 fi
 OUTPUT_DIR=${OUTPUT_DIR:-results/stg2}
 NUM_WARMUP_STEPS=${NUM_WARMUP_STEPS:-500}

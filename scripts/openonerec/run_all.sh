@@ -22,5 +22,9 @@ echo "== does the last model hold what it promises"
 step env BEFORE="$demo_home/data/llm" SEMANTIC_IDS="$demo_home/data/semantic_ids/semantic_ids.json" \
     bash "$recipes/../test_hf_model.sh" "$converted"
 echo "== held-out users, after every stage"
-step "$PYTHON" "$scripts/evaluate_qwen3.py" "${models[@]}" --interaction_data "$interactions" --text_data "$texts" \
-    --semantic_ids "$demo_home/data/semantic_ids/semantic_ids.json" --output_dir "$demo_home/table" --overwrite
+look_around
+launcher_for "$NUM_GPUS" "$gpus"
+flags=(--topk 5,10 --num_beams "${NUM_BEAMS:-20}")
+add_flags USERS PROMPTS
+step "${launcher[@]}" "$scripts/evaluate_qwen3.py" "${models[@]}" --interaction_data "$interactions" \
+    --semantic_ids "$demo_home/data/semantic_ids/semantic_ids.json" --output_dir "$demo_home" "${flags[@]}"
