@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.measure import ROOT
 from benchmarks.registry import Goal, Result, benchmark
-from pixelrec_train import distributed
+from pixelrec_train import resources
 from pixelrec_train.__main__ import COMMANDS
 from pixelrec_train.commands.make_demo import all_text
 from pixelrec_train.data.synthetic import write_demo
@@ -76,7 +76,7 @@ def seconds_to_first_step(folder, ranks):
         "--num_gpus",
         ranks,
         "--master_port",
-        distributed.free_port(),
+        resources.free_port(),
         "scripts/train_pixelrec.py",
         *flags_of(folder),
     ]

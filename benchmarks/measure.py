@@ -17,7 +17,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from pixelrec_train.distributed import cores
+from pixelrec_train.resources import cores
 from pixelrec_train.run.directory import commit
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from transformers import get_cosine_schedule_with_warmup  # noqa: E402
 
-from pixelrec_train import distributed  # noqa: E402
+from pixelrec_train import distributed, resources  # noqa: E402
 from pixelrec_train.config import TrainConfig  # noqa: E402
 from pixelrec_train.data.inputs import read_inputs  # noqa: E402
 from pixelrec_train.data.interactions import leave_last_two_out  # noqa: E402
@@ -202,7 +202,7 @@ def check_gradients(label, model, expected):
 def check_two_ranks(case):
     """The batch on two gloo ranks, two users each: losses, and gradients averaged as DeepSpeed does."""
     with tempfile.TemporaryDirectory() as folder:
-        port = distributed.free_port()
+        port = resources.free_port()
         torch.multiprocessing.spawn(one_of_two_ranks, (case.directory, folder, port), nprocs=2)
         yield from (Check(*c) for c in json.loads(Path(folder, "checks.json").read_text()))
 

@@ -14,7 +14,7 @@ from benchmarks.inputs import LONGEST_TEXT
 from benchmarks.item_tower import qwen3
 from benchmarks.measure import must_agree
 from benchmarks.registry import Goal, Result, benchmark
-from pixelrec_train import distributed
+from pixelrec_train import distributed, resources
 from pixelrec_train.run import rendezvous
 
 
@@ -58,7 +58,7 @@ def imbalance(inputs, ranks=(2, 3, 4), windows=16):
 def exactness(inputs, hidden=64, layers=2, windows=4):
     """Loss and gradients of two ranks with plan, dedup and packing, against every place's text read alone."""
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (inputs, hidden, layers, windows, distributed.free_port(), folder)
+        arguments = (inputs, hidden, layers, windows, resources.free_port(), folder)
         torch.multiprocessing.spawn(one_of_two_ranks, arguments, nprocs=2)
         error = json.loads(Path(folder, "error.json").read_text())
     return Result(error, note=f"2 ranks x {windows} windows; loss, and gradients over their largest entry")

@@ -5,7 +5,6 @@ can be used from a notebook or a test.
 """
 
 import os
-import socket
 from contextlib import contextmanager
 
 import torch
@@ -17,17 +16,6 @@ from pixelrec_train.errors import InputError
 def uses_gpu():
     """Whether this run computes on GPUs; DS_ACCELERATOR=cpu says no where there are some."""
     return torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
-
-
-def cores():
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
 
 
 def rank():

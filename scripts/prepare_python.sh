@@ -20,11 +20,11 @@ find_python() {
     return 1
 }
 
-# ask PYTHON MODULE WORD…: an answer of pixelrec_train/machine, whichever directory this is.
-ask() { PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} "$1" -m "pixelrec_train.machine.$2" "${@:3}"; }
+# ask PYTHON MODULE WORD…: what a module of pixelrec_train prints, whichever directory this is.
+ask() { PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} "$1" -m "pixelrec_train.$2" "${@:3}"; }
 
 # has_packages PYTHON: its status says it, and differing what differs from the pins.
-has_packages() { differing=$(ask "$1" pins ${packages:+"$packages"} 2>/dev/null); }
+has_packages() { differing=$(ask "$1" machine.pins ${packages:+"$packages"} 2>/dev/null); }
 
 make_environment() {
     local made=$root/.venv/bin/python

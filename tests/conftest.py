@@ -113,7 +113,7 @@ def run_command(command, cwd=ROOT, timeout=400, afresh=False, **environment):
 
 def deepspeed(ranks, *command, **kwargs):
     """Run a script under the real DeepSpeed launcher."""
-    from pixelrec_train.distributed import free_port
+    from pixelrec_train.resources import free_port
 
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level", "error"]
     launcher += ["--num_gpus", ranks, "--master_port", free_port()]
@@ -129,13 +129,13 @@ def events(run, kind):
 def recording_python(folder):
     """(an interpreter that writes down what it is asked to run, a function that gives these command lines).
 
-    What the scripts ask of the machine (-m pixelrec_train.machine…) the real one answers.
+    What the scripts ask of the machine (-m pixelrec_train.resources, …machine.pins) the real one answers.
     """
     record, stub = folder / "record", folder / "python"
     stub.write_text(
         "#!/bin/bash\n"
         'if [ "$1" = -c ]; then exit; fi\n'
-        f'case $2 in pixelrec_train.machine.*) exec {sys.executable} "$@" ;; esac\n'
+        f'case $2 in *.resources | *.machine.*) exec {sys.executable} "$@" ;; esac\n'
         f"printf '%s\\t' \"$@\" >> {record}\nprintf '\\n' >> {record}\n"
     )
     stub.chmod(0o755)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from pixelrec_train import distributed
+from pixelrec_train import distributed, resources
 from pixelrec_train.errors import InputError
 from pixelrec_train.run import rendezvous
 
@@ -28,7 +28,7 @@ def test_open_mpis_names_become_torchs(monkeypatch):
 def test_ranks_share_the_cores_unless_told_otherwise(monkeypatch, variable):
     set_to = []
     monkeypatch.setattr(torch, "set_num_threads", set_to.append)
-    monkeypatch.setattr(distributed, "cores", lambda: 16)
+    monkeypatch.setattr(resources, "cores", lambda: 16)
     for name in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "WORLD_SIZE", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, "4")

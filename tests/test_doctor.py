@@ -148,7 +148,7 @@ def test_directories_on_one_disk_share_a_line_and_a_full_disk_is_a_problem(tmp_p
     ],
 )
 def test_threads_are_too_many_when_ranks_times_threads_exceed_the_cores(monkeypatch, value, gpus, verdict):
-    monkeypatch.setattr(hardware, "cores_here", lambda: 4)
+    monkeypatch.setattr(hardware.resources, "cores", lambda: 4)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if value is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", value)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, recording_python, run_command
 
-from pixelrec_train.machine import resources
+from pixelrec_train import resources
 from pixelrec_train.machine.pins import Pin
 
 DATA = {"INTERACTION_DATA": "a.csv", "TEXT_DATA": "b.csv"}

@@ -15,7 +15,7 @@ import pytest
 import torch.distributed as dist
 from conftest import ROOT
 
-from pixelrec_train import distributed
+from pixelrec_train import resources
 from pixelrec_train.data.samples.files import Source
 from pixelrec_train.data.samples.known_files import NAME, known_files
 from pixelrec_train.data.samples.rows import samples
@@ -59,7 +59,7 @@ def files(tmp_path):
 
 @pytest.fixture(autouse=True)
 def one_core(monkeypatch):
-    monkeypatch.setattr(distributed, "cores", lambda: 1)
+    monkeypatch.setattr(resources, "cores", lambda: 1)
 
 
 def build(files, cache, rows_per_shard=4, **settings):
@@ -195,7 +195,7 @@ def test_a_build_that_was_killed_goes_on_and_ends_in_the_same_bytes(files, tmp_p
 
 
 def test_helpers_end_with_a_parent_that_was_killed(files, tmp_path, notes, monkeypatch):
-    monkeypatch.setattr(distributed, "cores", lambda: 2)
+    monkeypatch.setattr(resources, "cores", lambda: 2)
     plain = noting(notes, pause=0.05)
 
     def run(_):
@@ -220,14 +220,14 @@ def test_helpers_end_with_a_parent_that_was_killed(files, tmp_path, notes, monke
 
 def test_processes_share_the_work_and_none_does_what_another_has_done(files, tmp_path, notes, monkeypatch):
     monkeypatch.setattr(sharing, "write_shard", noting(notes, pause=0.05))
-    monkeypatch.setattr(distributed, "cores", lambda: 2)  # two runs with a helper each
+    monkeypatch.setattr(resources, "cores", lambda: 2)  # two runs with a helper each
     found = in_processes(2, lambda _: build(files, tmp_path / "cache").num_samples)
     assert found == [30, 30]
     by_shard, by_process = makers(notes)
     assert by_shard == {f"{n:06d}": 1 for n in range(8)}
     assert len(by_process) >= 3
     store = build(files, tmp_path / "cache")
-    monkeypatch.setattr(distributed, "cores", lambda: 1)
+    monkeypatch.setattr(resources, "cores", lambda: 1)
     assert content(store) == content(build(files, tmp_path / "other"))
 
 
@@ -279,7 +279,7 @@ def test_a_bad_row_is_named_on_all_ranks_and_nobody_waits(files, tmp_path, notes
 
 
 def test_a_failure_of_a_helper_is_the_failure_of_the_run(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(distributed, "cores", lambda: 2)
+    monkeypatch.setattr(resources, "cores", lambda: 2)
     mine = os.getpid()
 
     def write_shard(directory, *arguments):

@@ -8,7 +8,7 @@ import time
 import pytest
 from conftest import ROOT
 
-from pixelrec_train.distributed import free_port
+from pixelrec_train.resources import free_port
 from pixelrec_train.run import watchdog
 
 RANK = """

@@ -6,9 +6,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from pixelrec_train import resources
 from pixelrec_train.machine.finding import OK, PROBLEM, WARN, Finding, gib
 from pixelrec_train.machine.launch import RANKS_ON_CPU
-from pixelrec_train.machine.resources import cores_here, has_nvidia_gpu
+from pixelrec_train.resources import has_nvidia_gpu
 
 LITTLE_DISK, NO_DISK = 20 * 2**30, 2**29
 LITTLE_MEMORY, LITTLE_SHARED_MEMORY = 4 * 2**30, 2**30
@@ -53,7 +54,7 @@ def on_gpus(facts, torch_is):
 
 def threads(gpus):
     """ranks x threads should be the cores; more of them wait for each other."""
-    ranks, cores = gpus or RANKS_ON_CPU, cores_here()
+    ranks, cores = gpus or RANKS_ON_CPU, resources.cores()
     text = os.environ.get("OMP_NUM_THREADS")
     share = max(1, cores // ranks)
     if text is None:

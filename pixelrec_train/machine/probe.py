@@ -34,10 +34,10 @@ def say(key, value):
 def accelerator():
     import torch
 
-    from pixelrec_train import distributed
+    from pixelrec_train import distributed, resources
 
     facts = {"torch": torch.__version__, "built_for": torch.version.cuda or torch.version.hip}
-    facts |= {"cores": distributed.cores(), "used": distributed.uses_gpu()}
+    facts |= {"cores": resources.cores(), "used": distributed.uses_gpu()}
     if not torch.cuda.is_available():
         return facts | {"gpus": []}
     gpus = []
@@ -59,8 +59,9 @@ def compiler():
 
 
 def port():
-    from pixelrec_train.distributed import free_port
+    from pixelrec_train.resources import free_port
 
+    importlib.import_module("pixelrec_train.distributed")  # as ranks do: without torch none needs a port
     return free_port()
 
 

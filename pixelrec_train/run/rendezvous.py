@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from pixelrec_train import distributed
+from pixelrec_train import distributed, resources
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.run import watchdog
 
@@ -20,7 +20,7 @@ def initialise(timeout_minutes):
         InputError: there are fewer GPUs than ranks, or the ranks did not meet within the timeout.
     """
     if "RANK" not in os.environ:
-        os.environ.update(ranks_of_mpirun() or ONE_RANK | {"MASTER_PORT": distributed.free_port()})
+        os.environ.update(ranks_of_mpirun() or ONE_RANK | {"MASTER_PORT": resources.free_port()})
     elif absent := [name for name in OF_A_LAUNCHER if name not in os.environ]:
         raise InputError(
             f"the environment has RANK={os.environ['RANK']}, but no {', '.join(absent)}: left over from "
@@ -119,7 +119,7 @@ def ranks_of_mpirun():
 def share_cores():
     """Ranks x threads = cores, unless OMP_NUM_THREADS says otherwise: too many threads spin."""
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, distributed.cores() // distributed.ranks_here()))
+        torch.set_num_threads(max(1, resources.cores() // distributed.ranks_here()))
 
 
 def skip_shared_memory_kernel(deepspeed):

@@ -14,7 +14,7 @@ from pixelrec_train.data.samples.dataset_file import DatasetFile
 from pixelrec_train.data.samples.files import sources_of
 from pixelrec_train.data.samples.rows import row_counts
 from pixelrec_train.errors import InputError
-from pixelrec_train.machine.resources import cores_here
+from pixelrec_train.resources import cores
 
 FEW = 50_000  # rows that one process reads before others would have started
 MOST_SOURCES = 30  # rows of the table
@@ -67,7 +67,7 @@ class Report:
         """Found of each group, in their order."""
         total = sum(group.rows for group in groups)
         check = partial(check_group, tokens=self.tokens(total))
-        processes = self.config.processes or cores_here()
+        processes = self.config.processes or cores()
         if processes == 1 or total < FEW or len(groups) == 1:
             yield from map(check, self.counted(groups, groups, total))
             return

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from pixelrec_train import distributed
+from pixelrec_train import distributed, resources
 from pixelrec_train.data.samples.rows import row_counts
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import digested
@@ -67,7 +67,7 @@ def read(files):
         watchdog.at("read the samples' files")
         return place, KnownFile(stat.st_size, stat.st_mtime_ns, digest, rows)
 
-    with ThreadPoolExecutor(min(8, distributed.cores())) as threads:
+    with ThreadPoolExecutor(min(8, resources.cores())) as threads:
         return dict(threads.map(look, files))
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 from tqdm import tqdm
 
-from pixelrec_train import distributed
+from pixelrec_train import distributed, resources
 from pixelrec_train.data.tokens.shards import FACTS, rows_of, write_shard
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.run import watchdog
@@ -129,7 +129,7 @@ def do_together(work):
 
 def helpers_for(work):
     """As many processes as this rank has cores, less itself, and no more than there are shards to make."""
-    cores = distributed.cores() // distributed.ranks_here()
+    cores = resources.cores() // distributed.ranks_here()
     count = max(0, min(cores, len(work.left())) - 1)
     # A copy of this process: it has the tokenizer already. It touches neither torch nor the other ranks.
     context = multiprocessing.get_context("fork")

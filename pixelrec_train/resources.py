@@ -1,6 +1,6 @@
 """What this machine has for ranks; torch, which takes seconds to import, is asked only where a GPU may be.
 
-python -m pixelrec_train.machine.resources gpus cores port prints these three; the scripts ask so.
+python -m pixelrec_train.resources gpus cores port prints these three; the scripts ask so.
 """
 
 import os
@@ -26,7 +26,7 @@ def has_nvidia_gpu():
     return Path("/proc/driver/nvidia/version").exists() or bool(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
-def cores_here():
+def cores():
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -37,7 +37,7 @@ def free_port():
         return str(s.getsockname()[1])
 
 
-ANSWERS = {"gpus": count_gpus, "cores": cores_here, "port": free_port}
+ANSWERS = {"gpus": count_gpus, "cores": cores, "port": free_port}
 
 if __name__ == "__main__":
     print(*(ANSWERS[word]() for word in sys.argv[1:]))
