@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Check a model directory with itemic tokens: weights, ids, text, logits, generation. Status 1 where something is wrong.
+# Check a language model's directory: weights, ids, text, logits, generation. Status 1 where something is wrong.
 #
 #   bash scripts/test_hf_model.sh Qwen3-1.7B_itemic                   or HF_MODEL_DIR=Qwen3-1.7B_itemic bash …
 #   HF_MODEL_DIR=… BEFORE=Qwen3-1.7B_itemic SEMANTIC_IDS=sid.json bash scripts/test_hf_model.sh     after training

@@ -23,11 +23,17 @@ from pixelrec_train.run import checkpoints
 from pixelrec_train.tasks.tokens import TokenTask
 
 
-def write_run(folder, tied):
-    """base/ and run/, with a checkpoint of either layout, one after an epoch, and best_model."""
-    lm = write_causal_lm(["a tale of two cities"] * 3, folder / "lm", hidden_size=32, tied=tied)
+def write_run(folder, tied, plain=False):
+    """base/ and run/, with a checkpoint of either layout, one after an epoch, and best_model.
+
+    plain: base/ is a language model without itemic tokens.
+    """
     base = folder / "base"
-    expand(lm, base, "onerec", (4, 6), "mean_cov", 0)
+    lm = write_causal_lm(
+        ["a tale of two cities"] * 3, base if plain else folder / "lm", hidden_size=32, tied=tied
+    )
+    if not plain:
+        expand(lm, base, "onerec", (4, 6), "mean_cov", 0)
     (base / "chat_template.jinja").write_text("{{ messages[0].content }}")
     (base / "generation_config.json").write_text('{"temperature": 0.6}')
     model = TokenModel.load(base)
@@ -100,6 +106,21 @@ def test_a_converted_checkpoint_is_its_model_in_bf16_and_loads_in_transformers(r
     with pytest.raises(SystemExit) as ended:
         verify_model.main.__wrapped__(["--hf_model_dir", str(out), "--before", str(folder / "base")])
     assert ended.value.code == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_a_plain_language_model_is_converted_too(tmp_path, tied, capsys):
+    folder = write_run(tmp_path, tied, plain=True)
+    (folder / "base/chat_template.jinja").unlink()  # the one of write_run says nothing of an assistant
+    convert(folder, "4", "--dtype", "fp32")
+    place = folder / "run/step4/global_step4"
+    made, trained = (all_weights(place / part) for part in ("converted", "llm"))
+    assert made.keys() == trained.keys() and all(torch.equal(made[name], trained[name]) for name in made)
+    with pytest.raises(SystemExit) as ended:
+        before = "--before", str(folder / "base")
+        verify_model.main.__wrapped__(["--hf_model_dir", str(place / "converted"), *before])
+    out = capsys.readouterr().out
+    assert ended.value.code == 0 and "without itemic tokens" in out, out
 
 
 def test_in_fp32_nothing_is_rounded_and_the_checkpoint_is_whole_as_before(run):

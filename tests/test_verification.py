@@ -12,17 +12,21 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 
 from pixelrec_train.commands import verify_model
+from pixelrec_train.errors import InputError
 from pixelrec_train.model.expansion import expand
 from pixelrec_train.model.tiny import write_causal_lm
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.verification import (
     CHECKS,
+    PLAIN_CHECKS,
     Subject,
     answers_a_chat,
     goes_on,
     has_moved,
     rows_differ,
     stays_in_catalogue,
+    weights_moved,
+    words_have_rows,
 )
 from pixelrec_train.model.vocabulary import ItemicVocabulary
 from pixelrec_train.semantic_id.codes import SemanticIds
@@ -199,6 +203,51 @@ def test_ids_of_other_codebooks_are_no_items_of_this_model(capsys, trained, tmp_
     SemanticIds([], np.zeros((0, 2), np.int32), (4, 7)).save(tmp_path / "sid.json")
     status, failed, lines = run(capsys, trained, semantic_ids=tmp_path / "sid.json")
     assert status == 1 and "codebooks of (4, 7) in --semantic_ids, of (4, 6) in the model" in lines
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A causal LM without itemic tokens, with a chat template."""
+    return write_causal_lm(["What comes next?"] * 3, tmp_path_factory.mktemp("plain") / "lm", 32, chat=True)
+
+
+def test_a_plain_language_model_is_held_to_what_it_promises(capsys, plain, tmp_path):
+    shutil.copytree(plain, tmp_path / "m")
+    change_weights(tmp_path / "m", lambda w: w["model.norm.weight"].mul_(1.5))
+    status, failed, lines = run(capsys, tmp_path / "m", before=plain)
+    assert (status, failed) == (0, []), lines
+    assert [line[6:] for line in lines.splitlines() if line[:2] == "ok"] == [c.__doc__ for c in PLAIN_CHECKS]
+    assert lines.startswith(f"note  {tmp_path}/m has no itemic_meta.json: checked as a plain language model")
+    assert lines.count("note") == 1
+
+
+@pytest.mark.parametrize(
+    "change, failing",
+    [
+        (lambda w: w.pop("model.norm.weight"), "weight files hold"),
+        (lambda w: w["model.norm.weight"].fill_(torch.nan), "no weight is NaN"),
+        (lambda w: w.update({TABLE: w[TABLE][:40].clone()}), words_have_rows.__doc__),
+        (lambda w: None, weights_moved.__doc__),
+    ],
+    ids=["missing", "nan", "rows", "unmoved"],
+)
+def test_what_is_wrong_with_a_plain_language_model_is_found(capsys, plain, tmp_path, change, failing):
+    shutil.copytree(plain, tmp_path / "m")
+    change_weights(tmp_path / "m", change)
+    status, failed, lines = run(capsys, tmp_path / "m", before=plain)
+    assert status == 1 and any(failing in name for name in failed), lines
+
+
+def test_an_expanded_directory_without_its_file_of_ids_is_said_to_be_one(capsys, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "m")
+    (tmp_path / "m/itemic_meta.json").unlink()
+    status, failed, lines = run(capsys, tmp_path / "m")
+    assert (status, failed) == (0, []) and "note  <s_a_0> is a word of it, but nothing says which" in lines
+
+
+def test_a_plain_language_model_has_no_items_to_be_asked_for(capsys, plain, semantic_ids):
+    with pytest.raises(InputError, match=r"has no itemic_meta\.json"):
+        run(capsys, plain, semantic_ids=semantic_ids)
 
 
 def test_the_script_ends_with_the_status_of_the_checks(trained, tmp_path):

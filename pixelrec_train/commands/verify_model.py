@@ -1,4 +1,4 @@
-"""Check that a directory with itemic tokens is whole, and computes in transformers what it computed here."""
+"""Check that a language model's directory is whole, and computes in transformers what it computed here."""
 
 import sys
 from dataclasses import dataclass
@@ -13,10 +13,13 @@ class VerifyConfig(Flags):
     """Check an expanded or exported model; ends with status 1 where something is wrong."""
 
     hf_model_dir: str = flag(
-        "the directory: of scripts/expand_vocabulary.py, or a checkpoint's export", path=DIRECTORY
+        "the directory: of scripts/expand_vocabulary.py, a checkpoint's export, or a plain language model",
+        path=DIRECTORY,
     )
     before: str | None = flag(
-        "the directory that training started from: its new rows must have moved", None, path=DIRECTORY
+        "the directory that training started from: new rows must have moved; of a plain model, weights",
+        None,
+        path=DIRECTORY,
     )
     semantic_ids: str | None = flag(
         "the catalogue's; None = every code once stands for the items", None, path=FILE
@@ -27,7 +30,8 @@ class VerifyConfig(Flags):
 @speak_plainly
 def main(argv=None):
     config = check_paths(parse_args(VerifyConfig, argv))
-    from pixelrec_train.model.verification import Subject, verify
+    from pixelrec_train.model.verification import FLAG, Subject, as_plain, verify
+    from pixelrec_train.model.vocabulary import no_itemic_tokens
     from pixelrec_train.semantic_id.codes import SemanticIds
 
     subject = Subject(
@@ -36,6 +40,10 @@ def main(argv=None):
         SemanticIds.load(config.semantic_ids) if config.semantic_ids else None,
         config.trust_remote_code,
     )
+    if config.semantic_ids and not subject.is_itemic:
+        raise no_itemic_tokens(subject.directory, FLAG)
+    for remark in as_plain(subject):
+        print(f"note  {remark}", flush=True)
     wrong = 0
     for what, problem in verify(subject):
         wrong += problem is not None

@@ -1,4 +1,4 @@
-"""Does a directory with itemic tokens generate? Checks of model/verification.py, by plain transformers.
+"""Does a model directory generate, in plain transformers? Checks of model/verification.py.
 
 Each takes a verification.Subject and gives what is wrong, or None.
 """
@@ -11,6 +11,7 @@ import torch
 from pixelrec_train.semantic_id.codes import ABSENT
 
 PROMPTS, BEAMS, HISTORY = 8, 4, 5
+QUESTION = "What comes next?"
 MARK = r"<\|[^|\s]+\|>"  # of a chat template, as <|im_start|>
 
 
@@ -22,10 +23,17 @@ def goes_on(subject):
     return nothing_new(subject, history[:-inside] or history[:1], 4)
 
 
+def text_goes_on(subject):
+    """a text is gone on with, greedily"""
+    return nothing_new(subject, subject.tokenizer.encode(QUESTION, add_special_tokens=False), 4)
+
+
 def answers_a_chat(subject):
-    """a chat about a history is put in marks of its vocabulary, and answered, greedily"""
-    words = [word for row in subject.codes[:HISTORY] for word in words_of(subject, row)]
-    asked = f"{subject.tokenizer.decode(words)} What comes next?"
+    """a chat is put in marks of its vocabulary, and answered, greedily"""
+    asked = QUESTION
+    if subject.is_itemic:
+        words = [word for row in subject.codes[:HISTORY] for word in words_of(subject, row)]
+        asked = f"{subject.tokenizer.decode(words)} {QUESTION}"
     text = subject.tokenizer.apply_chat_template(
         [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True
     )

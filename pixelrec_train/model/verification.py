@@ -1,5 +1,9 @@
-"""Is a directory with itemic tokens a model that plain transformers runs as we trained it? Check by check."""
+"""Is a directory a model that plain transformers runs as we trained it? Check by check.
 
+One with itemic tokens is asked for what these promise, too; one without for its words alone.
+"""
+
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +17,13 @@ from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.model.backbone import load_backbone, read_tensors
 from pixelrec_train.model.expansion import table_names
-from pixelrec_train.model.generating import answers_a_chat, goes_on, stays_in_catalogue
+from pixelrec_train.model.generating import answers_a_chat, goes_on, stays_in_catalogue, text_goes_on
+from pixelrec_train.model.itemic_checks import has_moved, ids_agree, rows_differ, text_comes_back
 from pixelrec_train.model.model_directory import check_directory
 from pixelrec_train.model.token_model import TokenModel
-from pixelrec_train.model.vocabulary import ItemicVocabulary
+from pixelrec_train.model.vocabulary import META_FILE, ItemicVocabulary
 from pixelrec_train.semantic_id.codecs import CODECS
-from pixelrec_train.semantic_id.codes import ABSENT, SemanticIds
+from pixelrec_train.semantic_id.codes import SemanticIds
 
 FLAG = "--hf_model_dir"
 TOLERANCE = 2e-2  # between transformers' logits and ours, of the largest; bf16 is as coarse as that
@@ -38,6 +43,20 @@ class Subject:
         """{name: tensor} of all weight files."""
         files = sorted(check_directory(self.directory, FLAG, self.trust).glob("*.safetensors"))
         return {name: tensor for file in files for name, tensor in read_tensors(file).items()}
+
+    @cached_property
+    def is_itemic(self):
+        """Whether its itemic_meta.json says which ids are codes."""
+        return (self.directory / META_FILE).is_file()
+
+    @cached_property
+    def code(self):
+        """A word of its tokenizer that is spelled as a code; None where there is none."""
+        try:
+            words = self.tokenizer.get_vocab()
+        except InputError:
+            return None
+        return next((w for codec in CODECS.values() if (w := codec.tokens((1,))[0][0]) in words), None)
 
     @cached_property
     def vocabulary(self):
@@ -91,11 +110,21 @@ class Subject:
         return [(name, self.weights[name][first:stop].float()) for name in names if name in self.weights]
 
 
+def as_plain(subject):
+    """Sentences about a directory without itemic tokens: what is not asked, and why."""
+    if subject.is_itemic:
+        return
+    yield f"{subject.directory} has no {META_FILE}: checked as a plain language model, without itemic tokens"
+    if subject.code:
+        yield f"{subject.code} is a word of it, but nothing says which ids are codes: they are not asked for"
+
+
 def verify(subject):
     """Yields (what was checked, what is wrong or None) for every check that can be asked."""
     said = set()
-    for check in CHECKS:
-        if check is has_moved and subject.before is None or check is answers_a_chat and not subject.chats:
+    for check in CHECKS if subject.is_itemic else PLAIN_CHECKS:
+        compares = check in (has_moved, weights_moved)
+        if compares and subject.before is None or check is answers_a_chat and not subject.chats:
             continue
         try:
             problem = check(subject)
@@ -123,52 +152,26 @@ def is_finite(subject):
     return f"{len(wrong)} tensors, {wrong[0]} for one" if wrong else None
 
 
-def ids_agree(subject):
-    """itemic_meta.json, config.json, tokenizer and rows of the tables agree"""
-    rows = subject.vocabulary.rows  # loading has held it against config.json and tokenizer
+def words_have_rows(subject):
+    """every word of the tokenizer has a row in the tables"""
+    last = max(subject.tokenizer.get_vocab().values())
     for name in table_names(subject.skeleton, FLAG):
-        if len(subject.weights[name]) != rows:
-            return f"{name} has {len(subject.weights[name])} rows, itemic_meta.json says {rows}"
+        if len(subject.weights[name]) <= last:
+            return f"{name} has {len(subject.weights[name])} rows, the tokenizer makes ids up to {last}"
     return None
 
 
-def rows_differ(subject):
-    """no two itemic tokens have the same row"""
-    for name, rows in subject.tables:
-        if twins := len(rows) - len(rows.unique(dim=0)):
-            return f"{name}: {twins} of {len(rows)} rows are copies of others"
-    return None
-
-
-def has_moved(subject):
-    """training has moved the row of every code of an item"""
-    old = dict(Subject(subject.before, trust=subject.trust).tables)
-    ids = subject.vocabulary.token_ids(subject.codes)
-    used = np.unique(ids[ids != ABSENT]) - subject.vocabulary.first_new_id
-    for name, rows in subject.tables:
-        if still := int((rows[used] == old[name][used]).all(1).sum()):
-            return f"{name}: {still} of {len(used)} rows are as they were in {subject.before}"
-    return None
-
-
-def text_comes_back(subject):
-    """items become their ids and their text again"""
-    codec, levels = CODECS[subject.vocabulary.codec], subject.vocabulary.levels
-    words = codec.tokens(subject.vocabulary.codebook_sizes)
-    ids = subject.vocabulary.token_ids(subject.codes)
-    for row, expected in zip(subject.codes.tolist(), ids.tolist(), strict=True):
-        text = "".join(words[level][row[level]] for level in range(levels) if row[level] != ABSENT)
-        found = subject.tokenizer.encode(text, add_special_tokens=False)
-        if found != [n for n in expected if n != ABSENT]:
-            return f"{text} becomes {found}"
-        if (back := subject.tokenizer.decode(found, skip_special_tokens=True)) != text:
-            return f"{text} comes back as {back!r}"
-    return None
+def weights_moved(subject):
+    """training has moved weights"""
+    old = dataclasses.replace(subject, directory=subject.before).weights
+    still = [name for name, x in subject.weights.items() if name in old and x.equal(old[name].to(x.dtype))]
+    return f"all are as they were in {subject.before}" if len(still) == len(subject.weights) else None
 
 
 def logits_agree(subject):
     """transformers' logits are finite, and those of the training code"""
-    first = subject.vocabulary.first_new_id
+    words = subject.vocabulary.tokenizer_length if subject.is_itemic else len(subject.tokenizer)
+    first = subject.vocabulary.first_new_id if subject.is_itemic else words - 4
     ids = torch.cat([torch.arange(4), torch.arange(first, first + 4)])
     with torch.no_grad():
         theirs = subject.plain(ids[None]).logits[0].float()
@@ -176,12 +179,14 @@ def logits_agree(subject):
             return f"{int((~torch.isfinite(theirs)).sum())} of {theirs.numel()} are NaN or infinite"
         ours = TokenModel.load(subject.directory, FLAG, dtype="auto", trust=subject.trust)
         ours = ours.logits(ours.read(PackedTexts(ids, torch.tensor([len(ids)]))))
-    known = slice(None, subject.vocabulary.tokenizer_length)
-    difference = float((ours - theirs)[:, known].abs().max() / theirs[:, known].abs().max())
+    difference = float((ours - theirs)[:, :words].abs().max() / theirs[:, :words].abs().max())
     return f"they differ by {difference:.2g} of the largest" if difference > TOLERANCE else None
 
 
 CHECKS = (
     has_all_weights, is_finite, ids_agree, rows_differ, has_moved, text_comes_back, logits_agree, goes_on,
     answers_a_chat, stays_in_catalogue,
+)  # fmt: skip
+PLAIN_CHECKS = (
+    has_all_weights, is_finite, words_have_rows, weights_moved, logits_agree, text_goes_on, answers_a_chat,
 )  # fmt: skip
