@@ -1,7 +1,10 @@
 # shellcheck shell=bash
 # Sourced after prepare_python.sh: what this machine has, and how ranks are started on it.
 
-unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT # another launcher's; these ranks are new
+source "${BASH_SOURCE[0]%/*}/hostfile.sh"
+# Another launcher's; these ranks are new. Without RANK, somebody has set address and port for them.
+if [ -n "${RANK:-}" ]; then unset MASTER_ADDR MASTER_PORT; fi
+unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE
 
 # look_around sets gpus, and what is unset of NUM_GPUS (on CPU: ranks), BF16, DATALOADER_NUM_WORKERS, OMP_NUM_THREADS.
 look_around() {
@@ -9,7 +12,7 @@ look_around() {
     found=$(ask "$PYTHON" resources gpus cores) || return
     read -r gpus cores <<<"$found"
     if [ -n "${HOSTFILE:-}" ]; then
-        NUM_GPUS=$(awk -F 'slots=' '!/^#/ { n += $2 } END { print n + 0 }' "$HOSTFILE")
+        NUM_GPUS=$(ranks_of_hostfile)
         return
     fi
     if [ "$gpus" -gt 0 ]; then
@@ -29,7 +32,7 @@ launcher_for() {
     local where=(--num_gpus "$1")
     launcher=("$PYTHON" -m deepspeed.launcher.runner --log_level critical)
     if [ -n "${HOSTFILE:-}" ]; then
-        launcher+=(--hostfile "$HOSTFILE")
+        launcher+=(--hostfile "$HOSTFILE" ${MASTER_ADDR:+--master_addr "$MASTER_ADDR"} ${MASTER_PORT:+--master_port "$MASTER_PORT"})
         return
     fi
     if [ "$2" -gt 0 ] && [ "$1" -gt "$2" ]; then
@@ -40,7 +43,7 @@ launcher_for() {
     if [ "$2" -gt 0 ] && [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
         where=(--include "localhost:$(echo "$CUDA_VISIBLE_DEVICES" | cut -d, -f "1-$1")")
     fi
-    launcher+=("${where[@]}" --master_port "$(ask "$PYTHON" resources port)")
+    launcher+=("${where[@]}" --master_port "${MASTER_PORT:-$(ask "$PYTHON" resources port)}")
 }
 
 # show_log LOGGING_DIR: pixelrec_train.log, here, is a link to the log of the run that begins; tail -f may begin, too.
@@ -87,18 +90,28 @@ run_ranks() {
     return "$status"
 }
 
-# signal_ranks NAME LAUNCHER
+# signal_ranks NAME LAUNCHER: to the ranks on this machine, which tell the others; where there are none, to the launcher.
 signal_ranks() {
+    local name=$1
     if [ "$1$stopped_by" = INTINT ]; then
         kill -KILL -- "-$2"
         return
     fi
-    "$PYTHON" - "$1" "$2" <<'EOF' || kill -s "$1" -- "-$2"
+    case $1${launcher[*]:-} in
+    INT*torch.distributed.run* | INTmpirun* | INTsrun*) name=TERM ;; # to end with 0, or these report a failure
+    esac
+    "$PYTHON" - "$name" "$2" <<'EOF' || kill -s "$name" -- "-$2"
 import signal, sys
 import psutil
 
+def is_rank(process):
+    try:
+        return bool({"LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"} & process.environ().keys())
+    except (psutil.Error, AttributeError):  # it has ended
+        return False
+
 started = psutil.Process(int(sys.argv[2])).children(recursive=True)
-ranks = [p for p in started if any(word.startswith("--local_rank=") for word in p.cmdline())]
+ranks = [p for p in started if is_rank(p) and not is_rank(p.parent())]  # and not their loaders' workers
 for process in ranks:
     process.send_signal(getattr(signal, f"SIG{sys.argv[1]}"))
 sys.exit(not ranks)  # none yet: end the launchers

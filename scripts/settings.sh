@@ -58,7 +58,7 @@ together INTERACTION_DATA TEXT_DATA "the demo"
 case ${NUM_GPUS-1} in
 *[!0-9]* | 0 | "") refuse "NUM_GPUS must be a number of ranks, at least 1, got '$NUM_GPUS'." ;;
 esac
-if [ -n "${HOSTFILE:-}" ] && [ ! -f "$HOSTFILE" ]; then refuse "HOSTFILE $HOSTFILE does not exist (looked from $PWD)."; fi
+source "${BASH_SOURCE[0]%/*}/hostfile.sh"
 
 # shellcheck disable=SC2034 # for who sources this
 {

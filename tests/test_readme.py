@@ -209,5 +209,10 @@ def test_the_script_refuses_half_a_setting_in_words(clone, environment, words):
 
 
 def test_the_scripts_are_sound_shell():
-    for script in (ROOT / "scripts").rglob("*.sh"):
-        assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
+    scripts = sorted(map(str, (ROOT / "scripts").rglob("*.sh")))
+    for script in scripts:
+        assert subprocess.run(["bash", "-n", script]).returncode == 0
+    if shutil.which("shellcheck"):
+        command = ["shellcheck", "-x", "-P", "SCRIPTDIR", *scripts]
+        found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        assert found.returncode == 0, found.stdout

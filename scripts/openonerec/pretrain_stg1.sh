@@ -4,8 +4,9 @@
 #   bash scripts/openonerec/pretrain_stg1.sh                                         a demo: everything is made
 #   MODEL_DIR=Qwen3-1.7B_itemic DATASET_CONFIG=pretrain.json OUTPUT_DIR=results/stg1 bash scripts/openonerec/pretrain_stg1.sh
 #
-# The variables below are OpenOneRec's settings. LAUNCHER is deepspeed, torchrun, mpirun or srun; NUM_GPUS ranks, or those
-# of HOSTFILE. Further flags go behind the command (python scripts/train_qwen3.py --help lists them).
+# The variables below are OpenOneRec's settings. LAUNCHER is deepspeed, torchrun, mpirun or srun (launchers.sh beside this);
+# NUM_GPUS ranks, or those of HOSTFILE. Further flags go behind the command (python scripts/train_qwen3.py --help lists
+# them). BACKGROUND=1 detaches it.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
 if wants_help "$@"; then exec "$PYTHON" "$scripts/train_qwen3.py" --help; fi
@@ -19,6 +20,7 @@ fi
 OUTPUT_DIR=${OUTPUT_DIR:-results/stg1}
 LEARNING_RATE=${LEARNING_RATE:-2e-4}
 MIN_LR=${MIN_LR:-1e-4}
+LR_SCHEDULER_TYPE=${LR_SCHEDULER_TYPE:-cosine}
 NUM_WARMUP_STEPS=${NUM_WARMUP_STEPS:-200}
 NUM_TRAINING_STEPS=${NUM_TRAINING_STEPS:-2000} # until the rate is at MIN_LR; training goes on to the end of the data
 MAX_LENGTH=${MAX_LENGTH:-32768}

@@ -3,8 +3,27 @@
 
 recipes=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
 source "$recipes/../settings.sh"
+source "$recipes/launchers.sh"
+for name in MODEL_DIR DATASET_CONFIG OUTPUT_DIR; do # set, or as a flag behind the command
+    printf -v "$name" %s "$(given "$(tr '[:upper:]' '[:lower:]' <<<"$name")" "${!name:-}" "$@")"
+done
+together MODEL_DIR DATASET_CONFIG "the demo"
+check_launcher
 source "$recipes/../prepare_python.sh"
 source "$recipes/../launcher.sh"
+
+# Variables that set the flag of the same name.
+of_a_stage="LEARNING_RATE MIN_LR LR_SCHEDULER_TYPE NUM_WARMUP_STEPS NUM_TRAINING_STEPS MAX_LENGTH MINIBATCH_SIZE
+    SAVE_CHECKPOINT_PER_STEP LOGGING_PER_STEP WEIGHT_DECAY MAX_GRAD_NORM SEED NUM_TRAIN_EPOCHS MAX_STEPS EVAL_STEPS
+    VALID_SAMPLES BF16 GRADIENT_ACCUMULATION_STEPS PER_DEVICE_TRAIN_BATCH_SIZE DATALOADER_NUM_WORKERS"
+
+if wants_background && ! wants_help "$@"; then
+    export BACKGROUND=0 FOREGROUND=1
+    LOGGING_DIR=${LOGGING_DIR:-logs/openonerec_$(basename "$0" .sh)}
+    in_background exec bash "$0" "$@"
+    echo "tail -f ${LOGGING_DIR}_launch.log"
+    exit 0
+fi
 
 demo_home=results/openonerec # where everything lies that is made because no variable names other
 
@@ -14,6 +33,13 @@ step() {
     if [ -n "$stopped_by" ]; then exit 0; fi
 }
 
+# of_the_demo COMMAND…: a step without what somebody has set for a stage.
+of_the_demo() {
+    local name unset=()
+    for name in $of_a_stage BATCH_SIZE EPOCHS DEEPSPEED_CONFIG; do unset+=(-u "$name"); done
+    step env "${unset[@]}" OUTPUT_DIR=results/demo LOGGING_DIR=logs/pixelrec "$@"
+}
+
 # make_demo: two tables, a two-tower model, semantic ids of it, a small Qwen3 with a word for every code, and samples of
 # every stage. What is there already is not made again.
 make_demo() {
@@ -21,7 +47,7 @@ make_demo() {
     interactions=dataset/demo.csv texts=information/demo.csv
     if [ ! -e results/demo/table.json ]; then
         echo "== demo: two-tower model, whose item LLM embeds the catalogue"
-        step bash "$recipes/../run_train_pixelrec.sh"
+        of_the_demo bash "$recipes/../run_train_pixelrec.sh"
     fi
     if [ ! -e "$ids" ]; then
         echo "== demo: semantic ids"
@@ -44,7 +70,7 @@ make_demo() {
 
 # build_demo_samples SEMANTIC_IDS FOLDER: documents for the two stages of pretraining, chats for SFT, and what is held out.
 build_demo_samples() {
-    local of=(--interaction_data "$interactions" --text_data "$texts" --text_keys title,tag,description --semantic_ids "$1"
+    local of=(--interaction_data "$interactions" --text_data "$texts" --text_keys "title,tag,description" --semantic_ids "$1"
         --model_dir "$2/llm" --max_length 1024)
     build() { step "$PYTHON" "$scripts/build_samples.py" "${of[@]}" --output_dir "$@"; }
     build "$2/stg1" --task item_understand,video_rec --form segments
@@ -63,70 +89,33 @@ demo_settings() {
     SAVE_CHECKPOINT_PER_STEP=${SAVE_CHECKPOINT_PER_STEP:-1000000} LOGGING_PER_STEP=${LOGGING_PER_STEP:-20}
 }
 
-# train_stage NAME FLAGS…: $MODEL_DIR on $DATASET_CONFIG into $OUTPUT_DIR, under $LAUNCHER (deepspeed, torchrun, mpirun, srun).
+# train_stage NAME FLAGS…: $MODEL_DIR on $DATASET_CONFIG into $OUTPUT_DIR, under $LAUNCHER. What it says is kept in
+# stdout.log and stderr.log there, too.
 train_stage() {
-    local name=$1
+    local name=$1 status=0 to_out to_err
     shift
     look_around
     mkdir -p "$OUTPUT_DIR"
     flags=(--model_dir "$MODEL_DIR" --output_dir "$OUTPUT_DIR" --dataset_config "$DATASET_CONFIG")
-    add_flags LEARNING_RATE MIN_LR LR_SCHEDULER_TYPE NUM_WARMUP_STEPS NUM_TRAINING_STEPS MAX_LENGTH MINIBATCH_SIZE \
-        SAVE_CHECKPOINT_PER_STEP LOGGING_PER_STEP WEIGHT_DECAY MAX_GRAD_NORM SEED NUM_TRAIN_EPOCHS MAX_STEPS EVAL_STEPS \
-        VALID_SAMPLES BF16 GRADIENT_ACCUMULATION_STEPS PER_DEVICE_TRAIN_BATCH_SIZE DATALOADER_NUM_WORKERS
-    launcher_named "${LAUNCHER:-deepspeed}"
+    # shellcheck disable=SC2086 # a list of words
+    add_flags $of_a_stage
+    choose_launcher
     echo "== $name: $MODEL_DIR on $DATASET_CONFIG -> $OUTPUT_DIR; from elsewhere: tail -f $OUTPUT_DIR/stdout.log"
-    step "${launcher[@]}" "$scripts/train_qwen3.py" "${flags[@]}" ${DEEPSPEED_CONFIG:+--deepspeed "$DEEPSPEED_CONFIG"} "$@" \
-        > >(tee -a "$OUTPUT_DIR/stdout.log") 2> >(tee -a "$OUTPUT_DIR/stderr.log" >&2)
+    exec 3> >(kept_in "$OUTPUT_DIR/stdout.log")
+    to_out=$!
+    exec 4> >(kept_in "$OUTPUT_DIR/stderr.log" >&2 3>&-)
+    to_err=$!
+    run_ranks "${launcher[@]}" "$scripts/train_qwen3.py" "${flags[@]}" \
+        ${DEEPSPEED_CONFIG:+--deepspeed "$DEEPSPEED_CONFIG"} "$@" >&3 2>&4 3>&- 4>&- || status=$?
+    exec 3>&- 4>&-
+    wait "$to_out" "$to_err" || true # until all is written
+    if [ "$status" -ne 0 ] || [ -n "$stopped_by" ]; then exit "$status"; fi
 }
 
-# launcher_named NAME sets launcher=(…). Over several machines HOSTFILE lists them ("name slots=8" a line); torchrun is
-# started on each of them, with the same HOSTFILE; srun takes its machines from the allocation.
-launcher_named() {
-    local hosts ranks
-    hosts=$([ -n "${HOSTFILE:-}" ] && awk '!/^#/ && NF { print $1 }' "$HOSTFILE" || echo localhost)
-    case $1 in
-    deepspeed) launcher_for "$NUM_GPUS" "$gpus" ;;
-    torchrun)
-        export MASTER_ADDR=${MASTER_ADDR:-$(head -n 1 <<<"$hosts")} MASTER_PORT=${MASTER_PORT:-8499}
-        ranks=${NPROC_PER_NODE:-$((NUM_GPUS / $(wc -l <<<"$hosts")))}
-        launcher=("$PYTHON" -m torch.distributed.run --nnodes "$(wc -l <<<"$hosts")" --nproc_per_node "$ranks"
-            --node_rank "${NODE_RANK:-$(place_of_this_host "$hosts")}" --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT")
-        ;;
-    mpirun)
-        launcher=(mpirun -np "$NUM_GPUS" ${HOSTFILE:+--hostfile "$HOSTFILE"} --bind-to none -x OMP_NUM_THREADS -x PATH)
-        if [ -n "${DS_ACCELERATOR:-}" ]; then launcher+=(-x DS_ACCELERATOR); fi
-        launcher+=(-x "MASTER_ADDR=${MASTER_ADDR:-$(head -n 1 <<<"$hosts")}" -x "MASTER_PORT=${MASTER_PORT:-8499}" "$PYTHON")
-        ;;
-    srun)
-        # shellcheck disable=SC2016 # it is each task's shell that knows its place
-        launcher=(srun ${SLURM_JOB_ID:+} --ntasks "$NUM_GPUS" env "MASTER_ADDR=${MASTER_ADDR:-$(first_of_allocation)}"
-            "MASTER_PORT=${MASTER_PORT:-8499}" bash -c
-            'RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID exec "$@"' rank "$PYTHON")
-        ;;
-    *) refuse "LAUNCHER must be deepspeed, torchrun, mpirun or srun, got '$1'." ;;
-    esac
-    if [ "$1" != deepspeed ] && [ "$1" != torchrun ] && ! command -v "$1" >/dev/null; then
-        refuse "LAUNCHER=$1, but there is no $1 on this machine. Install it, or use LAUNCHER=torchrun."
-    fi
-}
-
-# place_of_this_host HOSTS: its line, from 0; 0 where there is only one.
-place_of_this_host() {
-    if [ "$(wc -l <<<"$1")" -eq 1 ]; then
-        echo 0
-        return
-    fi
-    awk -v name="$(hostname)" -v ip="$(hostname -i)" '$1 == name || $1 == ip { print NR - 1; found = 1; exit }
-        END { if (!found) exit 1 }' <<<"$1" ||
-        refuse "$(hostname) is no line of HOSTFILE $HOSTFILE. Set NODE_RANK, from 0."
-}
-
-first_of_allocation() {
-    if [ -z "${SLURM_JOB_NODELIST:-}" ]; then
-        hostname
-        return
-    fi
-    scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1
+# kept_in FILE: passes on what comes in; a signal to all of this script is not for it, as ranks speak while they save.
+kept_in() {
+    trap '' INT TERM HUP USR1
+    exec tee -a "$1"
 }
 
 # last_step OUTPUT_DIR: the number of its newest checkpoint.

@@ -7,6 +7,11 @@
 # With data of your own: the recipes beside this one, each with MODEL_DIR and DATASET_CONFIG (docs/openonerec.md).
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
+if wants_help "$@"; then
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit 0
+fi
+if [ -n "$MODEL_DIR" ]; then refuse "MODEL_DIR is set, but run_all.sh is the demo alone; unset it, or call the recipes."; fi
 
 make_demo
 models=()
