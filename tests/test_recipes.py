@@ -64,12 +64,48 @@ def test_a_recipe_on_too_few_gpus_says_which_numbers_to_keep(demo, tmp_path):
     assert "batch: 512 windows x 1 per step over 8 ranks; pool 5,632 negatives" in result.stdout
 
 
-def recorded(recipe, demo, tmp_path, **environment):
-    """[[script, flag, …]] that a recipe runs, by an interpreter that only writes down what it is asked."""
+def everything(recipe, demo, tmp_path, **environment):
+    """The command lines of a recipe, by an interpreter that only writes down what it is asked."""
     python, commands = recording_python(tmp_path)
     result = run(recipe, demo, tmp_path, PYTHON=python, **environment)
     assert result.returncode == 0, result.stderr
-    return [line for line in commands() if line[0].startswith("scripts/")]
+    return commands()
+
+
+def recorded(recipe, demo, tmp_path, **environment):
+    """[[script, flag, …]] that a recipe runs in this process."""
+    lines = everything(recipe, demo, tmp_path, **environment)
+    return [line for line in lines if line[0].startswith("scripts/")]
+
+
+@pytest.mark.parametrize(
+    "recipe, gpus", [("pixel8m", "6"), ("amazon_scientific", None), ("amazon_generative", None)]
+)
+def test_a_hostfile_names_the_machines_and_the_batch_stays(recipe, gpus, demo, tmp_path):
+    (tmp_path / "hosts").write_text("one slots=4\ntwo slots=4\n")
+    environment = {"HOSTFILE": str(tmp_path / "hosts")}
+    if gpus:
+        result = run(recipe, demo, tmp_path, GPUS=gpus, **environment)
+        assert result.returncode == 2 and "has 8 slots, but this recipe is for 6 GPUs" in result.stderr
+        environment |= {"GPUS": "8", "PER_DEVICE_TRAIN_BATCH_SIZE": "64"}
+    commands = everything(recipe, demo, tmp_path, **environment)
+    launched = [c for c in commands if any("scripts/train_" in word for word in c)]
+    size = "64" if gpus else "8"
+    for command in launched:
+        flags = dict(zip(command, command[1:], strict=False))
+        assert command[1] == "deepspeed.launcher.runner" and flags["--hostfile"] == environment["HOSTFILE"]
+        assert flags["--per_device_train_batch_size"] == size
+    assert launched
+
+
+def test_slots_that_do_not_share_the_batch_are_refused(demo, tmp_path):
+    (tmp_path / "hosts").write_text("one slots=3\n")
+    result = run("amazon_scientific", demo, tmp_path, HOSTFILE=str(tmp_path / "hosts"))
+    assert result.returncode == 2 and "3 slots, which do not share a batch of 64 windows" in result.stderr
+    (tmp_path / "hosts").write_text("one:3\n")
+    for recipe in ("pixel1m", "amazon_scientific"):
+        result = run(recipe, demo, tmp_path, HOSTFILE=str(tmp_path / "hosts"))
+        assert result.returncode == 2 and "has a line 'one:3'" in result.stderr
 
 
 def test_our_own_results_recipe_passes_flags_that_are_read(demo, tmp_path):

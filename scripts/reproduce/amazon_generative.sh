@@ -60,7 +60,7 @@ for pair in $IDS $PUBLISHED; do
         --semantic_ids "$ids" --seed "$SEED" --overwrite
     for seed in $SEEDS; do
         if [ "$seed" = "$SEED" ]; then run=$name; else run=${name}_seed_$seed; fi
-        "$PYTHON" "$scripts/train_generative.py" "${on_cpu[@]}" ${split[@]+"${split[@]}"} --align False --seed "$seed" \
+        "${launcher[@]}" "$scripts/train_generative.py" "${on_cpu[@]}" ${split[@]+"${split[@]}"} --align False --seed "$seed" \
             --model_dir "$OUTPUT_DIR/llm/$name" --semantic_ids "$ids" --learning_rate 2e-3 --weight_decay 0.05 --dropout 0.2 \
             --valid_users 2000 --topk "5,10" --num_beams 20 --num_train_epochs "${NUM_TRAIN_EPOCHS:-12}" \
             --output_dir "$OUTPUT_DIR/$run" --logging_dir "$LOGGING_DIR/$run"

@@ -38,6 +38,10 @@ for argument in "$@"; do
 done
 
 found=$(ask "$PYTHON" resources gpus)
+if [ -n "${HOSTFILE:-}" ] && [ ${#dry_run[@]} -eq 0 ] && [ "$(ranks_of_hostfile)" -ne "$GPUS" ]; then
+    echo "error: HOSTFILE $HOSTFILE has $(ranks_of_hostfile) slots, but this recipe is for $GPUS GPUs x $PER_DEVICE_TRAIN_BATCH_SIZE windows. Set GPUS and PER_DEVICE_TRAIN_BATCH_SIZE with the same product." >&2
+    exit 2
+fi
 if [ ${#dry_run[@]} -eq 0 ] && [ -z "${HOSTFILE:-}" ] && [ "$found" -lt "$GPUS" ]; then
     echo "error: this recipe is for $GPUS GPUs x $PER_DEVICE_TRAIN_BATCH_SIZE windows, this machine has $found. Set HOSTFILE for several machines, or GPUS and PER_DEVICE_TRAIN_BATCH_SIZE with the same product; --dry_run needs no GPU." >&2
     exit 2
