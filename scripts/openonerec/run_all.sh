@@ -29,7 +29,7 @@ step env BEFORE="$demo_home/data/llm" SEMANTIC_IDS="$demo_home/data/semantic_ids
 echo "== held-out users, after every stage"
 look_around
 launcher_for "$NUM_GPUS" "$gpus"
-flags=(--topk 5,10 --num_beams "${NUM_BEAMS:-20}")
+flags=(--topk "5,10" --num_beams "${NUM_BEAMS:-20}")
 add_flags USERS PROMPTS
 step "${launcher[@]}" "$scripts/evaluate_qwen3.py" "${models[@]}" --interaction_data "$interactions" \
     --semantic_ids "$demo_home/data/semantic_ids/semantic_ids.json" --output_dir "$demo_home" "${flags[@]}"
