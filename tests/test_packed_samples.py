@@ -1,5 +1,6 @@
 """Packs as batches: every sample once, labels where they belong, and the same as one text at a time."""
 
+import os
 from unittest.mock import patch
 
 import numpy as np
@@ -68,6 +69,24 @@ def test_packs_depend_on_the_seed_and_are_made_once(tmp_path):
     assert len(list(tmp_path.glob("packs-*"))) == 2
     with patch.object(PackDataset, "plan", side_effect=AssertionError):
         assert packs_of(store, tmp_path, seed=1).samples_in(0) == one.samples_in(0)
+
+
+def test_many_epochs_hold_few_files_open(tmp_path):
+    dataset = packs_of(Store([5, 9, 20]), tmp_path)
+
+    def files():
+        return len(os.listdir("/proc/self/fd"))
+
+    before = files()
+    assert [dataset.samples_in(epoch) for epoch in range(20)] == [2] * 20
+    assert all(dataset[Slot(epoch, 0, 0)] for epoch in (3, 4, 3)) and files() - before < 10
+
+
+def test_epochs_without_a_sample_are_refused(tmp_path):
+    """The loop would wait for the next one for ever."""
+    entries, usable = [Entry(0, 2, epochs=0.4), Entry(2, 3, epochs=0.4)], np.ones(3, bool)
+    with pytest.raises(ValueError, match="an epoch would hold less than a sample of any source"):
+        PackDataset(Store([5, 9, 20]), entries, usable, Packing(32), 3, tmp_path)
 
 
 def test_two_ranks_read_together_what_one_reads(tmp_path):

@@ -63,6 +63,14 @@ def test_a_runs_words_reach_the_log_metrics_and_tensorboard(tmp_path, capsys):
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_curves_take_any_name(tmp_path):
+    """Of a source, say; $…$ is a formula to matplotlib."""
+    event = {"kind": "step", "step": 1, "a$\\frac$b/loss": 2.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(event) + "\n")
+    draw_curves(tmp_path, {"loss by source": ("a$\\frac$b/loss",)})
+    assert (tmp_path / "curves.png").is_file()
+
+
 def test_durations_read_well():
     assert [duration(s) for s in (9.6, 95, 5400, 90061)] == ["9s", "1m35s", "1h30m", "25h01m"]
 

@@ -144,6 +144,25 @@ def test_a_run_goes_on_to_the_bit_by_openonerecs_three_flags(folder, runs):
     assert all(weights[0][name].equal(x) for name, x in weights[1].items())
 
 
+@pytest.mark.parametrize(
+    "key, value, what",
+    [("full_attention", True, "full attention"), ("shuffle_seed", 5, "samples")],
+    ids=["full_attention", "shuffle_seed"],
+)
+def test_a_changed_json_is_another_run(folder, runs, key, value, what):
+    unfinished, path = folder / f"changed_{key}", folder / "samples/dataset.json"
+    shutil.copytree(runs["one"], unfinished, symlinks=True)
+    (unfinished / "table.json").unlink()
+    before = path.read_text()
+    path.write_text(json.dumps(json.loads(before) | {key: value}))
+    try:
+        again = flags(folder, unfinished, resume="auto", valid_samples=folder / "valid/file_list.json")
+        result = run_command([sys.executable, SCRIPT, *again, "--save_checkpoint_per_step", 3])
+    finally:
+        path.write_text(before)
+    assert result.returncode == 2 and f"that was another run (the {what} of the data" in result.stderr
+
+
 def test_stage_one_moves_the_new_rows_alone(folder):
     output = folder / "stage1"
     more = {"freeze_llm": True, "max_steps": 4, "start_optimize_embedding_index": 0}

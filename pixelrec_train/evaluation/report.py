@@ -94,10 +94,9 @@ def draw_curves(directory, panels):
     for axis, (title, names) in zip(axes[0], panels.items(), strict=True):
         for name in names:
             points = [(e["step"], e[name]) for e in events if name in e]
+            marker, shown = "o" if len(points) < 30 else None, name.replace("$", r"\$")  # $…$ is a formula
             if points:
-                axis.plot(
-                    *zip(*points, strict=True), marker="o" if len(points) < 30 else None, ms=4, label=name
-                )
+                axis.plot(*zip(*points, strict=True), marker=marker, ms=4, label=shown)
         axis.set_title(title)
         axis.set_xlabel("optimizer step")
         axis.grid(alpha=0.3)

@@ -140,7 +140,7 @@ def run(config, dataset, idle):
         model.enable_checkpointing()
     lines = plan(config, prepared, distributed.world_size(), idle)
     loader = loader_of(packs, prepared.collator, config)
-    facts = {"data": {"samples": packs.mark}}
+    facts = {"data": {"samples": packs.mark, "full_attention": str(prepared.collator.one_text)}}
     sources = packs.store.sources
     task = TokenTask(
         model, config.model_dir, objective=objective_of(config, sources), itemic_ids=prepared.itemic_ids,

@@ -42,31 +42,38 @@ class PackDataset(Dataset):
             store: TokenStore.
             entries: [mixture.Entry] of its samples.
             usable: [N] bool, whether a sample may be read.
+
+        Raises:
+            ValueError: as Mixture, or there would be epochs without a sample.
         """
         self.store, self.packing, self.seed, self.cache_dir = store, packing, seed, cache_dir
         self.mixture = Mixture(entries, usable)
+        if max(self.mixture.rates) < 1:
+            raise ValueError("an epoch would hold less than a sample of any source; raise its epochs")
         self.longest = int(store.lengths[usable].max())
         # Names everything that order and packs depend on.
         self.mark = fingerprint("packs 1", store.fingerprint, entries, usable.tobytes(), packing, seed)
-        self.opened = {}
+        self.opened, self.sizes = {}, {}  # of the epoch that is read, as each holds files open; of all
 
     def samples_in(self, epoch):
         """How many packs it has. All ranks call it alike."""
-        return len(self.packs(epoch))
+        if epoch not in self.sizes:
+            self.sizes[epoch] = len(self.packs(epoch))
+        return self.sizes[epoch]
 
     def packs(self, epoch):
         """Packs of an epoch, made where they are not there."""
         if epoch not in self.opened:
             made = cached(self.cache_dir, "packs", self.name(epoch), lambda: (vars(self.plan(epoch)), {}))
-            self.opened[epoch] = Packs(**made[0])
+            self.opened = {epoch: Packs(**made[0])}
         return self.opened[epoch]
 
     def __getitem__(self, slot):
         if slot.sample < 0:
             return []
-        if slot.epoch not in self.opened:  # a worker, whose parent has made them
+        if slot.epoch not in self.opened:  # samples_in has made them
             arrays, _ = loaded(Path(self.cache_dir) / f"packs-{self.name(slot.epoch)}")
-            self.opened[slot.epoch] = Packs(**arrays)
+            self.opened = {slot.epoch: Packs(**arrays)}
         samples, lengths = self.opened[slot.epoch].pieces(slot.sample)
         return [self.piece(*pair) for pair in zip(samples.tolist(), lengths.tolist(), strict=True)]
 
