@@ -40,11 +40,12 @@ class Engine:
 
     device = "cpu"
 
-    def __init__(self, losses=lambda n: 1.0):
+    def __init__(self, losses=lambda n: 1.0, weight=lambda batch: None):
         self.losses, self.boundaries, self.scales, self.modes = losses, [], [], []
         self.module = SimpleNamespace(
-            watch=lambda report: None, objective=TwoTowerTask.objective, flops=lambda batch: 3e12
-        )
+            watch=lambda report: None, objective=TwoTowerTask.objective, flops=lambda batch: 3e12,
+            weight=weight,
+        )  # fmt: skip
 
     def train(self):
         self.modes.append("train")
@@ -112,6 +113,18 @@ def test_accumulation_steps_at_every_nth_batch_and_at_the_end_of_the_epoch(confi
         [1 / 3] * 6 + [1.0]
     )  # the last step holds one micro-batch, at full weight
     assert (state.step, state.batch) == (3, 7)
+
+
+def test_micro_batches_of_a_step_count_by_their_labels(config_with):
+    """Means over 30, 0 and 10 labels: the step's loss is the mean over all 40, not that of three means."""
+    labels, means = [30.0, 0.0, 10.0, 5.0], [1.0, 0.0, 3.0, 7.0]
+    engine = Engine(means.__getitem__, weight=lambda batch: labels[batch.nth])
+    _, _, log = run_epoch(config_with, 4, engine, gradient_accumulation_steps=3, logging_steps=1)
+    assert engine.scales == pytest.approx([30 / 40, 0.0, 30 / 40, 7.0])
+    assert [report["loss"] for _, report in log.steps] == pytest.approx([60 / 40, 7.0])
+    silent = Engine(weight=lambda batch: 0.0)
+    run_epoch(config_with, 2, silent, gradient_accumulation_steps=2)
+    assert silent.scales == [0.5, 0.5]  # of no label at all nothing is divided by 0
 
 
 def test_a_report_averages_its_window_and_the_last_step_always_reports(config_with):

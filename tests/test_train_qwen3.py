@@ -92,6 +92,17 @@ def test_ranks_and_zero_stages_train_the_same(runs):
                 assert ours[figure] == pytest.approx(theirs[figure], rel=2e-4, abs=1e-5), (name, figure)
 
 
+def test_accumulated_micro_batches_train_as_one(folder, runs):
+    """Packs differ in their labels: two micro-batches of two packs are one of four, to the label."""
+    output = folder / "accumulated"
+    parts = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": 4}
+    result = run_command([sys.executable, SCRIPT, *flags(folder, output, **parts)])
+    assert result.returncode == 0, result.stdout + result.stderr
+    for ours, theirs in zip(events(output, "step"), events(runs["one"], "step"), strict=False):
+        for figure in ("loss", "grad_norm", "text_loss"):
+            assert ours[figure] == pytest.approx(theirs[figure], rel=1e-5), figure
+
+
 def test_the_learning_rate_stays_while_training_goes_on(runs):
     rates = [event["lr"] for event in events(runs["one"], "step")]
     assert rates[:2] == pytest.approx([5e-3, 1e-2]) and max(rates) == rates[1]

@@ -3,6 +3,9 @@
 import math
 from contextlib import contextmanager, nullcontext
 
+import torch
+
+from pixelrec_train import distributed
 from pixelrec_train.engine.checkpoint import save_checkpoint
 from pixelrec_train.engine.log_sums import LogSums
 from pixelrec_train.engine.profile import profiling
@@ -66,20 +69,21 @@ def train_epoch(session, evaluators):
     engine, loader, state, loop = session.engine, session.loader, session.state, session.loop
     engine.train()
     state.sums = state.sums or LogSums()  # a resumed one goes on
-    per_step, of_epoch = loop.gradient_accumulation_steps, loader.batches_in(state.epoch)
+    of_epoch = loader.batches_in(state.epoch)
     batches = iter(loader.epoch(state.epoch, skip=state.batch))
-    while state.step < state.total_steps and (batch := next_batch(state, batches)) is not None:
+    while state.step < state.total_steps and state.batch < of_epoch:
         # The last step of an epoch may hold fewer micro-batches; no gradient crosses into the next epoch.
-        parts = min(per_step, of_epoch - state.batch // per_step * per_step)
-        state.batch += 1
-        stepping = state.batch % per_step == 0 or state.batch == of_epoch
-        engine.set_gradient_accumulation_boundary(stepping)
-        loss, metrics = engine(batch.to(engine.device))
-        engine.backward(loss / parts, scale_wrt_gas=False)
-        engine.step()  # does nothing until the boundary, then clips, updates and moves the schedule
-        state.sums.add(loss, metrics, batch, stepping, engine.module.flops(batch))
-        if not stepping:
-            continue
+        parts = min(loop.gradient_accumulation_steps, of_epoch - state.batch)
+        step = [next_batch(state, batches) for _ in range(parts)]
+        for batch, weight in zip(step, weights_of(engine.module, step), strict=True):
+            state.batch += 1
+            stepping = batch is step[-1]
+            engine.set_gradient_accumulation_boundary(stepping)
+            loss, metrics = engine(batch.to(engine.device))
+            loss = loss * weight
+            engine.backward(loss / parts, scale_wrt_gas=False)
+            engine.step()  # does nothing until the boundary, then clips, updates and moves the schedule
+            state.sums.add(loss, metrics, batch, stepping, engine.module.flops(batch))
         state.step += 1
         if state.step % loop.logging_steps == 0 or state.step == state.total_steps:
             log_step(session)
@@ -96,6 +100,20 @@ def train_epoch(session, evaluators):
         if number:
             raise stopped_by(number, session.saved)
     state.sums = None
+
+
+def weights_of(task, step):
+    """What the losses of a step's micro-batches count beside each other, 1 on average.
+
+    Where losses are means over labels, that of few labels counts less: together they are the mean over all
+    labels of the step, as if it were one micro-batch.
+    """
+    own = [task.weight(batch) for batch in step]
+    if len(step) == 1 or None in own:
+        return [1.0] * len(step)
+    weights = distributed.mean_tensor(torch.tensor(own).to(distributed.device(), non_blocking=True))
+    mean = weights.mean()
+    return torch.where(mean > 0, weights / mean, 1.0).unbind()
 
 
 def next_batch(state, batches):

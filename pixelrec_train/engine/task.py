@@ -44,6 +44,11 @@ class Task(nn.Module):
     def watch(self, report):
         """Raises TrainingStopped where a log line's figures say that going on is useless."""
 
+    def weight(self, batch):
+        """What this rank's part of a micro-batch counts beside others of the same step, a number: its labels,
+        where loss is a mean over them; None = all count alike. It must not wait for the device."""
+        return None
+
     def flops(self, batch):
         """Floating-point operations of a training step on this rank's batch, forward and backward; None = not
         counted. It must not wait for the device."""

@@ -93,6 +93,9 @@ class TokenTask(Task):
         if self.semantic_ids:
             shutil.copy(self.semantic_ids, Path(directory) / SEMANTIC_IDS)
 
+    def weight(self, batch):
+        return float(len(batch.labels) if batch.weights is None else batch.weights.sum())
+
     def flops(self, batch):
         """Floating-point operations of a training step on it; what is computed again to save memory is none.
 
