@@ -256,6 +256,13 @@ def test_the_same_folder_is_fine_before_it_is_spoilt(command, changes, folder, d
     assert "error" not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("files, told", [("samples/list.json", True), ("held_out.parquet", False)])
+def test_validation_by_what_is_trained_on_is_said(files, told, folder, demo_config, capfd):
+    shutil.copy(folder / "samples/part-00000.parquet", folder / "held_out.parquet")
+    COMMANDS["qwen3"](arguments("qwen3", demo_config, {"valid_samples": files}))
+    assert ("files are trained on, too (samples/part-" in capfd.readouterr().out) == told
+
+
 def write_parts(folder, rows=3):
     """train.csv, valid.csv and test.csv: interactions of the folder that somebody has split by time."""
     head, *lines = (folder / "interactions.csv").read_text().splitlines()

@@ -1,5 +1,6 @@
 """What a training on samples reads: packs, and whether samples, their JSON and the model belong together."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,17 @@ def what_is_cut(packs):
         yield (
             f"cut_to_pad: {np.count_nonzero(lost):,} of {len(lost):,} samples are cut in the first epoch, "
             f"tokens lost: {named}"
+        )
+
+
+def trained_on_too(held_out, sources):
+    """A line for the plan where files that are to validate are trained on."""
+    trained = {os.path.realpath(file) for source in sources for file in source.files}
+    files = [file for source in held_out for file in source.files]
+    if both := [file for file in files if os.path.realpath(file) in trained]:
+        yield (
+            f"samples: {len(both):,} of {len(files):,} files are trained on, too ({both[0]}), so valid_loss "
+            f"and best_model do not speak of held-out samples"
         )
 
 

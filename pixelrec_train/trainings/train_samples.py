@@ -32,6 +32,7 @@ from pixelrec_train.trainings.sample_inputs import (
     itemic_ids_of,
     packed,
     tokenizer_of,
+    trained_on_too,
     what_is_cut,
 )  # fmt: skip
 
@@ -106,7 +107,7 @@ def prepare(config, dataset, world_size):
     valid = None
     if held_out:
         *valid, more = packed(config, dataset, held_out, "--valid_samples", tokenizer)
-        notes += [f"validation {line}" for line in more]
+        notes += [f"validation {line}" for line in (*more, *trained_on_too(held_out, dataset.sources))]
     return Prepared(model, packs, collator, valid, itemic_ids, [*dataset.remarks(), *notes]), resolved
 
 
