@@ -69,6 +69,23 @@ def test_a_window_that_was_saved_counts_on_also_on_fewer_ranks_and_from_an_older
         assert "tflops_per_s" not in LogSums.from_dict(saved).close()
 
 
+@pytest.mark.parametrize("before, after", [(1, 2), (2, 1)], ids=["1to2", "2to1"])
+def test_a_quotient_goes_on_over_another_number_of_ranks(before, after, monkeypatch):
+    """3 labels of 12 nats in a window's first batch, 1 of 8 in its second: 5 nats a label, whoever counts."""
+
+    def add(sums, ranks, total, count):
+        for rank, one in enumerate(sums):  # all of it lies on the last rank
+            share = (total, count) if rank == ranks - 1 else (0.0, 0)
+            one.add(torch.tensor(2.0), {"text_loss": share}, BATCH, True)
+        return sums
+
+    saved = [one.as_dict() for one in add([LogSums() for _ in range(before)], before, 12.0, 3)]
+    monkeypatch.setattr(distributed, "world_size", lambda: after)
+    ranks = add([LogSums.from_dict(mean_of(saved)) for _ in range(after)], after, 8.0, 1)
+    total, count = (sum(float(one.sums[f"text_loss/{part}"]) for one in ranks) for part in ("sum", "count"))
+    assert (total, count) == (20, 4) and {float(one.sums["loss"]) for one in ranks} == {4.0}
+
+
 @pytest.mark.parametrize(
     "name, peak",
     [

@@ -85,13 +85,18 @@ class LogSums:
 
 
 def mean_of(ranks):
-    """as_dict of other ranks than these, so that together they say the same."""
+    """as_dict of other ranks than these, so that together they say the same.
+
+    What is an average of the ranks stays as it is; what adds up over them is more for each of fewer ranks.
+    """
     fewer, first = len(ranks) / distributed.world_size(), ranks[0]
 
     def mean(values):
         return sum(values) / len(ranks)
 
     sums = {name: mean(r["sums"][name] for r in ranks) for name in first["sums"]}
+    ends = tuple(f"/{part}" for part in PARTS)
+    sums |= {name: total * fewer for name, total in sums.items() if name.endswith(ends)}
     counts = {name: mean(r["counts"][name] for r in ranks) * fewer for name in first["counts"]}
     waited, flops = mean(r["waited"] for r in ranks), mean(r.get("flops", 0) for r in ranks) * fewer
     return first | {"sums": sums, "counts": counts, "waited": waited, "flops": flops}
