@@ -188,6 +188,22 @@ def test_stage_one_moves_the_new_rows_alone(folder):
             assert before.equal(after[name]), name
 
 
+def test_validation_reads_whole_samples_however_training_packs(folder):
+    more = {
+        "valid_samples": folder / "valid/file_list.json",
+        "max_steps": 1,
+        "learning_rate": 1e-12,
+        "min_lr": 0,
+    }
+    losses = []
+    for pack in ("best_fit", "greedy"):
+        result = run_command([sys.executable, SCRIPT, *flags(folder, folder / pack, **more, pack=pack)])
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert ("are cut in the first epoch" in result.stdout) == (pack == "greedy")
+        losses += [event["valid_loss"] for event in events(folder / pack, "eval")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(losses) == 2
+
+
 def test_a_plain_causal_lm_learns_text_and_its_last_words_are_losses(folder):
     output = folder / "plain"
     settings = json.loads((folder / "samples/dataset.json").read_text())

@@ -1,5 +1,6 @@
 """Training on samples, chats and documents: data, model, task, engine and validation meet here."""
 
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,7 +107,8 @@ def prepare(config, dataset, world_size):
     check_positions(model, packs, config, dataset)
     valid = None
     if held_out:
-        *valid, more = packed(config, dataset, held_out, "--valid_samples", tokenizer)
+        whole = dataclasses.replace(dataset, cut_to_pad=False)  # a loss of all that was held out
+        *valid, more = packed(config, whole, held_out, "--valid_samples", tokenizer)
         notes += [f"validation {line}" for line in (*more, *trained_on_too(held_out, dataset.sources))]
     return Prepared(model, packs, collator, valid, itemic_ids, [*dataset.remarks(), *notes]), resolved
 
