@@ -71,6 +71,13 @@ def test_curves_take_any_name(tmp_path):
     assert (tmp_path / "curves.png").is_file()
 
 
+def test_an_event_is_one_line_whatever_a_source_is_called(tmp_path, capsys):
+    log = RunLog([tmp_path / "x.log"], tmp_path / "m.jsonl", tmp_path / "tb", TwoTowerTask.objective)
+    log.note("samples: 2 line\nbreak")
+    log.close()
+    assert (tmp_path / "x.log").read_text()[9:] == "note | samples: 2 line break\n"
+
+
 def test_durations_read_well():
     assert [duration(s) for s in (9.6, 95, 5400, 90061)] == ["9s", "1m35s", "1h30m", "25h01m"]
 

@@ -107,7 +107,8 @@ class RunLog:
                 file.write(text + "\n")
 
     def _line(self, kind, *fields):
-        self.block(f"{time.strftime('%H:%M:%S')} {kind} " + " | ".join(("", *fields)).strip())
+        text = f"{time.strftime('%H:%M:%S')} {kind} " + " | ".join(("", *fields)).strip()
+        self.block(" ".join(text.splitlines()))  # one event, one line: a source may be called anything
 
     def _record(self, kind, step, values):
         """One JSON object per event, and one TensorBoard tag per scalar: train/loss, eval/recall@10."""
