@@ -74,7 +74,9 @@ def train_epoch(session, evaluators):
     while state.step < state.total_steps and state.batch < of_epoch:
         # The last step of an epoch may hold fewer micro-batches; no gradient crosses into the next epoch.
         parts = min(loop.gradient_accumulation_steps, of_epoch - state.batch)
-        step = [next_batch(state, batches) for _ in range(parts)]
+        step = [batch for _ in range(parts) if (batch := next_batch(state, batches)) is not None]
+        if not step:
+            break
         for batch, weight in zip(step, weights_of(engine.module, step), strict=True):
             state.batch += 1
             stepping = batch is step[-1]
