@@ -245,3 +245,17 @@ def test_the_script_takes_base_home_and_step(tmp_path, arguments, environment):
     assert commands()[-1][1:] == expected and commands()[-1][0].endswith("scripts/convert_checkpoint.py")
     result = run_command(["bash", script, "b", "h"], cwd=tmp_path, PYTHON=python)
     assert result.returncode == 2 and "error: STEP is missing. Usage: bash" in result.stderr
+
+
+def test_a_checkpoint_that_its_run_drops_meanwhile_is_said_to_be_gone(run, monkeypatch):
+    folder, _ = run
+    check = conversion.check_tokenizers
+
+    def dropped_meanwhile(base, trained, trust):
+        shutil.rmtree(folder / "run/step4")
+        check(base, trained, trust)
+
+    monkeypatch.setattr(conversion, "check_tokenizers", dropped_meanwhile)
+    with pytest.raises(InputError, match="step4/global_step4 is gone: its run has dropped or replaced it"):
+        convert(folder, 4)
+    assert not list((folder / "run").glob("step4/**/*"))

@@ -35,6 +35,7 @@ def main(argv=None):
     from pixelrec_train.engine.finding import of_step
     from pixelrec_train.engine.manifest import CONVERTED, remove, verify
     from pixelrec_train.model.conversion import convert
+    from pixelrec_train.run.checkpoints import MANIFEST
     from pixelrec_train.tasks.tokens import LLM
 
     checkpoint = of_step(config.model_home, config.step)
@@ -54,6 +55,13 @@ def main(argv=None):
         write_json(partial / RECORD, made_of | {"dtype": config.dtype, "bytes": sizes})
         remove(output)
         os.replace(partial, output)
+    except Exception:
+        if (checkpoint / MANIFEST).is_file():
+            raise
+        raise InputError(
+            f"{checkpoint} is gone: its run has dropped or replaced it meanwhile. Convert a newer one, or "
+            f"raise --save_total_limit of the run."
+        ) from None
     finally:
         remove(partial)
     files = f"{len(sizes)} weight files" if len(sizes) > 1 else "one weight file"
