@@ -15,15 +15,6 @@ if [ -z "${MODEL_DIR:-}" ]; then
     demo_settings 2e-3 3 396 sft_valid
 fi
 OUTPUT_DIR=${OUTPUT_DIR:-results/sft}
-LEARNING_RATE=${LEARNING_RATE:-2e-4}
-MIN_LR=${MIN_LR:-1e-4}
-LR_SCHEDULER_TYPE=${LR_SCHEDULER_TYPE:-cosine}
 NUM_WARMUP_STEPS=${NUM_WARMUP_STEPS:-500}
 NUM_TRAINING_STEPS=${NUM_TRAINING_STEPS:-5000}
-MAX_LENGTH=${MAX_LENGTH:-32768}
-MINIBATCH_SIZE=${MINIBATCH_SIZE:-16384}
-SAVE_CHECKPOINT_PER_STEP=${SAVE_CHECKPOINT_PER_STEP:-50}
-LOGGING_PER_STEP=${LOGGING_PER_STEP:-5}
-WEIGHT_DECAY=${WEIGHT_DECAY:-0.1}
-SEED=${SEED:-19260817}
-train_stage "SFT" --monitor_datasource_loss --monitor_datasource_cnt --enable_gradient_checkpointing "$@"
+train_stage "SFT" "$@"

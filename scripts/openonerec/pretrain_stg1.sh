@@ -4,7 +4,8 @@
 #   bash scripts/openonerec/pretrain_stg1.sh                                         a demo: everything is made
 #   MODEL_DIR=Qwen3-1.7B_itemic DATASET_CONFIG=pretrain.json OUTPUT_DIR=results/stg1 bash scripts/openonerec/pretrain_stg1.sh
 #
-# The variables below are OpenOneRec's settings. LAUNCHER is deepspeed, torchrun, mpirun or srun (launchers.sh beside this);
+# The variables below, and those that all stages share (published_settings in recipe.sh), are OpenOneRec's settings; what is
+# set in the environment wins. LAUNCHER is deepspeed, torchrun, mpirun or srun (launchers.sh beside this);
 # NUM_GPUS ranks, or those of HOSTFILE. Further flags go behind the command (python scripts/train_qwen3.py --help lists
 # them). BACKGROUND=1 detaches it.
 set -euo pipefail
@@ -18,18 +19,9 @@ if [ -z "${MODEL_DIR:-}" ]; then
     demo_settings 5e-3 2 40 valid
 fi
 OUTPUT_DIR=${OUTPUT_DIR:-results/stg1}
-LEARNING_RATE=${LEARNING_RATE:-2e-4}
-MIN_LR=${MIN_LR:-1e-4}
-LR_SCHEDULER_TYPE=${LR_SCHEDULER_TYPE:-cosine}
 NUM_WARMUP_STEPS=${NUM_WARMUP_STEPS:-200}
 NUM_TRAINING_STEPS=${NUM_TRAINING_STEPS:-2000} # until the rate is at MIN_LR; training goes on to the end of the data
-MAX_LENGTH=${MAX_LENGTH:-32768}
-MINIBATCH_SIZE=${MINIBATCH_SIZE:-16384}
-SAVE_CHECKPOINT_PER_STEP=${SAVE_CHECKPOINT_PER_STEP:-50}
-LOGGING_PER_STEP=${LOGGING_PER_STEP:-5}
-WEIGHT_DECAY=${WEIGHT_DECAY:-0.1}
-SEED=${SEED:-19260817}
 # START_OPTIMIZE_EMBEDDING_INDEX: the first itemic token, 151669 for Qwen3; unset = as itemic_meta.json says
 
-train_stage "stage 1" --freeze_llm --monitor_datasource_loss --monitor_datasource_cnt --enable_gradient_checkpointing \
+train_stage "stage 1" --freeze_llm \
     ${START_OPTIMIZE_EMBEDDING_INDEX:+--start_optimize_embedding_index "$START_OPTIMIZE_EMBEDDING_INDEX"} "$@"

@@ -89,14 +89,29 @@ demo_settings() {
     SAVE_CHECKPOINT_PER_STEP=${SAVE_CHECKPOINT_PER_STEP:-1000000} LOGGING_PER_STEP=${LOGGING_PER_STEP:-20}
 }
 
+# published_settings: OpenOneRec's, of every stage, where nothing else is set.
+published_settings() {
+    LEARNING_RATE=${LEARNING_RATE:-2e-4}
+    MIN_LR=${MIN_LR:-1e-4}
+    LR_SCHEDULER_TYPE=${LR_SCHEDULER_TYPE:-cosine}
+    MAX_LENGTH=${MAX_LENGTH:-32768}
+    MINIBATCH_SIZE=${MINIBATCH_SIZE:-16384}
+    SAVE_CHECKPOINT_PER_STEP=${SAVE_CHECKPOINT_PER_STEP:-50}
+    LOGGING_PER_STEP=${LOGGING_PER_STEP:-5}
+    WEIGHT_DECAY=${WEIGHT_DECAY:-0.1}
+    SEED=${SEED:-19260817}
+}
+
 # train_stage NAME FLAGS…: $MODEL_DIR on $DATASET_CONFIG into $OUTPUT_DIR, under $LAUNCHER. What it says is kept in
 # stdout.log and stderr.log there, too.
 train_stage() {
     local name=$1 status=0 to_out to_err
     shift
+    published_settings
     look_around
     mkdir -p "$OUTPUT_DIR"
-    flags=(--model_dir "$MODEL_DIR" --output_dir "$OUTPUT_DIR" --dataset_config "$DATASET_CONFIG")
+    flags=(--model_dir "$MODEL_DIR" --output_dir "$OUTPUT_DIR" --dataset_config "$DATASET_CONFIG"
+        --monitor_datasource_loss --monitor_datasource_cnt --enable_gradient_checkpointing)
     # shellcheck disable=SC2086 # a list of words
     add_flags $of_a_stage
     choose_launcher
