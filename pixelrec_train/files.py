@@ -41,6 +41,31 @@ def possible_directory(path, flag_name):
     return path
 
 
+def replaceable_directory(path, flag_name, marks, maker, holds, overwrite):
+    """Whether something lies in a directory that is going to be written: what the same command wrote, if so.
+
+    Args:
+        marks: files that it leaves in every directory it wrote.
+        maker, holds: what writes them, and what lies there then, in words.
+
+    Raises:
+        InputError: it holds something else, or `overwrite` is False.
+    """
+    path = possible_directory(path, flag_name)
+    if not path.is_dir() or not any(path.iterdir()):
+        return False
+    if not all((path / mark).is_file() for mark in marks):
+        raise InputError(
+            f"{flag_name} {path} holds files, but no {' with '.join(marks)}: no {maker} wrote it. Choose "
+            f"another directory."
+        )
+    if not overwrite:
+        raise InputError(
+            f"{flag_name} {path} already holds {holds}. Choose another, or add --overwrite to replace it."
+        )
+    return True
+
+
 def possible_file(path, flag_name):
     """The same for a file that is going to be written."""
     possible_directory(Path(path).parent, flag_name)
@@ -71,6 +96,18 @@ def digested(digest, *paths):
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest
+
+
+def refuse_repeated_keys(pairs):
+    """object_pairs_hook of json.loads, which would take the last of equal keys without a word.
+
+    Raises:
+        ValueError: a key stands there twice.
+    """
+    keys = [key for key, _ in pairs]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise ValueError(f"the key {', '.join(twice)} stands there twice")
+    return dict(pairs)
 
 
 def write_json(path, value):

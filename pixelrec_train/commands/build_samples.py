@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pixelrec_train.config import DataFlags, TextFlags
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import possible_directory
+from pixelrec_train.files import replaceable_directory
 from pixelrec_train.flags import (
     DIRECTORY,
     DISTINCT,
@@ -127,19 +127,9 @@ def main(argv=None):
 
 def check_free(config):
     """Raises InputError where the output directory holds something that is not an earlier build."""
-    output = possible_directory(config.output_dir, "--output_dir")
-    if not output.is_dir() or not any(output.iterdir()):
+    output, marks = Path(config.output_dir), (FACTS, DATASET)
+    if not replaceable_directory(output, "--output_dir", marks, "build", "samples", config.overwrite):
         return
-    if not all((output / name).is_file() for name in (FACTS, DATASET)):
-        raise InputError(
-            f"--output_dir {output} holds files, but no {FACTS} with {DATASET}: no build wrote it. Choose "
-            f"another directory."
-        )
-    if not config.overwrite:
-        raise InputError(
-            f"--output_dir {output} already holds samples. Choose another, or add --overwrite to "
-            f"replace them."
-        )
     for name in ("interaction_data", "valid_data", "test_data", "split_data", "text_data", "semantic_ids",
                  "cache_dir", "model_dir"):  # fmt: skip
         read = getattr(config, name)
@@ -169,18 +159,12 @@ def itemic_of(config):
     """
     if not config.model_dir:
         return None
-    from pixelrec_train.model.vocabulary import META_FILE, read
+    from pixelrec_train.model.vocabulary import META_FILE, check_codes, read
     from pixelrec_train.semantic_id.codes import SemanticIds
 
     vocabulary, _ = read(Path(config.model_dir) / META_FILE, "--model_dir")
-    sizes = SemanticIds.load(config.semantic_ids).codebook_sizes
-    if vocabulary.codebook_sizes != sizes:
-        raise InputError(
-            f"--semantic_ids {config.semantic_ids} has codebooks of {', '.join(map(str, sizes))}, but the "
-            f"vocabulary of --model_dir {config.model_dir} has tokens for "
-            f"{', '.join(map(str, vocabulary.codebook_sizes))}. Expand a vocabulary for these ids: "
-            f"scripts/expand_vocabulary.py --semantic_ids."
-        )
+    found = SemanticIds.load(config.semantic_ids)
+    check_codes(vocabulary, f"--model_dir {config.model_dir}", found, config.semantic_ids)
     if config.codec not in (None, vocabulary.codec):
         raise InputError(
             f"--codec is {config.codec}, but the vocabulary of --model_dir {config.model_dir} is "

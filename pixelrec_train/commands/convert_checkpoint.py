@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import possible_directory, write_json
+from pixelrec_train.files import possible_directory, replaceable_directory, write_json
 from pixelrec_train.flags import DIRECTORY, POSITIVE, Flags, check_paths, flag, one_of, parse_args
 from pixelrec_train.run.exit_status import speak_plainly
 
@@ -79,15 +79,6 @@ def check_free(output, checkpoint, config):
             f"--output_model_dir {output} lies in the checkpoint, which stays as it was written. Leave it "
             f"out, or choose a directory elsewhere."
         )
-    if not output.is_dir() or not any(output.iterdir()):
-        return
-    if not (output / RECORD).is_file():
-        raise InputError(
-            f"--output_model_dir {output} holds files, but no {RECORD}: no conversion wrote it. Choose "
-            f"another directory."
-        )
-    if not config.overwrite:
-        raise InputError(
-            f"--output_model_dir {output} already holds a conversion. Choose another, or add --overwrite to "
-            f"replace it."
-        )
+    replaceable_directory(
+        output, "--output_model_dir", (RECORD,), "conversion", "a conversion", config.overwrite
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import possible_directory
+from pixelrec_train.files import possible_directory, replaceable_directory
 from pixelrec_train.flags import SEED, Flags, Rule, flag, one_of, parse_args
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
@@ -116,15 +116,6 @@ def check_free(config):
             f"--hf_model_dir {config.hf_model_dir} lies in --output_model_dir {output}, which is replaced. "
             f"Choose another."
         )
-    if not output.is_dir() or not any(output.iterdir()):
-        return
-    if not (output / META_FILE).is_file():
-        raise InputError(
-            f"--output_model_dir {output} holds files, but no {META_FILE}: no expansion wrote it. Choose "
-            f"another directory."
-        )
-    if not config.overwrite:
-        raise InputError(
-            f"--output_model_dir {output} already holds an expanded model. Choose another, or add "
-            f"--overwrite to replace it."
-        )
+    replaceable_directory(
+        output, "--output_model_dir", (META_FILE,), "expansion", "an expanded model", config.overwrite
+    )

@@ -151,7 +151,7 @@ class Qwen3Config(SamplesConfig):
 
 
 def settled(config):
-    """OpenOneRec's ways to say a thing in this project's; sentences about what has no effect."""
+    """OpenOneRec's ways to say a thing, said in this project's."""
     changes = {}
     if config.logging_dir is None:
         changes["logging_dir"] = f"{config.output_dir}/log"

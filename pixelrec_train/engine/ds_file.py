@@ -5,7 +5,7 @@ import json
 
 from pixelrec_train.engine.ds_settings import INSIDE, OLD_NAMES, WITHOUT_EFFECT
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import existing_file
+from pixelrec_train.files import existing_file, refuse_repeated_keys
 from pixelrec_train.flags import given, replace
 
 FLAG_OF = {
@@ -116,7 +116,7 @@ def read(path):
     """
     path = existing_file(path, "--deepspeed")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=refuse_duplicates)
+        found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=refuse_repeated_keys)
     except ValueError as error:
         raise InputError(f"--deepspeed {path} is not valid JSON: {error}.") from None
     if not isinstance(found, dict):
@@ -159,14 +159,6 @@ def check(path, section, found):
             raise InputError(f"{path} sets {name} = {value!r}; it {known[key].words}.")
         if name in INSIDE and value:
             check(path, name, value)
-
-
-def refuse_duplicates(pairs):
-    keys = [key for key, _ in pairs]
-    twice = {key for key in keys if keys.count(key) > 1}
-    if twice:
-        raise ValueError(f"the key {', '.join(sorted(twice))} stands there twice")
-    return dict(pairs)
 
 
 def flatten(tree, prefix=""):

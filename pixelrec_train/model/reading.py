@@ -63,10 +63,9 @@ class Decoder(NamedTuple):
             parts = [F.linear(hidden, *block).float().logsumexp(-1) for block in blocks]
             return torch.stack(parts).logsumexp(0)
 
-        window = getattr(config, "sliding_window", None) if is_windowed(config) else None
         return Decoder(
             model.get_input_embeddings(), model.base_model, some_logits, log_norm,
-            lambda hidden: head(hidden).float(), window,
+            lambda hidden: head(hidden).float(), window_of(config),
         )  # fmt: skip
 
 
@@ -125,6 +124,11 @@ def check_window(decoder, tokens):
         raise ValueError(
             f"prompts and ids take {tokens} tokens, but the model attends to {decoder.sliding_window}"
         )
+
+
+def window_of(settings):
+    """Newest positions that some layer sees and no others, by a model's config.json; None = all see all."""
+    return getattr(settings, "sliding_window", None) if is_windowed(settings) else None
 
 
 def is_windowed(settings):

@@ -17,7 +17,7 @@ from pixelrec_train.model.expansion import table_names
 from pixelrec_train.model.model_directory import check_directory
 from pixelrec_train.model.model_files import write_like
 from pixelrec_train.model.packed_attention import Segments
-from pixelrec_train.model.reading import Decoder, is_windowed
+from pixelrec_train.model.reading import Decoder, window_of
 from pixelrec_train.model.split_rows import SplitRows, log_norm, look_up, score_some
 from pixelrec_train.model.vocabulary import META_FILE, ItemicVocabulary
 
@@ -148,7 +148,6 @@ class TokenModel(nn.Module):
     @contextmanager
     def decoding(self):
         """A Decoder of this model for beam_search and sample, as long as this lasts."""
-        config = self.backbone.config
         with self.reading_step_by_step():
             yield Decoder(
                 embed=lambda ids: self.embedding(look_up, ids.flatten()).unflatten(0, ids.shape),
@@ -156,15 +155,14 @@ class TokenModel(nn.Module):
                 head=lambda hidden, ids: self.output_rows(lambda *rows: score_some(hidden, ids, *rows)),
                 log_norm=lambda hidden: self.output_rows(lambda *rows: log_norm(hidden, rows)),
                 logits=self.logits,
-                sliding_window=getattr(config, "sliding_window", None) if is_windowed(config) else None,
+                sliding_window=window_of(self.backbone.config),
             )
 
     @property
     def longest_text(self):
         """Tokens it can read and decode behind; None where its config.json names no limit."""
         config = self.backbone.config
-        window = getattr(config, "sliding_window", None) if is_windowed(config) else None
-        limits = (getattr(config, "max_position_embeddings", None), window)
+        limits = (getattr(config, "max_position_embeddings", None), window_of(config))
         return min((limit for limit in limits if limit), default=None)
 
     @property

@@ -188,3 +188,17 @@ def like(numbers, array):
 
 def where(condition, yes, no):
     return (torch if isinstance(condition, torch.Tensor) else np).where(condition, yes, no)
+
+
+def check_codes(vocabulary, model_dir, found, semantic_ids):
+    """Raises InputError where SemanticIds, of that file, have other codes than a vocabulary has tokens."""
+    if found.codebook_sizes != vocabulary.codebook_sizes:
+        raise InputError(
+            f"--semantic_ids {semantic_ids} has codebooks of {numbers(found.codebook_sizes)}, but the "
+            f"vocabulary of {model_dir} has tokens for {numbers(vocabulary.codebook_sizes)}. Expand a "
+            f"vocabulary for these ids: scripts/expand_vocabulary.py --semantic_ids."
+        )
+
+
+def numbers(sizes):
+    return ", ".join(map(str, sizes))

@@ -9,13 +9,13 @@ from torch.nn.utils.rnn import pad_sequence
 from pixelrec_train import distributed
 from pixelrec_train.data.inputs import Inputs
 from pixelrec_train.data.tokens.histories import NEXT, HistoryCollator
-from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.blocks import dealt
 from pixelrec_train.evaluation.generation import Generated
 from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.model.decoding import search_from
 from pixelrec_train.model.reading import read
 from pixelrec_train.model.token_model import TokenModel
+from pixelrec_train.model.vocabulary import check_codes
 from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.semantic_id.trie import Trie
 
@@ -93,23 +93,9 @@ class Prepared(NamedTuple):
         return search
 
 
-def check_codes(vocabulary, model_dir, found, semantic_ids):
-    """Raises InputError where SemanticIds, of that file, have other codes than a vocabulary has tokens."""
-    if found.codebook_sizes != vocabulary.codebook_sizes:
-        raise InputError(
-            f"--semantic_ids {semantic_ids} has codebooks of {numbers(found.codebook_sizes)}, but the "
-            f"vocabulary of {model_dir} has tokens for {numbers(vocabulary.codebook_sizes)}. Expand a "
-            f"vocabulary for these ids: scripts/expand_vocabulary.py --semantic_ids."
-        )
-
-
 def side_by_side(texts, device):
     """b [T] token ids -> [b, T] padded on the left, and [b, T] 1 where they are real."""
     return (
         pad_sequence(part, batch_first=True, padding_side="left").to(device)
         for part in (texts, [torch.ones_like(text) for text in texts])
     )
-
-
-def numbers(sizes):
-    return ", ".join(map(str, sizes))

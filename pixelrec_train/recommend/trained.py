@@ -14,6 +14,12 @@ def is_generative(checkpoint):
     return (Path(checkpoint) / LLM).is_dir()
 
 
+def refuse_checkpoint(model_dir):
+    """Raises InputError where --model_dir is a generative checkpoint, whose language model lies in llm/."""
+    if is_generative(model_dir):
+        raise InputError(f"--model_dir {model_dir} is a checkpoint. Did you mean {Path(model_dir) / LLM}?")
+
+
 def check_init_from(init_from, output_dir):
     """Raises InputError when --init_from is no checkpoint, or lies where this run is going to write."""
     if not init_from:

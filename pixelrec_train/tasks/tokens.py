@@ -72,8 +72,7 @@ class TokenTask(Task):
         codes of level n, from 1: in nats; text_top1 and so on: share whose score is the highest of all.
         """
         kind = torch.bucketize(labels, self.level_edges, right=True)  # 0 text, 1 … L levels, L + 1 begin, end
-        each = torch.stack([torch.ones_like(losses), losses, (best == labels).float()])
-        sums = each.new_zeros(3, len(self.level_edges) + 1).index_add_(1, kind, each)
+        sums = sums_of(kind, len(self.level_edges) + 1, losses, best == labels)
         kinds = {"text": sums[:, 0], "itemic": sums[:, 1:].sum(1)}
         return figures_of(kinds | {f"level{n}": sums[:, n] for n in range(1, self.levels + 1)})
 
@@ -82,8 +81,7 @@ class TokenTask(Task):
 
         sources: [N] numbers of the labels' sources.
         """
-        each = torch.stack([torch.ones_like(losses), losses, right.float()])
-        sums = each.new_zeros(3, len(self.sources)).index_add_(1, sources, each)
+        sums = sums_of(sources, len(self.sources), losses, right)
         return figures_of({name: sums[:, n] for n, name in enumerate(self.sources)}, "/")
 
     def export(self, directory, tensors):
@@ -115,6 +113,12 @@ class TokenTask(Task):
         """Entries of the backbone's matrices: of all, and of those that are trained."""
         matrices = [p for p in self.model.backbone.parameters() if len(shape_of(p)) >= 2]
         return sum(map(size_of, matrices)), sum(size_of(p) for p in matrices if p.requires_grad)
+
+
+def sums_of(group, groups, losses, right):
+    """[N] groups of labels, their losses, whether they were found -> [3, groups] counts, losses, found."""
+    each = torch.stack([torch.ones_like(losses), losses, right.float()])
+    return each.new_zeros(3, groups).index_add_(1, group, each)
 
 
 def figures_of(sums, mark="_"):

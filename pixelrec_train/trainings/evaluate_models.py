@@ -26,15 +26,15 @@ from pixelrec_train.evaluation.report import (
 from pixelrec_train.files import possible_directory
 from pixelrec_train.model.thoughts import Sampling
 from pixelrec_train.model.token_model import TokenModel
-from pixelrec_train.recommend.generator import Prepared, check_codes
+from pixelrec_train.model.vocabulary import check_codes
+from pixelrec_train.recommend.generator import Prepared
 from pixelrec_train.recommend.questions import HISTORY, THINK, Questions, Speaker
 from pixelrec_train.recommend.thinking import Thinking
-from pixelrec_train.recommend.trained import is_generative
+from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import rendezvous
 from pixelrec_train.run.log import say
 from pixelrec_train.semantic_id.codes import SemanticIds
-from pixelrec_train.tasks.tokens import LLM
 
 
 class Users(NamedTuple):
@@ -60,10 +60,7 @@ def evaluate(config):
     found = SemanticIds.load(config.semantic_ids)
     speakers = {}
     for name, directory in directories.items():  # all of them before the first is judged: it takes a while
-        if is_generative(directory):
-            raise InputError(
-                f"--model_dir {directory} is a checkpoint. Did you mean {Path(directory) / LLM}?"
-            )
+        refuse_checkpoint(directory)
         speakers[name] = Speaker(directory, config.prompts, config.add_think_pattern, trust)
         check_codes(speakers[name].vocabulary, directory, found, config.semantic_ids)
     users = read_users(config)

@@ -1,7 +1,6 @@
 """Training on samples, chats and documents: data, model, task, engine and validation meet here."""
 
 import dataclasses
-from pathlib import Path
 from typing import NamedTuple
 
 from pixelrec_train import distributed
@@ -20,10 +19,10 @@ from pixelrec_train.evaluation.validation_loss import token_loss
 from pixelrec_train.files import possible_directory
 from pixelrec_train.flags import given, replace
 from pixelrec_train.model.token_model import TokenModel
-from pixelrec_train.recommend.trained import is_generative
+from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
-from pixelrec_train.tasks.tokens import LLM, TokenTask, of_samples
+from pixelrec_train.tasks.tokens import TokenTask, of_samples
 from pixelrec_train.trainings.evaluate_models import asked_in_run
 from pixelrec_train.trainings.plan import trained
 from pixelrec_train.trainings.sample_inputs import (
@@ -85,9 +84,7 @@ def prepare(config, dataset, world_size):
     seed_everything(config.seed)
     possible_directory(config.cache_dir, "--cache_dir")
     run_directory.check_kept(config.output_dir, model_dir=config.model_dir)
-    if is_generative(config.model_dir):
-        llm = Path(config.model_dir) / LLM
-        raise InputError(f"--model_dir {config.model_dir} is a checkpoint. Did you mean {llm}?")
+    refuse_checkpoint(config.model_dir)
     held_out = config.valid_samples and sources_of(config.valid_samples, "--valid_samples")
     objective_of(config, ()).chosen_by(config.best_by)
     trust = trusted(config)

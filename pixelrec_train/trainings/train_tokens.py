@@ -22,10 +22,10 @@ from pixelrec_train.evaluation.report import conclude
 from pixelrec_train.evaluation.validation_loss import token_loss
 from pixelrec_train.files import possible_directory
 from pixelrec_train.model.token_model import TokenModel
-from pixelrec_train.model.vocabulary import no_itemic_tokens
+from pixelrec_train.model.vocabulary import no_itemic_tokens, numbers
 from pixelrec_train.recommend.checkpoints import check_same_split, data_files, load
-from pixelrec_train.recommend.generator import Prepared, numbers
-from pixelrec_train.recommend.trained import is_generative, settings_of
+from pixelrec_train.recommend.generator import Prepared
+from pixelrec_train.recommend.trained import refuse_checkpoint, settings_of
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.tokens import LLM, TokenTask
@@ -53,9 +53,7 @@ def prepare(config, world_size):
     run_directory.check_kept(
         config.output_dir, model_dir=config.model_dir, semantic_ids=config.semantic_ids, beside=config.beside
     )
-    if is_generative(config.model_dir):
-        llm = Path(config.model_dir) / LLM
-        raise InputError(f"--model_dir {config.model_dir} is a checkpoint. Did you mean {llm}?")
+    refuse_checkpoint(config.model_dir)
     if config.beside:  # it is needed at the end; then is too late to find out
         settings_of(config.beside, "--beside", HllmFlags)
         check_same_split(config.beside, "--beside", config)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pixelrec_train.data.samples.files import Source, sources_of, there
 from pixelrec_train.errors import InputError, first_line
-from pixelrec_train.files import existing_directory, existing_file
+from pixelrec_train.files import existing_directory, existing_file, refuse_repeated_keys
 from pixelrec_train.flags import Rule, one_of
 
 ORDER = "the order of an epoch is a permutation of all its samples"
@@ -116,7 +116,7 @@ KEYS = {
 def read(path, flag_name):
     """{key: value} of the JSON, each known and of its kind."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=refuse_repeated)
+        found = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=refuse_repeated_keys)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{flag_name} {path} is not valid JSON: {first_line(error)}") from None
     if not isinstance(found, dict):
@@ -129,10 +129,3 @@ def read(path, flag_name):
         if value is not None and not KEYS[key].allows(value):
             raise InputError(f"{path} sets {key} = {json.dumps(value)[:80]}; it {KEYS[key].words}.")
     return found
-
-
-def refuse_repeated(pairs):
-    keys = [key for key, _ in pairs]
-    if twice := sorted({key for key in keys if keys.count(key) > 1}):
-        raise ValueError(f"the key {', '.join(twice)} stands there twice")
-    return dict(pairs)
