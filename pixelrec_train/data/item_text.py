@@ -156,9 +156,13 @@ def encoder(tokenizer):
     Where nothing but the tokenizers library stands behind it, that is asked directly: it uses all cores (as
     tokenizer(texts) does), and encode_batch_fast leaves out offsets and masks that nobody reads here.
     """
-    plain = getattr(type(tokenizer), "_encode_plus", None) is PreTrainedTokenizerFast._encode_plus
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if not plain or not hasattr(backend, "encode_batch_fast"):
+    if not is_plain(tokenizer) or not hasattr(backend, "encode_batch_fast"):
         return lambda texts: tokenizer(texts, add_special_tokens=True, verbose=False)["input_ids"]
     tokenizer("")  # switches off truncation and padding that tokenizer.json may hold, as every call does
     return lambda texts: [e.ids for e in backend.encode_batch_fast(texts, add_special_tokens=True)]
+
+
+def is_plain(tokenizer):
+    """Whether nothing of its own stands before the tokenizers library, which may then be asked directly."""
+    return getattr(type(tokenizer), "_encode_plus", None) is PreTrainedTokenizerFast._encode_plus

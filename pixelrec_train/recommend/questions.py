@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from pixelrec_train.config.samples import FORMS
 from pixelrec_train.data.tokens.chat import Renderer
 from pixelrec_train.data.views.openonerec import VIDEO_REC
 from pixelrec_train.data.views.parts import Part
@@ -18,7 +19,7 @@ from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.model.vocabulary import ItemicVocabulary
 from pixelrec_train.semantic_id.codecs import CODECS
 
-HISTORY, CHAT, THINK = FORMS = ("history", "chat", "think")
+HISTORY, CHAT, THINK = FORMS
 END_OF_THOUGHT = "</think>"
 THOUGHT, ANSWER = "thought", "answer"  # what stands for them where only the words between are wanted
 

@@ -7,8 +7,8 @@ the pad token. What is supervised follows the rendered text (turns.py), not a pa
 import re
 
 import numpy as np
-from transformers import PreTrainedTokenizerFast
 
+from pixelrec_train.data.item_text import is_plain
 from pixelrec_train.data.tokens.turns import Turns
 from pixelrec_train.errors import InputError
 
@@ -48,8 +48,7 @@ class Renderer:
         words = sorted({*special, *tokenizer.all_special_tokens}, key=len, reverse=True)
         # Ends a turn. Some templates put a space in front, which then has to be learned as well.
         self.end_mark = re.compile(r"\s*(?:" + "|".join(map(re.escape, words)) + ")")
-        # Asked directly where nothing of its own stands before it (as in item_text.py).
-        self.is_plain = getattr(type(tokenizer), "_encode_plus", None) is PreTrainedTokenizerFast._encode_plus
+        self.is_plain = is_plain(tokenizer)
         if self.is_plain:
             tokenizer(
                 ""
