@@ -3,10 +3,10 @@
 import itertools
 import json
 from collections import Counter
-from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.checks import Check, difference
 from pixelrec_train.config.training import OptimisationFlags
 from pixelrec_train.data.samples.files import sources_of
 from pixelrec_train.data.samples.rows import row_counts, samples
@@ -19,16 +19,6 @@ from pixelrec_train.libraries import load_tokenizer
 
 RATE = 1e-12  # absolute; all else is equal or not
 THEIR_MULTIPLE, THEIR_ROOM = 8, 64  # their packs are filled up to this multiple, and by so much more
-
-
-class Check(NamedTuple):
-    name: str
-    error: float  # largest, over all entries; inf where there are more of one than of the other
-    tolerance: float = 0.0
-
-    @property
-    def holds(self):
-        return self.error <= self.tolerance
 
 
 class Case:
@@ -217,13 +207,3 @@ def check_rates(case):
         ours = [flags.learning_rate * share(step) for step in range(len(rates))]
         span = f"{flags.warmup_steps} of warm-up, {flags.decay_steps} in all"
         yield Check(f"learning rates {number}: {len(rates)} steps, {span}", difference(ours, rates), RATE)
-
-
-def difference(ours, theirs):
-    """The largest, over all entries; of words 1 where any differs; inf where there are more of one."""
-    ours, theirs = list(ours), list(theirs)
-    if len(ours) != len(theirs):
-        return float("inf")
-    if any(isinstance(value, str) for value in ours + theirs):
-        return float(ours != theirs)
-    return max((abs(float(a) - float(b)) for a, b in zip(ours, theirs, strict=True)), default=0.0)

@@ -1,9 +1,14 @@
 """Compare this code with numbers computed by another project's own code.
 
-python benchmarks/vectors.py openonerec DIR    DIR laid out like tests/fixtures/openonerec, see its README
+python benchmarks/vectors.py PROJECT DIR    DIR laid out like tests/fixtures/PROJECT, see its README
 
-Everything runs through the public path: Parquet, chat template, token store, packs, schedule. Prints every
-quantity with its largest difference, and exits with 1 when one is beyond its tolerance.
+openonerec     Parquet, chat template, token store, packs, schedule
+minionerec     its files as tables, samples of its views, their tokens and labels, what decoding allows
+onerec_think   its files as tables and as those of its own step, conversations of types A to E
+
+Everything runs through the public path. Prints every quantity with its largest difference, and exits with 1
+when one is beyond its tolerance. Where the original is wrong, ours is held to what is right, as the README of
+its directory says.
 """
 
 import json
@@ -15,10 +20,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-from benchmarks import openonerec  # noqa: E402
+from benchmarks import minionerec, onerec_think, openonerec  # noqa: E402
 from pixelrec_train.errors import InputError  # noqa: E402
 
-PROJECTS = {"openonerec": openonerec.all_checks}
+PROJECTS = {
+    "openonerec": openonerec.all_checks, "minionerec": minionerec.all_checks,
+    "onerec_think": onerec_think.all_checks,
+}  # fmt: skip
 
 
 def main(argv=None):

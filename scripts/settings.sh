@@ -46,7 +46,9 @@ given() {
 wants_help() { case " $* " in *" --help "* | *" -h "*) ;; *) return 1 ;; esac }
 
 # Names from other scripts; an unrelated environment may have them too, so they stop nothing.
-for other in "DATA_DIR INTERACTION_DATA and TEXT_DATA" "RESULTS_DIR OUTPUT_DIR" "LOG_DIR LOGGING_DIR" \
+unread=("DATA_DIR INTERACTION_DATA and TEXT_DATA" "RESULTS_DIR OUTPUT_DIR" "LOG_DIR LOGGING_DIR")
+if [ -n "${reads_folders:-}" ]; then unread=(); fi # by a script that reads these
+for other in ${unread[@]+"${unread[@]}"} \
     "NUM_EPOCHS EPOCHS" "TRAIN_BATCH_SIZE BATCH_SIZE" "LR LEARNING_RATE" "SKIP_PIP_INSTALL PIXELREC_PYTHON=keep"; do
     name=${other%% *}
     if [ -n "${!name:-}" ]; then echo "warning: $name is set and not read here; set ${other#* } instead." >&2; fi

@@ -15,7 +15,7 @@ from pixelrec_train.data.samples.rows import samples
 from pixelrec_train.data.tokens.chat import THINK_EMPTY, Renderer, with_thoughts
 from pixelrec_train.errors import InputError
 from pixelrec_train.libraries import load_tokenizer
-from pixelrec_train.model.chat_template import CHAT_TEMPLATE
+from pixelrec_train.model.chat_template import CHATML
 from pixelrec_train.model.tiny import write_causal_lm
 
 VECTORS = ROOT / "tests/fixtures/openonerec"
@@ -32,7 +32,7 @@ def tokenizer_with(template):
     tokenizer.bos_token = "<s>"
     path = ROOT / f"tests/fixtures/chat_templates/{template}.jinja"
     if template == "qwen3":
-        tokenizer.chat_template = CHAT_TEMPLATE
+        tokenizer.chat_template = CHATML
     elif template != "chatml":
         tokenizer.chat_template = path.read_text()
     return tokenizer
@@ -386,7 +386,7 @@ def test_our_template_writes_what_qwen3s_own_does():
                 messages, tokenize=False, chat_template=chosen, add_generation_prompt=asks,
                 enable_thinking=thinks,
             )
-            for chosen in (CHAT_TEMPLATE, template)
+            for chosen in (CHATML, template)
         )  # fmt: skip
         assert ours == theirs
 

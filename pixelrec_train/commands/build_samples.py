@@ -1,13 +1,10 @@
-"""Make OpenOneRec's samples, Parquet files of chats or documents, from two tables and semantic ids."""
+"""Make samples, Parquet files of chats or documents, from two tables and semantic ids."""
 
-import itertools
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from pixelrec_train.config import DataFlags, TextFlags
+from pixelrec_train.config.tasks import FAMILIES, MIXES, SETS, TASKS, named
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import replaceable_directory
 from pixelrec_train.flags import (
     DIRECTORY,
     DISTINCT,
@@ -25,23 +22,24 @@ from pixelrec_train.flags import (
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.semantic_id.codecs import CODECS
 
-TASKS = ("video_rec", "item_understand", "user_profile", "label_pred", "label_cond_rec", "rec_reason")
-FACTS, DATASET = "facts.json", "dataset.json"
+GENERAL = "general"  # the one task of a mix that is not made here
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSamplesConfig(DataFlags, TextFlags):
-    """Make OpenOneRec's samples of one part of the split, under the names of its benchmark, RecIF.
+    """Make samples of one part of the split: OpenOneRec's, MiniOneRec's and OneRec-Think's tasks.
 
     --output_dir gets part-00000-of-00010.parquet and so on, file_list.json, dataset.json (for
     scripts/train_qwen3.py --dataset_config) and facts.json. Samples of train know training rows alone.
     """
 
     task: tuple[str, ...] = flag(
-        f"samples to make, several with commas: {', '.join(TASKS)}",
+        "samples to make, several with commas. "
+        + "; ".join(f"{family}: {', '.join(tasks)}" for family, tasks in FAMILIES.items())
+        + f". {' and '.join(SETS)} stand for those that theirs train on together",
         ("video_rec",),
         Rule("needs at least one task", bool),
-        Rule(f"names tasks of {', '.join(TASKS)}", lambda tasks: all(task in TASKS for task in tasks)),
+        Rule("names tasks that --help lists", lambda tasks: all(task in TASKS for task in named(tasks))),
         DISTINCT,
     )
     split: str = flag(
@@ -55,17 +53,40 @@ class BuildSamplesConfig(DataFlags, TextFlags):
         None,
         one_of("chat", "segments"),
     )
-    history: int = flag("newest items of a history that are read", 512, at_least(1))
+    history: int | None = flag(
+        "newest items of a history that are read; None = as each task has it: 10 of minionerec, all of "
+        "onerec_think, 49 of reasoning, 512",
+        None,
+        at_least(1),
+    )
     targets: int = flag(
         "training: items taken next, at most, and at most half of a user's (video_rec, label_cond_rec)",
         10,
         at_least(1),
     )
-    samples_per_user: int = flag(
-        "training samples of a user's rows, at most, newest first; no item is a target twice",
-        1,
+    samples_per_user: int | None = flag(
+        "training samples of a user's rows, at most, newest first; no item is a target twice; None = as each "
+        "task has it: all of minionerec, 1",
+        None,
         at_least(1),
     )
+    limit_type_c: int | None = flag("samples of all tasks type_c_…, at most, drawn", None, at_least(1))
+    limit_type_e: int | None = flag("samples of all tasks type_e_…, at most, drawn", None, at_least(1))
+    categories_key: str | None = flag(
+        "the one of --text_keys with an item's categories; None = categories, or tag", None
+    )
+    category: str = flag('what all items are, as "office products", in words of minionerec', "")
+    mix: str | None = flag(
+        f"{' or '.join(MIXES)}: its tasks, each with its share in training "
+        f"({', '.join(f'{task} {share}' for task, share in MIXES['onerec_think'].items())}), in place of "
+        f"--task",
+        None,
+        one_of(*MIXES),
+    )
+    weights: tuple[str, ...] = flag(
+        "a mix of your own, in place of --task: sid_prediction=0.7,item_caption=0.3", ()
+    )
+    general: str | None = flag("samples of text alone for a mix: a file, a directory or a list", None)
     label_column: str | None = flag(
         "column of --interaction_data with a label of each: for label_pred, label_cond_rec", None
     )
@@ -86,121 +107,97 @@ class BuildSamplesConfig(DataFlags, TextFlags):
     )
     max_length: int = flag("tokens of a pack, for dataset.json", 32768, at_least(2))
     add_think_pattern: bool | None = flag(
-        "/think and /no_think behind questions, for dataset.json; None = where there are chats", None
+        "/think and /no_think behind questions, for dataset.json; None = with chats of OpenOneRec and with "
+        "reasoned_prediction",
+        None,
     )
-    seed: int = flag("which paraphrase a sample has", 42, SEED)
+    seed: int = flag("which paraphrase a sample has, and of what is drawn", 42, SEED)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if bool(self.mix) + bool(self.weights) > 1:
+            raise InputError("--mix and --weights both say the shares of tasks. Leave one out.")
+        shares = MIXES[self.mix] if self.mix else dict(map(share_of, self.weights))
+        if len(shares) < len(self.weights):
+            raise InputError(f"--weights names a task twice: {','.join(self.weights)}. Name each once.")
+        if shares and not self.general:
+            shares = {task: share for task, share in shares.items() if task != GENERAL or not self.mix}
+        if (GENERAL in shares) != bool(self.general):
+            raise InputError(
+                "--general and the share of general in a mix go together: --general FILES --weights "
+                "general=0.1,… (or --mix)."
+            )
+        self.set(task=named(shares or self.task), shares=shares)
+        self.set(task=tuple(task for task in self.task if task != GENERAL))
 
     @property
     def has(self):
         """What is there of what tasks need."""
         return {need for need, there in (("texts", self.text_data), ("labels", self.label_column)) if there}
 
+    @property
+    def key_of_categories(self):
+        return self.categories_key or ("categories" if "categories" in self.text_keys else "tag")
+
+    @property
+    def texts_by_name(self):
+        """The texts that are read, with categories under that name."""
+        return ["categories" if key == self.key_of_categories else key for key in self.text_keys]
+
+    @property
+    def limits(self):
+        """{group of tasks: samples, at most}"""
+        limits = {"type_c": self.limit_type_c, "type_e": self.limit_type_e}
+        return {group: most for group, most in limits.items() if most}
+
+    @property
+    def thinks(self):
+        """Whether questions are to say /think or /no_think."""
+        if self.add_think_pattern is not None:
+            return self.add_think_pattern
+        chats = set(FAMILIES["openonerec"]) - {"user_profile"} if self.form != "segments" else set()
+        return bool((chats | {"reasoned_prediction"}) & set(self.task))
+
+
+def share_of(text):
+    """(task, share) of "task=0.7"."""
+    task, _, share = text.partition("=")
+    try:
+        number = float(share)
+    except ValueError:
+        number = -1
+    if task not in (*TASKS, GENERAL) or not 0 < number < float("inf"):
+        raise InputError(
+            f"--weights names {text!r}; it must name tasks with their shares, as sid_prediction=0.7 (tasks: "
+            f"see --help, and {GENERAL})."
+        )
+    return task, number
+
 
 @speak_plainly
 def main(argv=None):
     config = check_paths(parse_args(BuildSamplesConfig, argv))
-    check_free(config)
-    from pixelrec_train.data.views.build import views_of
+    check_used(config)
+    from pixelrec_train.trainings import build_samples
 
-    views = views_of(config.task, config.split, config.form, config.has)
-    check_used(config, views)
-    itemic = itemic_of(config)
-    from pixelrec_train.data.views import build
-    from pixelrec_train.data.views.view import Asked
-
-    asked = Asked(
-        "", config.history, config.targets, config.samples_per_user, config.thoughts,
-        frozenset(config.positive_labels),
-    )  # fmt: skip
-    codec = config.codec or (itemic.codec if itemic else "onerec")
-    plan = build.plan(
-        views, asked, config, config.label_column, config.semantic_ids, codec, config.split, config.seed
-    )
-    facts = write(config, plan, itemic)
-    print(*facts["notes"], sep="\n", end="\n" if facts["notes"] else "")
-    for task, count in facts["samples"].items():
-        print(f"{task:<16}{count:>12,} samples of {config.split}, {facts['forms'][task]}")
-    for left_out in facts["left_out"]:
-        print(f"{left_out['task']:<16}{left_out['samples']:>12,} left out: {left_out['why']}")
-    print(f"made {config.output_dir}: {facts['files']:,} files, {DATASET} and {FACTS}")
+    build_samples.main(config)
 
 
-def check_free(config):
-    """Raises InputError where the output directory holds something that is not an earlier build."""
-    output, marks = Path(config.output_dir), (FACTS, DATASET)
-    if not replaceable_directory(output, "--output_dir", marks, "build", "samples", config.overwrite):
-        return
-    for name in ("interaction_data", "valid_data", "test_data", "split_data", "text_data", "semantic_ids",
-                 "cache_dir", "model_dir"):  # fmt: skip
-        read = getattr(config, name)
-        if read and Path(read).resolve().is_relative_to(output.resolve()):
-            raise InputError(
-                f"--{name} {read} lies in --output_dir {output}, which is replaced. Choose another."
-            )
-
-
-def check_used(config, views):
+def check_used(config):
     """Raises InputError where a flag that was given has no task to serve."""
-    tasks = {view.task for view, _ in views}
-    if config.label_column and not any("labels" in view.needs for view, _ in views):
+    of_tasks = {
+        "positive_labels": ("label_pred",), "thoughts": ("rec_reason",),
+        "label_column": ("label_pred", "label_cond_rec"),
+        "category": tuple(task for task in FAMILIES["minionerec"] if task.startswith("title_history")),
+        **{f"limit_{group}": tuple(task for task in TASKS if task.startswith(group))
+           for group in ("type_c", "type_e")},
+    }  # fmt: skip
+    for name, tasks in of_tasks.items():
+        if name in given(config) and not set(tasks) & set(config.task):
+            said = " and ".join(tasks) if len(tasks) < 3 else f"tasks such as {tasks[0]}"
+            raise InputError(f"--{name} is for {said}, which --task does not name. Leave it out.")
+    if config.categories_key and config.categories_key not in config.text_keys:
         raise InputError(
-            f"--label_column is for label_pred and label_cond_rec, but --task is {','.join(config.task)}."
+            f"--categories_key {config.categories_key} is not among --text_keys "
+            f"{','.join(config.text_keys)}. Name it there too."
         )
-    for name, task in (("positive_labels", "label_pred"), ("thoughts", "rec_reason")):
-        if name in given(config) and task not in tasks:
-            raise InputError(f"--{name} is for {task}, which --task does not name. Leave it out.")
-
-
-def itemic_of(config):
-    """The ItemicVocabulary of --model_dir, or None.
-
-    Raises:
-        InputError: it has none, or one for other ids.
-    """
-    if not config.model_dir:
-        return None
-    from pixelrec_train.model.vocabulary import META_FILE, check_codes, read
-    from pixelrec_train.semantic_id.codes import SemanticIds
-
-    vocabulary, _ = read(Path(config.model_dir) / META_FILE, "--model_dir")
-    found = SemanticIds.load(config.semantic_ids)
-    check_codes(vocabulary, f"--model_dir {config.model_dir}", found, config.semantic_ids)
-    if config.codec not in (None, vocabulary.codec):
-        raise InputError(
-            f"--codec is {config.codec}, but the vocabulary of --model_dir {config.model_dir} is "
-            f"{vocabulary.codec}. Leave out --codec."
-        )
-    return vocabulary
-
-
-def write(config, plan, itemic):
-    """Make the directory, whole or not at all; returns what facts.json holds."""
-    from pixelrec_train.data.samples.writing import dataset_config, write_samples
-    from pixelrec_train.data.views.build import counters, summary
-    from pixelrec_train.engine.manifest import remove
-    from pixelrec_train.files import write_json
-
-    output, (counts, left_out) = Path(config.output_dir), counters()
-    samples = plan.samples(counts, left_out)
-    if (first := next(samples, None)) is None:
-        why = "; ".join(f"{count:,} {why}" for (_, why), count in left_out.items())
-        raise InputError(
-            f"--task {','.join(config.task)} of {config.split} gives no sample"
-            f"{f' (left out: {why})' if why else ''}. Choose other tasks, or another split."
-        )
-    partial = output.with_name(f"{output.name}.partial")
-    remove(partial)
-    try:
-        partial.mkdir(parents=True)
-        names = write_samples(partial, itertools.chain([first], samples), config.rows_per_file)
-        facts = summary(plan, counts, left_out) | {"files": len(names), "seed": config.seed}
-        think = config.add_think_pattern
-        think = "chat" in facts["forms"].values() if think is None else think
-        settings = dataset_config(config.max_length, think, config.model_dir, itemic)
-        write_json(partial / DATASET, settings)
-        write_json(partial / FACTS, facts)
-        remove(output)
-        os.replace(partial, output)
-    finally:
-        remove(partial)
-    return facts

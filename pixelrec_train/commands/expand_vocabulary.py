@@ -6,12 +6,13 @@ from pathlib import Path
 
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import possible_directory, replaceable_directory
-from pixelrec_train.flags import SEED, Flags, Rule, flag, one_of, parse_args
+from pixelrec_train.flags import DISTINCT, SEED, Flags, Rule, flag, one_of, parse_args
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
 
 META_FILE = "itemic_meta.json"
 MOST = len(LETTERS)
+CHAT_TEMPLATES = ("chatml", "minionerec")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,14 @@ class ExpandConfig(Flags):
         "new rows: mean_cov = drawn like the old ones (mean and covariance); mean = their mean",
         "mean_cov",
         Rule("must be one of mean_cov, mean", lambda init: init in ("mean_cov", "mean")),
+    )
+    extra_tokens: tuple[str, ...] = flag(
+        'further new words, such as "<|rec|>" of semantic_ids_llm', (), DISTINCT
+    )
+    chat_template: str | None = flag(
+        f"how the model is spoken to: {', '.join(CHAT_TEMPLATES)}; None = as hf_model_dir says",
+        None,
+        one_of(*CHAT_TEMPLATES),
     )
     seed: int = flag("of the new rows", 42, SEED)
     overwrite: bool = flag("replace what an earlier expansion wrote to output_model_dir", False)
@@ -90,7 +99,7 @@ def main(argv=None):
     try:
         made = expand(
             config.hf_model_dir, partial, config.codec, sizes, config.init, config.seed,
-            config.trust_remote_code,
+            config.trust_remote_code, config.chat_template, config.extra_tokens,
         )  # fmt: skip
         remove(output)
         os.replace(partial, output)

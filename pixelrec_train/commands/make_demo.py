@@ -1,5 +1,6 @@
 """Make what a first run needs and a bare machine lacks: a synthetic dataset and tiny models."""
 
+import re
 from dataclasses import dataclass
 
 from pixelrec_train.errors import InputError
@@ -19,6 +20,9 @@ class DemoConfig(Flags):
     chat: bool = flag(
         "the LM's tokenizer has Qwen3's marks of turns and thoughts, and a chat template", False
     )
+    samples: str | None = flag(
+        "samples whose words the LM's tokenizer learns, too: a directory of scripts/build_samples.py", None
+    )
     users: int = flag("users of the synthetic dataset", 2000, at_least(1))
     hidden_size: int = flag("width of the towers and the LM", 64, at_least(1))
     layers: int = flag("layers of each", 2, at_least(1))
@@ -33,10 +37,11 @@ class DemoConfig(Flags):
 @speak_plainly
 def main(argv=None):
     config = parse_args(DemoConfig, argv)
-    if config.chat and not config.lm_dir:
-        raise InputError(
-            "--chat True is about the LM of --lm_dir, which is not there. Add --lm_dir, or leave it out."
-        )
+    for name, given in (("chat True", config.chat), (f"samples {config.samples}", config.samples)):
+        if given and not config.lm_dir:
+            raise InputError(
+                f"--{name} is about the LM of --lm_dir, which is not there. Add --lm_dir, or leave it out."
+            )
     for name in ("towers_dir", "lm_dir"):
         if getattr(config, name):
             possible_directory(getattr(config, name), f"--{name}")
@@ -56,6 +61,8 @@ def main(argv=None):
     if config.towers_dir:
         made += write_towers(texts, config.towers_dir, *shape)
     if config.lm_dir:
+        if config.samples:
+            texts += words_of(config.samples)
         made.append(write_causal_lm(texts, config.lm_dir, *shape, chat=config.chat))
     names = " and ".join(map(str, made))
     print(f"made {names}: tiny Qwen3, random weights, tokenizer from {config.text_data}")
@@ -69,3 +76,19 @@ def all_text(path):
     columns = [c for c in table.names if c != "item_id"]
     rows = list(table.rows(columns))
     return [f"{c}: {row[i]}" for i, c in enumerate(columns) for row in rows if row[i]]
+
+
+def words_of(samples_given):
+    """The texts of samples without what stands in <…>: that becomes words of its own."""
+    from pixelrec_train.data.samples.files import sources_of
+    from pixelrec_train.data.samples.rows import Problem, row_counts, samples
+
+    texts = []
+    for source in sources_of(samples_given, "--samples"):
+        for file in source.files:
+            for group in range(len(row_counts(file))):
+                for _, sample in samples(file, group):
+                    if not isinstance(sample, Problem):
+                        said = sample.segments or [message["content"] for message in sample.messages]
+                        texts += [re.sub("<[^<>]*>", "", text) for text in said]
+    return texts

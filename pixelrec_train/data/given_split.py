@@ -121,11 +121,15 @@ def of_rows(rows):
         user = users.setdefault(user_id, len(users))
         if part != "train":
             held_out[part] += [(user, items)] if len(items) > 1 else []
-        elif not goes_on(last := sequences.setdefault(user, [[]])[-1], items):
-            sequences[user].append(items)
+            continue
+        own = sequences.setdefault(user, [])
+        if not own or not goes_on(last := own[-1][0], items):
+            own.append((items, len(items) - 1))
         else:
             last[:] = items if len(last) < len(items) else [*last, items[-1]]
-    taken = Taken(*flat([(user, items) for user, own in sequences.items() for items in own]))
+    own = [(user, *sequence) for user, listed in sequences.items() for sequence in listed]
+    behind = np.array([first for _, _, first in own], np.int64)
+    taken = Taken(*flat([(user, items) for user, items, _ in own]), behind)
     return taken, {part: held_out_rows(own) for part, own in held_out.items()}
 
 

@@ -120,6 +120,7 @@ class Taken:
     start: np.ndarray  # [S]
     end: np.ndarray  # [S], start where a user took nothing
     items: np.ndarray  # flat
+    behind: np.ndarray | None = None  # [S] how many of the oldest are no target of a given row; None = one
 
     def pairs(self):
         """(users [n], items [n]) of all that was taken, whatever windows keep of it."""

@@ -1,10 +1,11 @@
-"""The chat template of tiny models: ChatML, with the rules for thoughts that Qwen3's own has.
+"""Chat templates by name, for models that come without, or are to speak as another project's do.
 
-An answer before the last question loses its thought; behind it, an answer keeps it, and the last one of a
-chat gets an empty one where it has none.
+chatml: with the rules for thoughts that Qwen3's own has. An answer before the last question loses its
+thought; behind it, an answer keeps it, and the last one of a chat gets an empty one where it has none.
+minionerec: its instruction (the system message), input (user) and response (assistant).
 """
 
-CHAT_TEMPLATE = r"""
+CHATML = r"""
 {%- set ns = namespace(last_question=messages|length - 1, open=true) -%}
 {%- for message in messages[::-1] -%}
     {%- set text = message.content -%}
@@ -40,3 +41,24 @@ CHAT_TEMPLATE = r"""
     {%- if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif -%}
 {%- endif -%}
 """.strip()
+
+# Source: github.com/AkaliKong/MiniOneRec, data.py: generate_prompt and the instructions before it.
+MINIONEREC = r"""
+{%- set before = 'Below is an instruction that describes a task, paired with an input that provides further '
+    + 'context. Write a response that appropriately completes the request. \n\n### Instruction:\n' -%}
+{%- for message in messages -%}
+    {%- if loop.first and message.role != 'system' %}{{ before + '\n' }}{% endif -%}
+    {%- if message.role == 'system' -%}
+        {{- before + message.content + '\n\n' -}}
+    {%- elif message.role == 'user' -%}
+        {{- '### User Input: \n' + message.content + '\n\n' -}}
+    {%- elif message.role == 'assistant' -%}
+        {{- '### Response:\n' + message.content + '\n' + eos_token -}}
+    {%- else -%}
+        {{- raise_exception('minionerec knows system, user and assistant, not ' + message.role) -}}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt %}{{ '### Response:\n' }}{% endif -%}
+""".strip()
+
+CHAT_TEMPLATES = {"chatml": CHATML, "minionerec": MINIONEREC}

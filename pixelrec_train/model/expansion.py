@@ -16,6 +16,7 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.files import digested
 from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.model.backbone import load_backbone, second_names
+from pixelrec_train.model.chat_template import CHAT_TEMPLATES
 from pixelrec_train.model.model_directory import check_directory
 from pixelrec_train.model.model_files import write_like
 from pixelrec_train.model.vocabulary import ItemicVocabulary
@@ -25,7 +26,9 @@ ALIGN = 256  # rows of a table come in steps of this many: matrix products like 
 FLAG = "--hf_model_dir"
 
 
-def expand(source, destination, codec, codebook_sizes, init, seed, trust=False):
+def expand(
+    source, destination, codec, codebook_sizes, init, seed, trust=False, chat_template=None, others=()
+):
     """Write the model of `source` with itemic tokens into `destination`; returns its ItemicVocabulary.
 
     Args:
@@ -34,6 +37,8 @@ def expand(source, destination, codec, codebook_sizes, init, seed, trust=False):
         init: of the new rows. mean_cov = drawn from the normal distribution with mean and covariance of the
             old rows, so that they look like rows of words; mean = their mean, plus noise of 2 % of its norm.
         trust: whether code in the directory may run.
+        chat_template: a name in CHAT_TEMPLATES; None = the directory's own, if it has one.
+        others: further words.
 
     Raises:
         InputError: no causal LM with a plain table and head, a word is there already, or is not one token.
@@ -41,7 +46,7 @@ def expand(source, destination, codec, codebook_sizes, init, seed, trust=False):
     check_directory(source, FLAG, trust)
     destination = Path(destination)
     tokenizer = load_tokenizer(source, FLAG, trust)
-    old_length, first_new_id = len(tokenizer), add_words(tokenizer, CODECS[codec], codebook_sizes)
+    old_length, first_new_id = len(tokenizer), add_words(tokenizer, CODECS[codec], codebook_sizes, others)
     if first_new_id != old_length:
         raise InputError(
             f"{FLAG} {source}: its tokenizer has {old_length} words, but the next id is {first_new_id}. Ids "
@@ -50,20 +55,22 @@ def expand(source, destination, codec, codebook_sizes, init, seed, trust=False):
     vocabulary = ItemicVocabulary(
         codec=codec, codebook_sizes=tuple(codebook_sizes), first_new_id=first_new_id,
         rows=-(-len(tokenizer) // ALIGN) * ALIGN, init=init, seed=seed,
-        base_model=str(source), base_sha256=weights_sha256(source),
+        base_model=str(source), base_sha256=weights_sha256(source), others=tuple(others),
     )  # fmt: skip
     model = load_backbone(source, FLAG, "auto", trust=trust, kind=AutoModelForCausalLM)
     weights = expanded_weights(model, vocabulary, source)
     write_like(source, destination, weights, type(model).__name__, vocabulary.rows)
     (destination / "added_tokens.json").unlink(missing_ok=True)  # the source's; not every format has one
+    if chat_template:
+        tokenizer.chat_template = CHAT_TEMPLATES[chat_template]
     tokenizer.save_pretrained(destination)
     vocabulary.save(destination)
     ItemicVocabulary.load(destination, "--output_model_dir", trust)  # what was written reads back
     return vocabulary
 
 
-def add_words(tokenizer, codec, codebook_sizes):
-    """Add a spelling's words; returns the id of the first.
+def add_words(tokenizer, codec, codebook_sizes, others=()):
+    """Add a spelling's words, and others; returns the id of the first.
 
     Not special ones: those vanish from decoded text. And not normalised: a word is found as it is written,
     wherever it stands.
@@ -72,7 +79,8 @@ def add_words(tokenizer, codec, codebook_sizes):
         InputError: a word is there already, or does not come out as one token of its own.
     """
     levels = codec.tokens(codebook_sizes)
-    words = [word for level in levels for word in level] + [word for word in (codec.begin, codec.end) if word]
+    words = [word for level in levels for word in level]
+    words += [word for word in (codec.begin, codec.end, *others) if word]
     known = tokenizer.get_vocab()
     there = [word for word in words if word in known]
     if there:

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
 from pixelrec_train.model.backbone import write_backbone
-from pixelrec_train.model.chat_template import CHAT_TEMPLATE
+from pixelrec_train.model.chat_template import CHATML
 
 END = "<|endoftext|>"
 ROWS_IN_STEPS_OF = 128  # as the tables of the real Qwen3, which end in rows that no token uses
@@ -87,4 +87,4 @@ def teach_to_chat(tokenizer):
     """Add what chats are marked with, as Qwen3's tokenizer has it: a turn's end ends a text, END pads."""
     tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in ("<think>", "</think>")])
-    tokenizer.eos_token, tokenizer.chat_template = "<|im_end|>", CHAT_TEMPLATE
+    tokenizer.eos_token, tokenizer.chat_template = "<|im_end|>", CHATML

@@ -1,7 +1,8 @@
 """Itemic tokens in a vocabulary: which token id is which code. Every id range comes from itemic_meta.json.
 
 The new ids follow the tokenizer's old ones: the codes of level 0, of level 1, …, then begin and end if the
-spelling has them. Behind them the table of embeddings is filled up with rows that are no token.
+spelling has them, then what else was asked for. Behind them the table of embeddings is filled up with rows
+that are no token.
 """
 
 import dataclasses
@@ -36,6 +37,7 @@ class ItemicVocabulary:
     seed: int
     base_model: str  # the directory they were added to
     base_sha256: str  # of its config.json and weights
+    others: tuple[str, ...] = ()  # further new words, such as "<|rec|>"
 
     @property
     def levels(self):
@@ -67,7 +69,7 @@ class ItemicVocabulary:
         """The new words, in the order of their ids."""
         codec = CODECS[self.codec]
         words = [word for level in codec.tokens(self.codebook_sizes) for word in level]
-        return words + [word for word in (codec.begin, codec.end) if word]
+        return words + [word for word in (codec.begin, codec.end) if word] + list(self.others)
 
     def token_ids(self, codes):
         """[N, L] codes -> [N, L] ids, of the same library; ABSENT stays ABSENT."""
@@ -99,7 +101,7 @@ class ItemicVocabulary:
         return [*(first for first, _ in self.level_ranges), self.level_ranges[-1][1] + 1]
 
     def is_itemic(self, token_ids):
-        """Whether an id is a code's, begin or end, in any shape."""
+        """Whether an id is a code's, begin, end or another new word, in any shape."""
         return (token_ids >= self.first_new_id) & (token_ids < self.tokenizer_length)
 
     def as_dict(self):

@@ -36,8 +36,7 @@ class Questions(NamedTuple):
         """The messages; user: the number of a held-out user of the part."""
         start, end = int(self.part.start[user]), int(self.part.end[user])
         stretch = self.part.stretch(user, max(start, end - self.history), end, end)
-        said = {"history": self.known.said(stretch.history)}
-        return VIDEO_REC.prompt(said, stretch.key, self.part.name, self.seed)
+        return VIDEO_REC.ask(self.known, stretch, self.part.name, self.seed)
 
 
 class Speaker:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from pixelrec_train.errors import InputError
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+MARKS = "XYZWVUTSRQPONMLKJIHGFEDCBA"  # stand for codes where an id's form is shown
 
 
 class Codec(NamedTuple):
@@ -39,6 +40,14 @@ class Codec(NamedTuple):
     def text(self, codes, codebook_sizes):
         """One item as an LLM reads it: (1, 2, 3) -> "<|sid_begin|><s_a_1><s_b_2><s_c_3><|sid_end|>"."""
         return self.begin + "".join(self.words(codes, codebook_sizes)) + self.end
+
+    def form(self, levels):
+        """What an id of so many levels looks like: "<|sid_begin|><s_a_X><s_b_Y><s_c_Z><|sid_end|>"."""
+        tokens = (
+            self.pattern.format(letter=letter, level=level, code=mark, number=mark)
+            for level, (letter, mark) in enumerate(zip(LETTERS[:levels], MARKS, strict=False))
+        )
+        return self.begin + "".join(tokens) + self.end
 
     def parse(self, text, codebook_sizes):
         """The codes of what text() gives, begin and end being optional; a shorter id gives fewer.

@@ -11,6 +11,7 @@ together MODEL_DIR DATASET_CONFIG "the demo"
 check_launcher
 source "$recipes/../prepare_python.sh"
 source "$recipes/../launcher.sh"
+source "$recipes/../pipeline.sh"
 
 # Variables that set the flag of the same name.
 of_a_stage="LEARNING_RATE MIN_LR LR_SCHEDULER_TYPE NUM_WARMUP_STEPS NUM_TRAINING_STEPS MAX_LENGTH MINIBATCH_SIZE
@@ -27,33 +28,12 @@ fi
 
 demo_home=results/openonerec # where everything lies that is made because no variable names other
 
-# step COMMAND…: a signal ends the running command, which saves if it trains, and then the recipe.
-step() {
-    run_ranks "$@"
-    if [ -n "$stopped_by" ]; then exit 0; fi
-}
-
-# of_the_demo COMMAND…: a step without what somebody has set for a stage.
-of_the_demo() {
-    local name unset=()
-    for name in $of_a_stage BATCH_SIZE EPOCHS DEEPSPEED_CONFIG; do unset+=(-u "$name"); done
-    step env "${unset[@]}" OUTPUT_DIR=results/demo LOGGING_DIR=logs/pixelrec "$@"
-}
-
 # make_demo: two tables, a two-tower model, semantic ids of it, a small Qwen3 with a word for every code, and samples of
 # every stage. What is there already is not made again.
 make_demo() {
     local made=$demo_home/data ids=$demo_home/data/semantic_ids/semantic_ids.json
     interactions=dataset/demo.csv texts=information/demo.csv
-    if [ ! -e results/demo/table.json ]; then
-        echo "== demo: two-tower model, whose item LLM embeds the catalogue"
-        of_the_demo bash "$recipes/../run_train_pixelrec.sh"
-    fi
-    if [ ! -e "$ids" ]; then
-        echo "== demo: semantic ids"
-        step "$PYTHON" "$scripts/build_semantic_ids.py" --checkpoint results/demo/best_model --interaction_data $interactions \
-            --text_data $texts --codebook_size 32 --output_dir "$made/semantic_ids" --logging_dir logs/openonerec_ids
-    fi
+    make_demo_ids "$made/semantic_ids" "$of_a_stage"
     if [ ! -e "$made/base/config.json" ]; then
         echo "== demo: a small Qwen3 with random weights, and a word for every code"
         step "$PYTHON" "$scripts/make_demo.py" --text_data $texts --lm_dir "$made/base" --hidden_size 64 --chat True

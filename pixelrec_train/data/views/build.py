@@ -1,12 +1,14 @@
 """From two tables and semantic ids to a directory of samples."""
 
+import heapq
 from collections import Counter
 from typing import NamedTuple
 
 from pixelrec_train.data.inputs import read_interactions
-from pixelrec_train.data.views.openonerec import MOST_LABELS, VIEWS
+from pixelrec_train.data.views.families import VIEWS
+from pixelrec_train.data.views.openonerec import MOST_LABELS
 from pixelrec_train.data.views.parts import Part, part_of
-from pixelrec_train.data.views.view import LABELS, TEXTS, Known, LeftOut
+from pixelrec_train.data.views.view import LABELS, TEXTS, Known, LeftOut, digest
 from pixelrec_train.errors import InputError
 from pixelrec_train.semantic_id.codecs import CODECS
 from pixelrec_train.semantic_id.codes import SemanticIds
@@ -20,31 +22,50 @@ class Plan(NamedTuple):
     part: Part
     seed: int
     notes: list[str]  # what a person may want to know of what was read
+    limits: dict[str, int] = {}  # View.group: rows of all its views together, at most
 
     def samples(self, counts, left_out):
         """(Sample, facts) of all views; counted by task, and what could not be made by (task, why)."""
+        kept = {group: self.kept(group, most) for group, most in self.limits.items()}
         for view, asked in self.views:
             for sample, facts in view.samples(self.known, self.part, asked, self.seed):
                 if isinstance(sample, LeftOut):
                     left_out[view.task, sample.why] += 1
+                elif view.group in kept and sample.uuid not in kept[view.group]:
+                    left_out[view.task, f"beyond --limit_{view.group}"] += 1
                 else:
                     counts[view.task] += 1
                     yield sample, facts
 
+    def kept(self, group, most):
+        """Names of the samples of a group that a limit leaves, drawn by the seed."""
+        names = (
+            sample.uuid
+            for view, asked in self.views
+            if view.group == group
+            for sample, _ in view.samples(self.known, self.part, asked, self.seed)
+            if not isinstance(sample, LeftOut)
+        )
+        return set(heapq.nsmallest(most, names, lambda name: digest(self.seed, name)))
 
-def views_of(tasks, split, form, has):
-    """[(View, form)] of names. form: None = each view's own. has: TEXTS, LABELS as far as they are there.
+
+def views_of(tasks, split, form, has, text_keys=()):
+    """[(View, form)] of names. form: None = each view's own.
+
+    Args:
+        has: TEXTS, LABELS as far as they are there.
+        text_keys: names of the texts that are read, CATEGORIES among them.
 
     Raises:
         InputError: a view has no such samples, or needs what is not there.
     """
     views = [(VIEWS[task], form or VIEWS[task].forms[0]) for task in tasks]
     for view, own in views:
-        view.check(split, own, has)
+        view.check(split, own, has, text_keys)
     return views
 
 
-def plan(views, asked, tables, label_column, semantic_ids, codec, split, seed):
+def plan(views, asked, tables, label_column, semantic_ids, codec, split, limits=None, **named):
     """Plan of all that is read.
 
     Args:
@@ -54,6 +75,8 @@ def plan(views, asked, tables, label_column, semantic_ids, codec, split, seed):
         label_column: of the interactions; None without views that need it.
         semantic_ids: their file.
         codec: name of the ids' spelling.
+        limits: of Plan.
+        named: categories_key and category of Known.
 
     Raises:
         InputError: the tables hold nothing of it, an item has no semantic id, or labels say nothing.
@@ -64,18 +87,36 @@ def plan(views, asked, tables, label_column, semantic_ids, codec, split, seed):
     part = part_of(split, read, tables)
     if LABELS in wants:
         check_labels(read, label_column, asked.positive, {view.task for view, _ in views})
-    codes = found.of(read.item_ids)
-    spell, sizes = CODECS[codec].text, found.codebook_sizes
-    ids, fields, notes = [spell(row, sizes) for row in codes.tolist()], None, list(read.notes)
+    notes, item_ids = list(read.notes), catalogue(read, found, tables if TEXTS in wants else None)
+    if cold := len(item_ids) - read.num_items:
+        notes.append(f"{cold:,} items have a semantic id and are in no interaction: they are told of, too")
+    fields = None
     if TEXTS in wants:
         from pixelrec_train.data.item_fields import read_fields  # brings pandas and pyarrow with it
 
-        fields, about = read_fields(read.item_ids, tables)
+        fields, about = read_fields(item_ids, tables)
         notes += about["notes"]
-    if shared := len(ids) - len(set(ids)):
+    texts = {"text_keys": tuple(tables.text_keys), "fields": fields} | named
+    known = Known.spelled(item_ids, found.of(item_ids), CODECS[codec], found.codebook_sizes, **texts)
+    if shared := len(item_ids) - len(set(known.ids)):
         notes.append(f"{shared:,} items share their semantic id with another: samples cannot tell them apart")
-    known = Known(read.item_ids, ids, tuple(tables.text_keys), fields)
-    return Plan([(v, asked._replace(form=form)) for v, form in views], known, part, seed, notes)
+    of_views = [(view, view.settled(asked._replace(form=form))) for view, form in views]
+    return Plan(of_views, known, part, asked.seed, notes, limits or {})
+
+
+def catalogue(read, found, texts):
+    """The items of the interactions, and behind them those that semantic ids (and texts) know besides.
+
+    texts: TextFlags, or None where they are not read.
+    """
+    known = set(read.item_ids)
+    others = [item_id for item_id in found.item_ids if item_id not in known]
+    if others and texts:
+        from pixelrec_train.data.item_fields import item_ids  # brings pandas and pyarrow with it
+
+        told = set(item_ids(texts))
+        others = [item_id for item_id in others if item_id in told]
+    return [*read.item_ids, *others]
 
 
 def check_labels(read, label_column, positive, tasks):
@@ -103,6 +144,7 @@ def summary(plan, counts, left_out):
     sequences = plan.part.end - plan.part.start
     return {
         "split": plan.part.name,
+        "origin": plan.part.origin,
         "sequences": len(sequences),
         "sequences_of_one_item_or_none": int((sequences < 2).sum()),
         "items": len(plan.known.item_ids),

@@ -15,7 +15,8 @@ history (see common.py), and no model has written them.
 import json
 
 from pixelrec_train.data.views.common import mostly, shared, traits_of
-from pixelrec_train.data.views.view import CHAT, LABELS, PARAPHRASE_SEED, TEXTS, LeftOut, Row, View
+from pixelrec_train.data.views.rows import PARTS, facts
+from pixelrec_train.data.views.view import CHAT, LABELS, TEXTS, LeftOut, Row, View
 
 YES, NO = "是", "否"  # as OpenOneRec answers label_pred
 THOUGHT = "<think>\n{}\n</think>\n"
@@ -23,14 +24,11 @@ MOST_LABELLED = 10  # items that are told to have had a label
 MOST_REASONS, MOST_WITNESSES = 3, 2  # what a reason names, and in how many items
 MOST_LABELS = 20  # different ones a column may hold
 
-ALL = ("train", "valid", "test")
 SYSTEM = "You recommend items of a catalogue. Each item has an id, and histories list ids, oldest first."
 
 
-def facts(known, stretch):
-    """The target travels with the sample: items' ids as the tables spell them."""
-    targets = [known.item_ids[item] for item in stretch.targets]
-    return {"user_id": stretch.key[0], "history_items": len(stretch.history), "target_item_ids": targets}
+def ids_before(known, stretch):
+    return {"history": known.said(stretch.history)}
 
 
 def next_items(known, part, asked):
@@ -139,7 +137,7 @@ def reasons(known, part, asked):
 
 
 VIDEO_REC = View(
-    "video_rec", ALL, next_items, SYSTEM,
+    "video_rec", PARTS, next_items, SYSTEM,
     chats=(
         ("A user took these items: {history}\nWhat will the user take next?", "{targets}"),
         ("History: {history}\nName the items that follow.", "{targets}"),
@@ -147,7 +145,7 @@ VIDEO_REC = View(
         ("Go on with this list of items, as its user would: {history}", "{targets}"),
         ("Given what was taken before, {history}, which items are taken now?", "{targets}"),
     ),
-    documents=("{history}{targets}",),
+    documents=("{history}{targets}",), asks=ids_before,
 )  # fmt: skip
 ITEM_UNDERSTAND = View(
     "item_understand", ("train",), item_texts, "You know the items of a catalogue by their ids.",
@@ -172,7 +170,7 @@ USER_PROFILE = View(
     needs=(TEXTS,),
 )  # fmt: skip
 LABEL_PRED = View(
-    "label_pred", ALL, label_questions, SYSTEM,
+    "label_pred", PARTS, label_questions, SYSTEM,
     chats=tuple((f"{question} Answer {YES} for yes, {NO} for no.", "{answer}") for question in (
         "A user took {history} and marked these well: {liked}. Will {item} be marked well, too?",
         "History: {history}\nOf it with a good mark: {liked}\nDoes {item} get a good mark next?",
@@ -182,7 +180,7 @@ LABEL_PRED = View(
     needs=(LABELS,),
 )  # fmt: skip
 LABEL_COND_REC = View(
-    "label_cond_rec", ALL, labelled_items, SYSTEM,
+    "label_cond_rec", PARTS, labelled_items, SYSTEM,
     chats=(
         ('A user took {history}. Marked "{label}" were: {liked}. Which items will be next?', "{targets}"),
         ('History: {history}\nWith "{label}": {liked}\nRecommend more that will get "{label}".', "{targets}"),
@@ -192,32 +190,14 @@ LABEL_COND_REC = View(
     needs=(LABELS,),
 )  # fmt: skip
 REC_REASON = View(
-    "rec_reason", ALL, reasons, SYSTEM,
+    "rec_reason", PARTS, reasons, SYSTEM,
     chats=tuple((prompt, "{thought}{item}\n{reason}") for prompt in (
         "A user took these items: {history}\nRecommend one more, and say why it fits.",
         "History: {history}\nName the next item with a reason.",
         "What should be offered after {history}, and what speaks for it?",
         "Choose an item for someone who took {history}. Explain the choice.",
     )),
-    needs=(TEXTS,),
+    needs=(TEXTS,), asks=ids_before,
 )  # fmt: skip
 
-VIEWS = {
-    view.task: view
-    for view in (VIDEO_REC, ITEM_UNDERSTAND, USER_PROFILE, LABEL_PRED, LABEL_COND_REC, REC_REASON)
-}
-
-
-def chat_prompt(task, history, user_id=None, split="test", seed=PARAPHRASE_SEED):
-    """The messages that ask for what comes after a history, byte for byte as samples of that split have them.
-
-    Args:
-        task: video_rec or rec_reason, whose answers begin with an item's id.
-        history: items as an LLM reads them, oldest first, cut to as many as the samples have.
-        user_id: the tables' id; its paraphrase is taken. None = the first paraphrase.
-        seed: that of the samples.
-    """
-    said, view = {"history": "".join(history)}, VIEWS[task]
-    if user_id is None:
-        return view.question(view.chats[0][0].format_map(said))
-    return view.prompt(said, (user_id, 0, 0), split, seed)
+VIEWS = (VIDEO_REC, ITEM_UNDERSTAND, USER_PROFILE, LABEL_PRED, LABEL_COND_REC, REC_REASON)

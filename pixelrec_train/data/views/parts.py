@@ -40,6 +40,20 @@ class Part:
     labels: np.ndarray | None = None  # of items, places in label_names
     target_labels: np.ndarray | None = None  # [S]
     label_names: tuple[str, ...] = ()
+    behind: np.ndarray | None = None  # [S] how many of the oldest items are nobody's target; None = one
+    origin: str = ""  # of the split, in words
+
+    def nexts(self, history, samples) -> Iterator[Stretch]:
+        """Each target once, behind at most `history` items; in training up to `samples` of a sequence, newest
+        first, and of rows that somebody split those that the rows name."""
+        if self.target is not None:
+            yield from self.stretches(history, 1)
+            return
+        for s in range(len(self.keys)):
+            start, end = int(self.start[s]), int(self.end[s])
+            first = start + (1 if self.behind is None else max(1, int(self.behind[s])))
+            for nth, target in enumerate(range(end - 1, max(first, end - samples) - 1, -1)):
+                yield self.stretch(s, max(start, target - history), target, target + 1, nth)
 
     def stretches(self, history, targets, samples=1) -> Iterator[Stretch]:
         """What was taken next, behind at most `history` items.
@@ -109,7 +123,8 @@ def part_of(name, read, data):
         items, labels = np.asarray(read.items), np.asarray(read.labels)
     target, flat = getattr(sequences, "target", None), np.asarray(sequences.items)
     keys = numbered(users[user] for user in sequences.users.tolist())
-    part = Part(name, keys, sequences.start, sequences.end, flat, target)
+    behind = getattr(sequences, "behind", None)
+    part = Part(name, keys, sequences.start, sequences.end, flat, target, behind=behind, origin=split.origin)
     if labels is None:
         return part
     held_out = {} if target is None else {"target": items[target], "target_labels": labels[target]}

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pixelrec_train.data.samples import Sample
-from pixelrec_train.data.views.parts import Part
+from pixelrec_train.data.views.parts import Part, Stretch
 from pixelrec_train.errors import InputError
 
 CHAT, SEGMENTS = "chat", "segments"
 TEXTS, LABELS = "texts", "labels"  # what a view may need besides ids
 FLAGS = {TEXTS: "--text_data", LABELS: "--label_column"}
+TITLE, DESCRIPTION, CATEGORIES = "title", "description", "categories"  # texts that views ask for by name
 PARAPHRASE_SEED = 42
+LONG, ALL = 512, 1 << 30  # items of a history; samples of a sequence
 NAMESPACE = uuid.UUID("6c1f3f3e-5b0e-5d55-9a0c-3b7c6a1f9a51")  # of our samples' names
 
 
@@ -28,21 +30,42 @@ class Known:
     ids: list[str]  # as an LLM reads them: "<|sid_begin|><s_a_1>…<|sid_end|>"
     text_keys: tuple[str, ...] = ()
     fields: list[tuple[str, ...] | None] | None = None  # values of text_keys; None = of no row; or not read
+    words: list[list[str]] | None = None  # the tokens of each item, without begin and end
+    begin: str = ""  # what stands before them
+    form: str = ""  # an id with a mark for each code: "<|sid_begin|><s_a_X><s_b_Y><|sid_end|>"
+    categories_key: str = CATEGORIES  # the one of text_keys that holds categories
+    category: str = ""  # what all these items are, as "office products"; for MiniOneRec's words
 
-    def said(self, items):
-        """Item numbers as an LLM reads them, nothing between."""
-        return "".join([self.ids[item] for item in items])
+    @classmethod
+    def spelled(cls, item_ids, codes, codec, codebook_sizes, **more):
+        """Known of items with their codes ([N, L], ABSENT where an id is shorter), spelled by a Codec."""
+        words = [codec.words(row, codebook_sizes) for row in codes.tolist()]
+        ids = [codec.begin + "".join(own) + codec.end for own in words]
+        return cls(
+            item_ids, ids, words=words, begin=codec.begin, form=codec.form(len(codebook_sizes)), **more
+        )
+
+    def said(self, items, between=""):
+        """Item numbers as an LLM reads them."""
+        return between.join([self.ids[item] for item in items])
+
+    def text(self, item, name):
+        """The TITLE, DESCRIPTION or CATEGORIES of an item; "" where it has none."""
+        key = self.categories_key if name == CATEGORIES else name
+        fields = self.fields[item]
+        return fields[self.text_keys.index(key)].strip() if fields else ""
 
 
 class Asked(NamedTuple):
     """What a person may choose."""
 
-    form: str  # CHAT or SEGMENTS
-    history: int  # items, at most
+    form: str | None  # CHAT or SEGMENTS; None, here and below = the view's own
+    history: int | None  # items, at most
     targets: int  # items, at most
-    samples: int  # of a sequence, at most
+    samples: int | None  # of a sequence, at most
     thoughts: bool  # whether reasons begin with a thought
     positive: frozenset[str] = frozenset()  # labels that are a yes
+    seed: int = PARAPHRASE_SEED
 
 
 class Row(NamedTuple):
@@ -69,14 +92,32 @@ class View(NamedTuple):
     chats: tuple[tuple[str, str], ...] = ()  # (prompt, answer), paraphrases
     documents: tuple[str, ...] = ()  # of its segments, paraphrases
     needs: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()  # TITLE and so on: those it needs by name
+    most_history: int = LONG  # items, at most, unless a person says otherwise
+    most_samples: int = 1  # of a sequence, at most, unless a person says otherwise
+    group: str = ""  # views whose rows are limited together
+    asks: Callable[[Known, Stretch], dict[str, str]] | None = None  # what its prompt says of a history
+
+    @property
+    def asks_for_id(self):
+        """Whether it can ask for a held-out user's next item: its answer begins with one item's id."""
+        return self.asks is not None
+
+    def settled(self, asked):
+        """Asked with the view's own in the place of None."""
+        own = {"form": self.forms[0], "history": self.most_history, "samples": self.most_samples}
+        return asked._replace(**{name: value for name, value in own.items() if getattr(asked, name) is None})
 
     @property
     def forms(self):
         """Those it has, its own first."""
         return (CHAT,) * bool(self.chats) + (SEGMENTS,) * bool(self.documents)
 
-    def check(self, split, form, has):
-        """Raises InputError where it has no such samples. has: what is there of what views need."""
+    def check(self, split, form, has, text_keys=()):
+        """Raises InputError where it has no such samples. has: what is there of what views need.
+
+        text_keys: names of the texts that are read, CATEGORIES among them.
+        """
         if split not in self.splits:
             raise InputError(
                 f"--task {self.task} is made of {' and '.join(self.splits)} alone, not of {split}. "
@@ -92,6 +133,13 @@ class View(NamedTuple):
                     f"--task {self.task} is made from {need}: it needs {FLAGS[need]}. Give it, or leave the "
                     f"task out."
                 )
+        for name in self.texts:
+            if name not in text_keys:
+                how = "--text_keys" if name != CATEGORIES else "--text_keys and --categories_key"
+                raise InputError(
+                    f"--task {self.task} needs each item's {name}, but the texts that are read are "
+                    f"{', '.join(text_keys)}. Name the column with {how}, or leave the task out."
+                )
 
     def samples(self, known, part, asked, seed):
         """(Sample, facts) of every row, in their order; (LeftOut, {}) where there is none."""
@@ -105,21 +153,30 @@ class View(NamedTuple):
             if asked.form == CHAT:
                 prompt, answer = drawn(self.chats, seed, name)
                 turn = {"role": "assistant", "content": answer.format_map(row.said)}
-                messages = (*self.question(prompt.format_map(row.said)), turn)
-                yield Sample(name, self.task, messages, None), row.facts
+                yield (
+                    Sample(name, self.task, (*self.question(prompt, row.said, known), turn), None),
+                    row.facts,
+                )
             else:
                 text = drawn(self.documents, seed, name).format_map(row.said)
                 yield Sample(name, self.task, None, (text,)), row.facts
 
-    def question(self, content):
+    def question(self, prompt, said, known):
         """The messages that an answer follows."""
-        system = ({"role": "system", "content": self.system},) if self.system else ()
-        return *system, {"role": "user", "content": content}
+        system = (
+            ({"role": "system", "content": self.system.format(format=known.form)},) if self.system else ()
+        )
+        return *system, {"role": "user", "content": prompt.format_map(said)}
 
-    def prompt(self, said, key, split, seed):
-        """The messages of a sample without its answer, as samples() puts them; for evaluation."""
-        prompt, _ = drawn(self.chats, seed, sample_name(self.task, split, CHAT, key))
-        return self.question(prompt.format_map(said))
+    def ask(self, known, stretch, split, seed=PARAPHRASE_SEED):
+        """The messages that ask for what comes after a history, byte for byte as samples of that split.
+
+        Args:
+            stretch: of that split, cut to as many items as samples have.
+            seed: that of the samples.
+        """
+        prompt, _ = drawn(self.chats, seed, sample_name(self.task, split, CHAT, stretch.key))
+        return self.question(prompt, self.asks(known, stretch), known)
 
 
 def sample_name(task, split, form, key):
@@ -131,5 +188,9 @@ def drawn(paraphrases, seed, name):
     """One of them, by seed and sample alone: the number and order of samples make no difference."""
     if len(paraphrases) == 1:
         return paraphrases[0]
-    digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
-    return paraphrases[int.from_bytes(digest, "big") % len(paraphrases)]
+    return paraphrases[digest(seed, name) % len(paraphrases)]
+
+
+def digest(seed, name):
+    """A number as if drawn, of seed and name alone."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest(), "big")

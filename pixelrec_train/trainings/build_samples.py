@@ -1,0 +1,132 @@
+"""From two tables and semantic ids to a directory of samples, whole or not at all."""
+
+import itertools
+import os
+from pathlib import Path
+
+from pixelrec_train.data.samples.files import sources_of
+from pixelrec_train.data.samples.writing import dataset_config, write_samples
+from pixelrec_train.data.views import build
+from pixelrec_train.data.views.view import Asked
+from pixelrec_train.engine.manifest import remove
+from pixelrec_train.errors import InputError
+from pixelrec_train.files import replaceable_directory, write_json
+from pixelrec_train.model.vocabulary import META_FILE, check_codes, read
+from pixelrec_train.semantic_id.codes import SemanticIds
+
+FACTS, DATASET = "facts.json", "dataset.json"
+READ = (
+    "interaction_data", "valid_data", "test_data", "split_data", "text_data", "semantic_ids", "cache_dir",
+    "model_dir", "general",
+)  # fmt: skip
+
+
+def main(config):
+    """config: BuildSamplesConfig."""
+    check_free(config)
+    views = build.views_of(config.task, config.split, config.form, config.has, config.texts_by_name)
+    itemic = itemic_of(config)
+    asked = Asked(
+        None, config.history, config.targets, config.samples_per_user, config.thoughts,
+        frozenset(config.positive_labels), config.seed,
+    )  # fmt: skip
+    codec = config.codec or (itemic.codec if itemic else "onerec")
+    plan = build.plan(
+        views, asked, config, config.label_column, config.semantic_ids, codec, config.split, config.limits,
+        categories_key=config.key_of_categories, category=config.category,
+    )  # fmt: skip
+    facts = write(config, plan, itemic)
+    print(*facts["notes"], sep="\n", end="\n" if facts["notes"] else "")
+    width = max(map(len, facts["samples"])) + 1
+    for task, count in facts["samples"].items():
+        print(f"{task:<{width}}{count:>12,} samples of {config.split}, {facts['forms'][task]}")
+    for left_out in facts["left_out"]:
+        print(f"{left_out['task']:<{width}}{left_out['samples']:>12,} left out: {left_out['why']}")
+    print(f"split: {facts['origin']}")
+    print(f"made {config.output_dir}: {facts['files']:,} files, {DATASET} and {FACTS}")
+
+
+def check_free(config):
+    """Raises InputError where the output directory holds something that is not an earlier build."""
+    output, marks = Path(config.output_dir), (FACTS, DATASET)
+    if config.general:
+        sources_of(config.general, "--general")
+    if not replaceable_directory(output, "--output_dir", marks, "build", "samples", config.overwrite):
+        return
+    for name in READ:
+        read = getattr(config, name)
+        if read and Path(read).resolve().is_relative_to(output.resolve()):
+            raise InputError(
+                f"--{name} {read} lies in --output_dir {output}, which is replaced. Choose another."
+            )
+
+
+def itemic_of(config):
+    """The ItemicVocabulary of --model_dir, or None.
+
+    Raises:
+        InputError: it has none, or one for other ids.
+    """
+    if not config.model_dir:
+        return None
+    vocabulary, _ = read(Path(config.model_dir) / META_FILE, "--model_dir")
+    found = SemanticIds.load(config.semantic_ids)
+    check_codes(vocabulary, f"--model_dir {config.model_dir}", found, config.semantic_ids)
+    if config.codec not in (None, vocabulary.codec):
+        raise InputError(
+            f"--codec is {config.codec}, but the vocabulary of --model_dir {config.model_dir} is "
+            f"{vocabulary.codec}. Leave out --codec."
+        )
+    return vocabulary
+
+
+def write(config, plan, itemic):
+    """Make the directory, whole or not at all; returns what facts.json holds."""
+    output, (counts, left_out) = Path(config.output_dir), build.counters()
+    samples = plan.samples(counts, left_out)
+    if (first := next(samples, None)) is None:
+        why = "; ".join(f"{count:,} {why}" for (_, why), count in left_out.items())
+        raise InputError(
+            f"--task {','.join(config.task)} of {config.split} gives no sample"
+            f"{f' (left out: {why})' if why else ''}. Choose other tasks, or another split."
+        )
+    samples = itertools.chain([first], samples)
+    partial = output.with_name(f"{output.name}.partial")
+    remove(partial)
+    try:
+        partial.mkdir(parents=True)
+        settings = dataset_config(config.max_length, config.thinks, config.model_dir, itemic)
+        if config.shares:
+            files, settings["sources"] = write_mix(partial, samples, config)
+        else:
+            files = len(write_samples(partial, samples, config.rows_per_file))
+        facts = build.summary(plan, counts, left_out) | {"files": files, "seed": config.seed}
+        write_json(partial / DATASET, settings)
+        write_json(partial / FACTS, facts)
+        remove(output)
+        os.replace(partial, output)
+    finally:
+        remove(partial)
+    return facts
+
+
+def write_mix(directory, samples, config):
+    """A folder for each task.
+
+    Returns:
+        (number of files, `sources` of dataset.json: each folder with its share)
+    """
+    files, sources = 0, []
+    for task, own in itertools.groupby(samples, lambda sample_and_facts: sample_and_facts[0].source):
+        (directory / task).mkdir()
+        files += len(write_samples(directory / task, own, config.rows_per_file))
+        sources.append({"path": task, "weight": config.shares[task]})
+    if missing := config.shares.keys() - {source["path"] for source in sources} - {"general"}:
+        raise InputError(
+            f"the mix has {', '.join(sorted(missing))}, of which there is no sample. Leave it out, or say "
+            f"the shares of the others with --weights."
+        )
+    if config.general:
+        general = config.general if "*" in config.general else str(Path(config.general).resolve())
+        sources.append({"path": general, "weight": config.shares["general"]})
+    return files, sources

@@ -1,0 +1,31 @@
+# shellcheck shell=bash
+# Sourced after settings.sh, prepare_python.sh and launcher.sh by scripts of several steps: a step, and the demo's data.
+
+# step COMMAND…: a signal ends the running command, which saves if it trains, and then the script.
+step() {
+    run_ranks "$@"
+    if [ -n "$stopped_by" ]; then exit 0; fi
+}
+
+# of_the_demo NAMES COMMAND…: a step without what somebody has set in these variables for another.
+of_the_demo() {
+    local name unset=()
+    for name in $1 BATCH_SIZE EPOCHS DEEPSPEED_CONFIG; do unset+=(-u "$name"); done
+    step env "${unset[@]}" OUTPUT_DIR=results/demo LOGGING_DIR=logs/pixelrec "${@:2}"
+}
+
+# make_demo_ids FOLDER NAMES: the demo's two tables, a two-tower model, and FOLDER/semantic_ids.json made of it; without
+# what NAMES set. What is there already is not made again.
+make_demo_ids() {
+    local here=${BASH_SOURCE[0]%/*}
+    if [ ! -e results/demo/table.json ]; then
+        echo "== demo: two-tower model, whose item LLM embeds the catalogue"
+        of_the_demo "$2" bash "$here/run_train_pixelrec.sh"
+    fi
+    if [ ! -e "$1/semantic_ids.json" ]; then
+        echo "== demo: semantic ids"
+        step "$PYTHON" "$scripts/build_semantic_ids.py" --checkpoint results/demo/best_model --codebook_size 32 \
+            --interaction_data dataset/demo.csv --text_data information/demo.csv --output_dir "$1" \
+            --logging_dir logs/demo_ids
+    fi
+}
