@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate_qwen3": "judge language models with itemic tokens, asked by ids and in chats",
     "compare": "one table for baselines and checkpoints",
     "build_semantic_ids": "give every item a semantic id; read and write other projects' index files",
+    "prep": "OneRec-Think's and MiniOneRec's files as our tables; ids in texts from one spelling to another",
     "build_samples": "chats and documents in OpenOneRec's format, from two tables and semantic ids",
     "expand_vocabulary": "give a language model a word for every code",
     "verify_model": "check that an exported directory holds what it promises",

@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 from pixelrec_train.errors import InputError
@@ -104,10 +105,11 @@ def refuse_repeated_keys(pairs):
     Raises:
         ValueError: a key stands there twice.
     """
-    keys = [key for key, _ in pairs]
-    if twice := sorted({key for key in keys if keys.count(key) > 1}):
-        raise ValueError(f"the key {', '.join(twice)} stands there twice")
-    return dict(pairs)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = sorted(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise ValueError(f"the key {', '.join(twice[:5])} stands there twice")
+    return found
 
 
 def write_json(path, value):

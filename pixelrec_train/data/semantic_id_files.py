@@ -24,25 +24,27 @@ ID_COLUMNS = ("pid", "parent_asin", "item_id", "asin")
 WRAPPER = re.compile(r"<\|(sid|item)_(begin|start|end)\|>")
 
 
-def read_index(path, codec_name, codebook_size=None, code_base=None):
+def read_index(path, codec_name, codebook_size=None, code_base=None, flag_name="--import_index"):
     """SemanticIds of an index file.
 
     Args:
         codebook_size: of the levels all ids have; None = the smallest power of two that holds their codes.
         code_base: 0 or 1, the first code; None = of minionerec's files 1 where no code 0 occurs in those
             levels and the largest one is codebook_size (or a power of two), else 0.
+        flag_name: by which the file was named; "" where none did.
 
     Raises:
         InputError: it is no such file, or holds another spelling or codes that do not fit.
     """
-    path = existing_file(path, "--import_index")
-    rows = read_parquet(path) if is_parquet(path) else read_json(path, CODECS[codec_name])
+    path = existing_file(path, flag_name)
+    said = f"{flag_name} {path}".strip()
+    rows = read_parquet(path, said) if is_parquet(path) else read_json(path, CODECS[codec_name], said)
     if not rows:
-        raise InputError(f"--import_index {path} holds no item.")
+        raise InputError(f"{said} holds no item.")
     lengths = {len(codes) for codes in rows.values()}
     least, most = min(lengths), max(lengths)
     if least == 0 or most > len(LETTERS):
-        raise InputError(f"--import_index {path} holds an item with {most if least else 0} codes.")
+        raise InputError(f"{said} holds an item with {most if least else 0} codes.")
     codes = np.full((len(rows), most), ABSENT, np.int64)
     for row, own in enumerate(rows.values()):
         codes[row, : len(own)] = own
@@ -53,12 +55,11 @@ def read_index(path, codec_name, codebook_size=None, code_base=None):
         code_base = int(codec_name == "minionerec" and common.min() > 0 and full)
     codes = np.where(codes >= 0, codes - code_base, ABSENT)
     if (codes[:, :least] < 0).any() or (codes < ABSENT).any():
-        raise InputError(f"--import_index {path} holds a code 0, but --code_base says they begin with 1.")
+        raise InputError(f"{said} holds a code 0, but --code_base says they begin with 1.")
     largest = int(codes[:, :least].max())
     if codebook_size and largest >= codebook_size:
         raise InputError(
-            f"--import_index {path} holds code {largest}, but --codebook_size is {codebook_size}. Leave it "
-            f"out."
+            f"{said} holds code {largest}, but --codebook_size is {codebook_size}. Leave it out."
         )
     size = codebook_size or power_of_two(largest + 1)
     extra = [int(codes[:, level].max()) + 1 for level in range(least, most)]
@@ -70,18 +71,18 @@ def power_of_two(least):
     return 1 << max(least - 1, 0).bit_length()
 
 
-def read_json(path, codec):
+def read_json(path, codec, said):
     """{item_id: [code, …]}"""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"--import_index {path} is not valid JSON: {first_line(error)}") from None
+        raise InputError(f"{said} is not valid JSON: {first_line(error)}") from None
     if not isinstance(found, dict):
-        raise InputError(f"--import_index {path} must hold an object, item id -> its tokens.")
-    return {item_id: read_entry(entry, codec, item_id, path) for item_id, entry in found.items()}
+        raise InputError(f"{said} must hold an object, item id -> its tokens.")
+    return {item_id: read_entry(entry, codec, item_id, said) for item_id, entry in found.items()}
 
 
-def read_entry(entry, codec, item_id, path):
+def read_entry(entry, codec, item_id, said):
     entry = entry.get("sid") if isinstance(entry, dict) else entry
     parts = [entry] if isinstance(entry, str) else entry if isinstance(entry, list) else []
     text = "".join(map(str, parts))
@@ -90,11 +91,11 @@ def read_entry(entry, codec, item_id, path):
     if not codes:
         example = codec.text((1, 2, 3), (256,) * 3)
         raise InputError(
-            f"--import_index {path}: item {item_id!r} has {str(entry)[:80]!r}, which is no id in the "
+            f"{said}: item {item_id!r} has {str(entry)[:80]!r}, which is no id in the "
             f"spelling {codec.name}. One reads {example}."
         )
     if codec.is_numbered:
-        raise InputError(f"--import_index {path}: the spelling {codec.name} is read from Parquet files.")
+        raise InputError(f"{said}: the spelling {codec.name} is read from Parquet files.")
     return codes
 
 
@@ -103,7 +104,7 @@ def is_parquet(path):
         return file.read(4) == b"PAR1"
 
 
-def read_parquet(path):
+def read_parquet(path, said):
     """{item_id: [code, …]} of a file with sid = [code, …], or with semantic_id_0, semantic_id_1, …"""
     import pyarrow
     import pyarrow.parquet
@@ -111,16 +112,16 @@ def read_parquet(path):
     try:
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"--import_index {path} could not be read: {first_line(error)}") from None
+        raise InputError(f"{said} could not be read: {first_line(error)}") from None
     names = table.column_names
     ids = next((name for name in ID_COLUMNS if name in names), None)
     levels = [f"semantic_id_{n}" for n in range(len(names)) if f"semantic_id_{n}" in names]
     if ids is None or not ("sid" in names or levels):
         raise InputError(
-            f"--import_index {path} has the columns {', '.join(names)}. It needs one of "
+            f"{said} has the columns {', '.join(names)}. It needs one of "
             f"{', '.join(ID_COLUMNS)}, and sid, or semantic_id_0, semantic_id_1 and so on."
         )
-    item_ids = [written(item_id, ids, path) for item_id in table[ids].to_pylist()]
+    item_ids = [written(item_id, ids, said) for item_id in table[ids].to_pylist()]
     if levels:
         rows = zip(*(table[name].to_pylist() for name in levels), strict=True)
     else:
@@ -129,17 +130,16 @@ def read_parquet(path):
     for item_id, row in zip(item_ids, rows, strict=True):
         if any(type(code) is not int or not 0 <= code < 10**9 for code in row):
             raise InputError(
-                f"--import_index {path} holds a code that is no number from 0 to a billion, of item "
-                f"{item_id!r}."
+                f"{said} holds a code that is no number from 0 to a billion, of item {item_id!r}."
             )
     found = dict(zip(item_ids, rows, strict=True))
     if len(found) < len(item_ids):
         twice = next(item_id for item_id, n in Counter(item_ids).items() if n > 1)
-        raise InputError(f"--import_index {path} names an item twice: {twice!r}.")
+        raise InputError(f"{said} names an item twice: {twice!r}.")
     return found
 
 
-def written(item_id, column, path):
+def written(item_id, column, said):
     """An item's id as tables of interactions have it; pandas makes 7.0 of a 7 where another is missing.
 
     Raises:
@@ -148,9 +148,7 @@ def written(item_id, column, path):
     if isinstance(item_id, float) and item_id.is_integer() and abs(item_id) <= 2**53:
         return str(int(item_id))
     if not isinstance(item_id, int | str) or item_id == "":
-        raise InputError(
-            f"--import_index {path} has {item_id!r} in the column {column}; it must be an item's id."
-        )
+        raise InputError(f"{said} has {item_id!r} in the column {column}; it must be an item's id.")
     return str(item_id)
 
 

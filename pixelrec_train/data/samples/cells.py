@@ -1,4 +1,4 @@
-"""What the cells of a row hold as a Sample, in all the forms that OpenOneRec's columns are written in."""
+"""What the cells of a row hold as a Sample, in all the forms that its columns are written in."""
 
 import json
 import math
@@ -7,9 +7,10 @@ from typing import NamedTuple
 from pixelrec_train.data.samples import Sample
 from pixelrec_train.errors import first_line
 
-CONTENT = ("messages", "message", "segments")
+CONTENT = ("messages", "message", "segments", "conversations")
 ROLES = ("system", "user", "assistant", "tool")
 READ_KEYS = {"role", "content"}
+SPEAKERS = {"human": "user", "gpt": "assistant"}  # in the place of roles where a message has "from", "value"
 NO_TEXT = "parts that are no text, left out"
 UNREAD_KEYS = "keys of messages that are not read"
 BOTH = "rows with messages and segments, of which messages are taken"
@@ -46,6 +47,7 @@ class Row(NamedTuple):
         """cells: {column: value}"""
         uuid, source = text_of(cells["uuid"], "uuid"), text_of(cells["source"], "source")
         messages = listed(cells.get("messages"), "messages") or listed(cells.get("message"), "message")
+        messages = messages or conversation(cells.get("conversations"))
         segments = listed(cells.get("segments"), "segments")
         if messages:
             if segments:
@@ -107,6 +109,16 @@ def text_of(value, name):
     if not value.strip():
         raise Odd(f"{name} is empty")
     return value
+
+
+def conversation(value):
+    """The messages of a cell of conversations: {"role", "content"}, or {"from", "value"}."""
+    return [
+        {"role": SPEAKERS.get(message["from"], message["from"]), "content": message.get("value")}
+        if isinstance(message, dict) and isinstance(message.get("from"), str)
+        else message
+        for message in listed(value, "conversations") or ()
+    ]
 
 
 def listed(value, name):

@@ -2,8 +2,12 @@
 
 uuid, source and either messages (or message), a chat, or segments, a document: as JSON text or as lists of
 objects. All other columns are left alone. A row number counts from 1 through the whole file.
+
+Or OneRec-Think's: conversations, a chat, and type, which is its source. Without a column uuid the file's name
+and the row stand for one.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.parquet
@@ -61,7 +65,9 @@ def rows(path, group, columns, first=0, stop=None):
         row = 1 + sum(fact.num_rows for fact in facts[:-1])
         first, stop = row + first, row + (facts[-1].num_rows if stop is None else stop)
         size = max(1, min(MOST_ROWS, BATCH_BYTES * facts[-1].num_rows // (1 + facts[-1].total_byte_size)))
-        names = [name for name in columns if name in file.schema_arrow.names]
+        places = {name: column_of(name, file.schema_arrow.names) for name in columns}
+        places = {name: column for name, column in places.items() if column}
+        names, without_uuid = list(places.values()), "uuid" in columns and "uuid" not in places
         try:
             for batch in file.iter_batches(size, row_groups=[group], columns=names, use_threads=False):
                 if row >= stop:
@@ -71,7 +77,10 @@ def rows(path, group, columns, first=0, stop=None):
                 batch = batch.slice(skipped, stop - row)
                 lists = [values_of(batch[name]) for name in names]
                 for values in zip(*lists, strict=True):
-                    yield row, dict(zip(names, values, strict=True))
+                    cells = dict(zip(places, values, strict=True))
+                    if without_uuid:
+                        cells["uuid"] = f"{Path(path).name} row {row}"
+                    yield row, cells
                     row += 1
         except DAMAGES as error:
             raise damaged(path, error) from None
@@ -85,14 +94,22 @@ def opened(path):
     except DAMAGES as error:
         raise damaged(path, error) from None
     names = file.schema_arrow.names
-    absent = [name for name in ("uuid", "source") if name not in names]
+    needed = ("source",) if "conversations" in names else ("uuid", "source")
+    absent = [name for name in needed if column_of(name, names) is None]
     absent += ["messages or segments"] * (not set(CONTENT) & set(names))
     if absent:
         raise InputError(
             f"{path} has no column {' and no '.join(absent)}: it has {', '.join(names)[:200] or 'none'}. "
-            f"Each row needs uuid, source, and messages or segments."
+            f"Each row needs uuid, source, and messages or segments (or type and conversations)."
         )
     return file
+
+
+def column_of(name, names):
+    """The one of a file's columns that holds what we call so; None where none does."""
+    if name == "source" and name not in names and "conversations" in names:
+        name = "type"
+    return name if name in names else None
 
 
 def values_of(column):

@@ -1,0 +1,1 @@
+"""Other projects' files become our tables, and our tables theirs."""
