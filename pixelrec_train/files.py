@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -122,3 +123,15 @@ def write_whole(path, text):
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def remove(directory):
+    """Take its final name from a directory, then delete it, so that no half one is ever taken for whole."""
+    going = (
+        directory if directory.suffix == ".partial" else directory.with_name(f"{directory.name}.old.partial")
+    )
+    if going.exists():
+        shutil.rmtree(going)
+    if directory.exists():
+        os.replace(directory, going)
+        shutil.rmtree(going)

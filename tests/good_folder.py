@@ -32,7 +32,7 @@ GENERATIVE = {"semantic_ids": "sid.json", "model_dir": "llm", "num_beams": 10}
 def write_good_folder(folder, demo, demo_config):
     """Data, towers, a DeepSpeed JSON, a finished run (done/), a stopped one (stopped/), one of ids (ids/).
 
-    And of the generative head, see write_generative.
+    And of the generative head, see write_generative. Other projects' files are onerec_think/ and minionerec/.
     """
     shutil.copytree(demo, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("cache", "run", "logs"))
     shutil.copy(ROOT / "configs/ds_config_zero2.json", folder / "ds.json")
@@ -47,6 +47,8 @@ def write_good_folder(folder, demo, demo_config):
         Path("done/table.json").write_text("{}")
         write_generative(config, inputs)
         write_samples()
+        for name in ("onerec_think", "minionerec"):
+            shutil.copytree(ROOT / "tests/fixtures" / name / "files", name)
         shutil.rmtree("cache")
 
 

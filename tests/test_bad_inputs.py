@@ -6,7 +6,7 @@ A case of bad_inputs/<theme>.json changes one thing in a folder that would train
              head: generative_plan, generative, build_ids, expand, verify, judge (evaluate_qwen3); of samples:
              read_samples (all rows of "sources", as training reads them), check_samples (of "samples", with
              spaces between them, or of "dataset_config"), build_samples,
-             qwen3 (train_qwen3 with --dry_run 1); convert
+             qwen3 (train_qwen3 with --dry_run 1); convert; prep (of "source", onerec_think unless given)
     flags    flags of the command to set; null leaves one out
     files    {path: how it changes}, see `change`
     says     what the sentence must contain, a regular expression
@@ -32,6 +32,7 @@ from pixelrec_train.commands import (
     check_samples,
     compare,
     expand_vocabulary,
+    prep,
     train_qwen3,
     verify_model,
 )
@@ -76,7 +77,7 @@ COMMANDS = {
     "build_ids": build_semantic_ids.main, "expand": expand_vocabulary.main, "verify": verify_model.main,
     "build_samples": build_samples.main,
     "judge": judge.main, "qwen3": train_qwen3.main,
-    "convert": convert.main,
+    "convert": convert.main, "prep": prep.main,
 }  # fmt: skip
 # Of samples what is tokenised already stays: the next start goes on there.
 COMPLETE = re.compile(
@@ -143,9 +144,18 @@ def arguments(command, demo_config, changes):
             "bf16": False,
         },
         "convert": {"base_model_dir": "llm", "model_home": "told", "step": "best"},
+        "prep": prepared(changes.get("source", "onerec_think")),
     }[command]
     flags = {name: value for name, value in (good | changes).items() if value is not None}
     return [*flags.pop("samples", "").split(), *as_flags(flags)]
+
+
+def prepared(source):
+    """Flags of prep."""
+    if source == "text":
+        ids = {"input": "onerec_think/Beauty.pretrain.json", "codec_from": "onerec", "codec_to": "cb"}
+        return {"source": source, "output": "out.json"} | ids
+    return {"source": source, "data_dir": source, "output_dir": "out/tables"}
 
 
 def change(path, how):
@@ -248,6 +258,7 @@ def test_what_the_system_says_of_a_place_is_a_sentence_and_a_bug_keeps_its_trace
         ("qwen3", {"interaction_data": "interactions.csv", "semantic_ids": "sid.json", "max_steps": 3}),
         ("convert", {}),
         ("generative_plan", {"output_dir": "."}),
+        ("prep", {"their_files": True}), ("prep", {"source": "minionerec"}), ("prep", {"source": "text"}),
         ("build_ids", {"matrix": None, "semantic_ids": "sid.json", "export_index": "new/x.json"}),
     ],
 )  # fmt: skip

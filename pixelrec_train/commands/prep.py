@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import replaceable_directory, write_json
+from pixelrec_train.files import remove, replaceable_directory, write_json
 from pixelrec_train.flags import (
     DIRECTORY,
     FILE,
@@ -125,8 +125,6 @@ def convert(config):
                 f"--data_dir {config.data_dir} lies in --output_dir {output}, which is replaced. Choose "
                 f"another."
             )
-    from pixelrec_train.engine.manifest import remove
-
     tables, name = read(config)
     partial = output.with_name(f"{output.name}.partial")
     remove(partial)

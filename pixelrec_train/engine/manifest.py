@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pixelrec_train import distributed
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import digested, write_json, write_whole
+from pixelrec_train.files import digested, remove, write_json, write_whole
 from pixelrec_train.run.checkpoints import LATEST, MANIFEST, inside, set_aside, take_away
 
 BEST = "best_model"
@@ -96,18 +96,6 @@ def let_go(run, before, kept):
     for name in before:
         if name not in kept:
             take_away(run / name)
-
-
-def remove(directory):
-    """Take its final name from a directory, then delete it, so that no half one is ever taken for whole."""
-    going = (
-        directory if directory.suffix == ".partial" else directory.with_name(f"{directory.name}.old.partial")
-    )
-    if going.exists():
-        shutil.rmtree(going)
-    if directory.exists():
-        os.replace(directory, going)
-        shutil.rmtree(going)
 
 
 def link_tree(source, destination):

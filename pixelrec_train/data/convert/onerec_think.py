@@ -177,8 +177,8 @@ def read_sequences(path, catalogue, limit):
             empty.append(user)
     if not histories:
         raise InputError(
-            f"{path} holds no line with an item of the data set. A line is a user id, then item ids, oldest "
-            f"first, with spaces between: U0 24 9 13."
+            f"{path} holds no line with an item of the data set{' within --limit' * bool(limit)}. A line is "
+            f"a user id, then item ids, oldest first, with spaces between: U0 24 9 13."
         )
     return histories, absent, empty
 

@@ -110,7 +110,7 @@ def field(fields, key, where):
 
 def cell(text, where):
     """The text. Raises InputError where no CSV in UTF-8 can hold it."""
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text if character > "\ud7ff"):
+    if "\0" in text or text != text.encode(errors="ignore").decode():
         raise InputError(
             f"{where} holds {text[:40]!r}, with a character that is none (NUL, or half of a surrogate pair). "
             f"Remove it there."
