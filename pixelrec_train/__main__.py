@@ -20,6 +20,7 @@ COMMANDS = {
     "expand_vocabulary": "give a language model a word for every code",
     "verify_model": "check that an exported directory holds what it promises",
     "convert_checkpoint": "the language model of a checkpoint, in half precision and several files",
+    "merge_adapter": "an adapter (LoRA) and the language model that it was trained upon become one",
     "check_data": "what training would see of a dataset, and what is odd about it",
     "check_samples": "what stands in Parquet files of chats and documents, and what is wrong in which row",
     "doctor": "whether this machine is ready to train",

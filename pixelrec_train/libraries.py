@@ -25,6 +25,30 @@ def import_faiss():
     return faiss
 
 
+def import_peft():
+    """peft, which puts adapters into layers. It takes seconds, so only who trains or merges adapters asks."""
+    try:
+        import peft
+    except ImportError as error:
+        raise InputError(
+            f"peft cannot be imported ({first_line(error)}). Install it: pip install peft accelerate. "
+            f"Without it there are no adapters: leave out --lora_r."
+        ) from None
+    return peft
+
+
+def import_bitsandbytes():
+    """bitsandbytes, which holds weights in 4 bits."""
+    try:
+        import bitsandbytes
+    except (ImportError, RuntimeError, OSError) as error:  # its CUDA library may not be of this machine
+        raise InputError(
+            f"bitsandbytes cannot be imported ({first_line(error)}). Install it: pip install bitsandbytes. "
+            f"Without it weights are not held in 4 bits: leave out --load_in_4bit."
+        ) from None
+    return bitsandbytes
+
+
 def load_tokenizer(directory, flag_name="the model directory", trust=False):
     """The tokenizer of a Hugging Face directory; never from a hub, with its own code if `trust`.
 

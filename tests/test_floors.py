@@ -16,9 +16,11 @@ FLOORS = {
     "commands": 6, "__main__": 7,
 }  # fmt: skip
 ONE_ADDRESS = {
+    "bitsandbytes": ("libraries.py",),
     "deepspeed": ("engine/", "run/rendezvous.py"),
     "faiss": ("libraries.py",),
     "matplotlib": ("evaluation/report.py",),
+    "peft": ("libraries.py",),
     "pyarrow": ("data/",),
     "scipy": ("evaluation/baselines.py",),
     "sklearn": ("evaluation/baselines.py",),

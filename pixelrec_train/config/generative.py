@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pixelrec_train.config.adapters import AdapterFlags
 from pixelrec_train.config.judging import RankingFlags, RetrievalFlags, require_cut_off
 from pixelrec_train.config.reading import DataFlags, TokenFlags, WindowFlags
 from pixelrec_train.config.towers import TrustFlags
@@ -24,7 +25,7 @@ class DecodingFlags(RankingFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerativeConfig(
-    DataFlags, TokenFlags, WindowFlags, TrustFlags, RunFlags, DecodingFlags, RetrievalFlags
+    AdapterFlags, DataFlags, TokenFlags, WindowFlags, TrustFlags, RunFlags, DecodingFlags, RetrievalFlags
 ):
     """Train a language model with itemic tokens: it reads a history of semantic ids and says the next."""
 
@@ -54,6 +55,7 @@ class GenerativeConfig(
 
     def __post_init__(self):
         super().__post_init__()
+        self.refuse_beside(self.new_rows_only)
         require_cut_off(self.topk, self.best_by or "ndcg@10")
         if self.align and not self.text_data:
             raise InputError("--text_data is needed (or --align False).")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pixelrec_train.config.adapters import QuantisedFlags
 from pixelrec_train.config.generative import DecodingFlags
 from pixelrec_train.config.judging import require_cut_off
 from pixelrec_train.config.reading import CacheFlags, DataFlags
@@ -64,7 +65,7 @@ class AskFlags(DataFlags, DecodingFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplesConfig(PackingFlags, DataFlags, DecodingFlags, TrustFlags, RunFlags):
+class SamplesConfig(QuantisedFlags, PackingFlags, DataFlags, DecodingFlags, TrustFlags, RunFlags):
     """Train a language model on samples: chats and documents, with itemic tokens or without."""
 
     model_dir: str | None = flag("Hugging Face directory of a causal LM", None)
@@ -106,6 +107,7 @@ class SamplesConfig(PackingFlags, DataFlags, DecodingFlags, TrustFlags, RunFlags
 
     def __post_init__(self):
         super().__post_init__()
+        self.refuse_beside(self.new_rows_only)
         if bool(self.interaction_data) != bool(self.semantic_ids):
             raise InputError("--interaction_data and --semantic_ids go together: they judge held-out users.")
         if self.interaction_data:

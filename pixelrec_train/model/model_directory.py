@@ -10,11 +10,8 @@ from pixelrec_train.files import existing_directory, tokenizer_files
 def check_directory(directory, flag_name, trust=False):
     """The Path of a model directory, or an InputError where even a look at its files says it is none."""
     directory = existing_directory(directory, flag_name)
-    if (directory / ADAPTER_FILE).is_file() and not (directory / "config.json").is_file():
-        raise InputError(
-            f"{flag_name} {directory} is an adapter of {base_of_adapter(directory)}, not a model. Merge the "
-            f"two (merge_and_unload of peft), save the whole model, and name that directory."
-        )
+    if (directory / ADAPTER_FILE).is_file():
+        raise InputError(f"{flag_name} {directory} {what_adapter(directory)}")
     if not (directory / "config.json").is_file():
         raise InputError(
             f"{flag_name} {directory} is not a Hugging Face model directory: it has no config.json "
@@ -46,6 +43,21 @@ def check_directory(directory, flag_name, trust=False):
                     f"{flag_name} {file} is not there yet, only git-lfs's pointer to it. Run git lfs pull."
                 )
     return directory
+
+
+def what_adapter(directory):
+    """Of a directory with an adapter_config.json: what it is, and what to do."""
+    if (directory / "config.json").is_file():
+        return (  # transformers would leave them unread and load the adapter's base, if peft is there
+            f"holds both a model and an adapter of another ({ADAPTER_FILE}). Move one of the two away."
+        )
+    is_what = f"is an adapter of {base_of_adapter(directory)}, not a model."
+    if (whole := directory.parent / "llm").is_dir():
+        return f"{is_what} The whole model lies beside it: {whole}."
+    return (
+        f"{is_what} Merge the two (python scripts/merge_adapter.py --adapter_dir {directory}), and name the "
+        f"directory that this makes."
+    )
 
 
 def base_of_adapter(directory):

@@ -12,6 +12,7 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.losses.cross_entropy import score, summed_cross_entropy, token_cross_entropy
 from pixelrec_train.model import packed_attention
+from pixelrec_train.model.adapters import merged
 from pixelrec_train.model.backbone import load_backbone
 from pixelrec_train.model.expansion import table_names
 from pixelrec_train.model.model_directory import check_directory
@@ -42,6 +43,7 @@ class TokenModel(nn.Module):
         """
         super().__init__()
         self.vocabulary, self.num_tokens, self.chunk, self.dropout = vocabulary, num_tokens, chunk, 0.0
+        self.adapters = None  # peft's LoraConfig, see adapters.add_adapters
         self.architecture, self.prefix = type(causal_lm).__name__, f"{causal_lm.base_model_prefix}."
         self.table_names = table_names(causal_lm, "the model")
         cut = first_new or (vocabulary.first_new_id if vocabulary else num_tokens), num_tokens
@@ -172,8 +174,12 @@ class TokenModel(nn.Module):
     def train_new_rows_only(self):
         """Stage 1: everything the base model brought stands still."""
         self.requires_grad_(False)
+        self.train_new_rows()
+
+    def train_new_rows(self):
+        """Those of new tokens, if it has any; nothing else changes."""
         for rows in (self.embedding, self.head):
-            if rows is not None:
+            if rows is not None and rows.new_rows is not None:
                 rows.new_rows.requires_grad_(True)
 
     def freeze_old_rows(self):
@@ -187,16 +193,17 @@ class TokenModel(nn.Module):
         self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def export(self, directory, tensors, source):
-        """Write a directory that plain transformers loads bit-equal.
+        """Write a directory that plain transformers loads bit-equal; adapters are added to their layers.
 
         Args:
             tensors: the complete state dict of this module, on the CPU.
             source: the directory it came from: config, tokenizer, chat template and itemic_meta.json.
         """
         inner = "backbone."
-        weights = {
-            self.prefix + name.removeprefix(inner): x for name, x in tensors.items() if name.startswith(inner)
-        }
+        weights = {name.removeprefix(inner): x for name, x in tensors.items() if name.startswith(inner)}
+        if self.adapters:
+            weights = merged(self.backbone, weights, self.adapters)
+        weights = {self.prefix + name: x for name, x in weights.items()}
         rests = {"embedding": self.rest, "head": self.rest_of_head}
         for (part, rest), name in zip(rests.items(), self.table_names, strict=True):
             if f"{part}.old_rows" in tensors:

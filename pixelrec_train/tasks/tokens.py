@@ -9,9 +9,10 @@ import torch
 from pixelrec_train import distributed
 from pixelrec_train.engine.task import RANKED, Objective, Task
 from pixelrec_train.engine.zero import shape_of, size_of
+from pixelrec_train.model.adapters import entries, write_adapter
 
 SEMANTIC_IDS = "semantic_ids.json"
-LLM = "llm"
+LLM, ADAPTER = "llm", "adapter"
 OTHERS = ("valid_loss", *(way + name for way in ("", "sid_", "average_") for name in RANKED))
 
 
@@ -85,9 +86,12 @@ class TokenTask(Task):
         return figures_of({name: sums[:, n] for n, name in enumerate(self.sources)}, "/")
 
     def export(self, directory, tensors):
-        """llm/: a causal LM that plain transformers loads; semantic_ids.json: what its itemic tokens mean."""
+        """llm/: a causal LM that plain transformers loads, adapters merged into it; adapter/: these alone, as
+        peft loads them; semantic_ids.json: what its itemic tokens mean."""
         inner = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
         self.model.export(Path(directory) / LLM, inner, self.source)
+        if self.model.adapters:
+            write_adapter(self.model, Path(directory) / ADAPTER, inner, self.source)
         if self.semantic_ids:
             shutil.copy(self.semantic_ids, Path(directory) / SEMANTIC_IDS)
 
@@ -112,7 +116,8 @@ class TokenTask(Task):
     def weights(self):
         """Entries of the backbone's matrices: of all, and of those that are trained."""
         matrices = [p for p in self.model.backbone.parameters() if len(shape_of(p)) >= 2]
-        return sum(map(size_of, matrices)), sum(size_of(p) for p in matrices if p.requires_grad)
+        sizes = [(entries(p, size_of(p)), p.requires_grad) for p in matrices]
+        return sum(n for n, _ in sizes), sum(n for n, trains in sizes if trains)
 
 
 def sums_of(group, groups, losses, right):

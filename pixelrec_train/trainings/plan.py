@@ -5,6 +5,7 @@ from pixelrec_train.config import HllmFlags
 from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.state import steps_per_epoch, total_steps
 from pixelrec_train.flags import as_text
+from pixelrec_train.model.adapters import in_4bit
 from pixelrec_train.recommend.trained import settings_of
 
 
@@ -64,6 +65,15 @@ def steps_line(micro_batches, loop):
 
 def trained(module):
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def what_trains(model, config, otherwise):
+    """In words, for the plan. config: has AdapterFlags; otherwise: where there are no adapters."""
+    if not config.lora_r:
+        return otherwise
+    rows = ", and the new rows" if config.lora_train_new_rows and model.embedding.new_rows is not None else ""
+    held = ", on weights in 4 bits" if any(map(in_4bit, model.parameters())) else ""
+    return f"adapters of rank {config.lora_r} in {as_text(config.lora_target_modules)}{rows}{held}"
 
 
 def size(count):

@@ -18,17 +18,19 @@ from pixelrec_train.evaluation.report import conclude_without_catalogue
 from pixelrec_train.evaluation.validation_loss import token_loss
 from pixelrec_train.files import possible_directory
 from pixelrec_train.flags import given, replace
+from pixelrec_train.model.adapters import add_adapters
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.tokens import TokenTask, of_samples
 from pixelrec_train.trainings.evaluate_models import asked_in_run
-from pixelrec_train.trainings.plan import trained
+from pixelrec_train.trainings.plan import trained, what_trains
 from pixelrec_train.trainings.sample_inputs import (
     check_first_new,
     check_model,
     check_positions,
+    check_quantised,
     itemic_ids_of,
     packed,
     tokenizer_of,
@@ -92,11 +94,14 @@ def prepare(config, dataset, world_size):
         config.model_dir, "--model_dir", config.loss_chunk, trust=trust, first_new=config.first_new_row
     )
     check_first_new(model, config)
-    if config.new_rows_only:
+    resolved = ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
+    if config.lora_r:
+        check_quantised(config, resolved)
+        add_adapters(model, config, config.seed, distributed.device() if config.load_in_4bit else None)
+    elif config.new_rows_only:
         model.train_new_rows_only()
     elif config.first_new_row:
         model.freeze_old_rows()
-    resolved = ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
     itemic_ids = itemic_ids_of(model, dataset, config)
     check_model(model, dataset, config)
     tokenizer = tokenizer_of(config, dataset, trust)
@@ -123,7 +128,8 @@ def plan(config, prepared, ranks, idle=()):
         f"packs: {len(first):,} of at most {config.max_length:,} tokens in the first epoch ({config.pack}), "
         f"{first.fill(config.max_length):.1%} full",
         *what_is_cut(packs),
-        f"model: {trained(model):,} trained parameters ({stage}), vocabulary {model.num_tokens:,}",
+        f"model: {trained(model):,} trained parameters ({what_trains(model, config, stage)}), "
+        f"vocabulary {model.num_tokens:,}",
         f"batch: {batch} packs x {config.gradient_accumulation_steps} per step over {ranks} ranks",
         f"steps: {total:,}" + ("" if config.max_steps else f" in {config.num_train_epochs} epochs"),
         *idle,

@@ -21,6 +21,7 @@ from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.report import conclude
 from pixelrec_train.evaluation.validation_loss import token_loss
 from pixelrec_train.files import possible_directory
+from pixelrec_train.model.adapters import add_adapters
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.vocabulary import no_itemic_tokens, numbers
 from pixelrec_train.recommend.checkpoints import check_same_split, data_files, load
@@ -29,7 +30,7 @@ from pixelrec_train.recommend.trained import refuse_checkpoint, settings_of
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.tokens import LLM, TokenTask
-from pixelrec_train.trainings.plan import steps_line, trained
+from pixelrec_train.trainings.plan import steps_line, trained, what_trains
 
 
 def main(config):
@@ -65,7 +66,9 @@ def prepare(config, world_size):
     inputs = read_inputs(config, config, Reader(config, config.model_dir, trust) if config.align else None)
     check_positions(model, config)
     model.dropout = config.dropout
-    if config.new_rows_only:
+    if config.lora_r:
+        add_adapters(model, config, config.seed)
+    elif config.new_rows_only:
         model.train_new_rows_only()
     prepared = Prepared.of(model, config.model_dir, config.semantic_ids, inputs, trust)
     return prepared, ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
@@ -97,7 +100,8 @@ def plan(config, prepared, ranks):
         *inputs.describe(),
         f"semantic ids: {vocabulary.levels} levels of {numbers(vocabulary.codebook_sizes)} codes; "
         f"{prepared.trie.num_leaves:,} ids for {inputs.interactions.num_items:,} items",
-        f"model: {trained(model):,} trained parameters ({stage}), vocabulary {vocabulary.tokenizer_length:,}",
+        f"model: {trained(model):,} trained parameters ({what_trains(model, config, stage)}), "
+        f"vocabulary {vocabulary.tokenizer_length:,}",
         f"batch: {batch} sequences x {config.gradient_accumulation_steps} per step over {ranks} ranks; "
         f"{what}",
         steps_line(-(-samples // batch), config),
@@ -149,6 +153,8 @@ def finish(training, prepared, config):
             run / checkpoint.BEST / LLM, "the checkpoint", config.loss_chunk, dtype="auto",
             trust="item" in config.trust_remote_code,
         )  # fmt: skip
+        if config.lora_r:
+            add_adapters(best, config, config.seed)  # which do nothing: its layers have them in already
         load_weights(prepared.model, best)
     with loop.judging(training.engine):
         judged = {"generative": judge(recommender(prepared, config), test, config)}

@@ -55,8 +55,10 @@ def batch_of(model, step):
     )  # fmt: skip
 
 
-def train(directory, stage, steps, new_rows_only=False, recompute=False, bf16=False, kind=TokenTask):
-    """(report of each step, engine, weights before)"""
+def train(
+    directory, stage, steps, new_rows_only=False, recompute=False, bf16=False, kind=TokenTask, adapters=None
+):  # fmt: skip
+    """(report of each step, engine, weights before). adapters: puts them into the model."""
     config = SimpleNamespace(
         deepspeed=ROOT / f"configs/ds_config_zero{stage}.json", per_device_train_batch_size=1,
         gradient_accumulation_steps=1, max_grad_norm=1.0, bf16=bf16, learning_rate=1e-2, weight_decay=0.1,
@@ -66,6 +68,8 @@ def train(directory, stage, steps, new_rows_only=False, recompute=False, bf16=Fa
     model = TokenModel.load(directory, chunk=4)
     if new_rows_only:
         model.train_new_rows_only()
+    if adapters:
+        adapters(model)
     if recompute:
         model.enable_checkpointing()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
