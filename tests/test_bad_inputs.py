@@ -7,6 +7,7 @@ A case of bad_inputs/<theme>.json changes one thing in a folder that would train
              read_samples (all rows of "sources", as training reads them), check_samples (of "samples", with
              spaces between them, or of "dataset_config"), build_samples,
              qwen3 (train_qwen3 with --dry_run 1); convert; prep (of "source", onerec_think unless given)
+             qwen3 (train_qwen3 with --dry_run 1); convert; merge (merge_adapter)
     flags    flags of the command to set; null leaves one out
     files    {path: how it changes}, see `change`
     says     what the sentence must contain, a regular expression
@@ -40,6 +41,7 @@ from pixelrec_train.commands import convert_checkpoint as convert
 from pixelrec_train.commands import evaluate_pixelrec as evaluate
 from pixelrec_train.commands import evaluate_qwen3 as judge
 from pixelrec_train.commands import make_demo as demo
+from pixelrec_train.commands import merge_adapter as merge
 from pixelrec_train.commands import train_generative as generative
 from pixelrec_train.commands import train_pixelrec as train
 from pixelrec_train.data.cache import fingerprint
@@ -78,6 +80,7 @@ COMMANDS = {
     "build_samples": build_samples.main,
     "judge": judge.main, "qwen3": train_qwen3.main,
     "convert": convert.main, "prep": prep.main,
+    "convert": convert.main, "merge": merge.main,
 }  # fmt: skip
 # Of samples what is tokenised already stays: the next start goes on there.
 COMPLETE = re.compile(
@@ -143,6 +146,7 @@ def arguments(command, demo_config, changes):
             "cache_dir": "cache",
             "bf16": False,
         },
+        "merge": {"adapter_dir": "adapter", "output_model_dir": "out/merged"},
         "convert": {"base_model_dir": "llm", "model_home": "told", "step": "best"},
         "prep": prepared(changes.get("source", "onerec_think")),
     }[command]
@@ -256,6 +260,8 @@ def test_what_the_system_says_of_a_place_is_a_sentence_and_a_bug_keeps_its_trace
         ("qwen3", {}),
         ("qwen3", {"valid_samples": "samples/list.json", "pack": "greedy", "freeze_llm": True}),
         ("qwen3", {"interaction_data": "interactions.csv", "semantic_ids": "sid.json", "max_steps": 3}),
+        ("qwen3", {"lora_r": 4, "load_in_4bit": True, "lora_target_modules": "q_proj,up_proj"}),
+        ("generative_plan", {"lora_r": 4, "lora_alpha": 4, "beside": None}),
         ("convert", {}),
         ("generative_plan", {"output_dir": "."}),
         ("prep", {"their_files": True}), ("prep", {"source": "minionerec"}), ("prep", {"source": "text"}),

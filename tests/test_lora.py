@@ -189,7 +189,7 @@ def findings(folder):
 
 
 @pytest.mark.launch
-@pytest.mark.parametrize("run", ["zero2", "zero3", "untied"])
+@pytest.mark.parametrize("run", ["zero3", "untied"])
 def test_the_engine_trains_as_pefts_own_model_and_adamw_do(folder, findings, run):
     """One process, no DeepSpeed."""
     directory = folder / f"tied{run != 'untied'}"
@@ -212,7 +212,7 @@ def test_the_engine_trains_as_pefts_own_model_and_adamw_do(folder, findings, run
 
 
 @pytest.mark.launch
-@pytest.mark.parametrize("run", ["zero2", "zero3", "untied", "bf16", "4bit"])
+@pytest.mark.parametrize("run", ["zero3", "untied", "bf16", "4bit"])
 def test_under_the_engine_frozen_weights_stand_still_and_the_export_is_what_it_held(folder, findings, run):
     if run == "4bit" and not FOUR_BIT:
         pytest.skip("bitsandbytes is not installed")
@@ -240,6 +240,7 @@ def test_an_adapter_of_ours_and_one_of_pefts_are_merged_by_a_command(folder, tie
     source = folder / f"tied{tied}"
     model = drawn(TokenModel.load(source))
     out = exported(model, source, tmp_path / "out")
+    (out / "manifest.json").write_text("{}")
     with pytest.raises(InputError, match="is an adapter of .*The whole model lies beside it: .*out/llm"):
         TokenModel.load(out / "adapter")
     merge("--adapter_dir", out / "adapter", "--output_model_dir", tmp_path / "merged")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import existing_directory, tokenizer_files
+from pixelrec_train.run.checkpoints import MANIFEST
 
 
 def check_directory(directory, flag_name, trust=False):
@@ -52,7 +53,7 @@ def what_adapter(directory):
             f"holds both a model and an adapter of another ({ADAPTER_FILE}). Move one of the two away."
         )
     is_what = f"is an adapter of {base_of_adapter(directory)}, not a model."
-    if (whole := directory.parent / "llm").is_dir():
+    if (whole := directory.parent / "llm").is_dir() and (directory.parent / MANIFEST).is_file():
         return f"{is_what} The whole model lies beside it: {whole}."
     return (
         f"{is_what} Merge the two (python scripts/merge_adapter.py --adapter_dir {directory}), and name the "

@@ -48,9 +48,8 @@ def main(folder, out):
     def run(name, tied, stage, **more):
         findings[name] = trained(folder / f"tied{tied}", stage, folder / f"made-{name}", **more)
 
-    run("zero2", True, 2)
-    run("zero3", True, 3)
-    run("untied", False, 3, recompute=True)
+    run("zero3", True, 3, recompute=True)
+    run("untied", False, 2)
     run("bf16", True, 3, bf16=True)
     if importlib.util.find_spec("bitsandbytes"):
         run("4bit", True, 2, device=distributed.device())
