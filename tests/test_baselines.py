@@ -35,7 +35,7 @@ def test_places_are_those_of_a_sorted_list():
     target = rng.integers(0, 12, size=40)
     seen = [rng.choice(12, size=n, replace=False) for n in rng.integers(0, 6, size=40)]
     by_scores = ByScores(lambda histories: scores)
-    places, _ = by_scores.find([[0]] * 40, seen, target, 13)
+    places, *_ = by_scores.find([[0]] * 40, seen, target, 13)
     lists = by_scores.recommend([[0]] * 40, seen, 13)
     for row, place in enumerate(places):
         order = [i for i in sorted(range(12), key=lambda i: (-scores[row, i], i)) if i not in set(seen[row])]
@@ -45,7 +45,7 @@ def test_places_are_those_of_a_sorted_list():
 
 def test_a_score_that_is_not_a_number_helps_nobody():
     scores = np.array([[np.nan, 1.0, 2.0], [np.nan, np.nan, np.nan]])
-    places, _ = ByScores(lambda histories: scores).find([[0], [0]], [], np.array([0, 1]), 3)
+    places, *_ = ByScores(lambda histories: scores).find([[0], [0]], [], np.array([0, 1]), 3)
     assert places.tolist() == [3, 3]
 
 

@@ -282,7 +282,7 @@ def test_from_histories_to_places_a_search_ranks_like_scoring_every_item(keep_se
     def search_items(histories, beams):
         texts = [read(h) for h in histories]
         ids = pad_sequence(texts, batch_first=True, padding_side="left")  # no prompt has a token 0
-        return beam_search(Decoder.of(model), trie, rows, ids, (ids != 0).long(), beams, "level").leaves
+        return beam_search(Decoder.of(model), trie, rows, ids, (ids != 0).long(), beams, "level")[:2]
 
     by_popularity = np.argsort(np.lexsort((np.arange(60), -counts)))  # [60] places; ties by number
 
@@ -295,5 +295,5 @@ def test_from_histories_to_places_a_search_ranks_like_scoring_every_item(keep_se
     places = judge(recommender, users, config).places
     assert np.array_equal(places, judge(ByScores(score), users, config).places)
     left_out = [h[:0] if keep_seen else h for h in histories]
-    again, counted = recommender.find(histories, left_out, target, 60)
+    again, counted, _ = recommender.find(histories, left_out, target, 60)
     assert np.array_equal(again, places) and (counted.size > 1).any()

@@ -133,7 +133,7 @@ def test_beams_behind_thoughts_are_those_of_whole_texts_in_transformers_own_mode
     prompt = evaluate_models.prompts(prepared, speaker, THINK, users, config)
     thinking = Thinking(speaker, how := Sampling(1.0, 20, 0.95), 12, seed=5)
     search, texts = prepared.search("full", thinking), [prompt(user) for user in range(9)]
-    leaves = search(texts, 15)
+    leaves, scores = search(texts, 15)
 
     plain = AutoModelForCausalLM.from_pretrained(folder / "llm").eval()
     words, rows = len(speaker.tokenizer), [torch.arange(a, b + 1) for a, b in speaker.vocabulary.level_ranges]
@@ -143,16 +143,16 @@ def test_beams_behind_thoughts_are_those_of_whole_texts_in_transformers_own_mode
         logits=lambda hidden: plain.lm_head(hidden)[..., :words],
         log_norm=lambda hidden: plain.lm_head(hidden)[..., :words].logsumexp(-1),
     )
-    for text, found in zip(texts, leaves, strict=True):
+    for text, found, score in zip(texts, leaves, scores, strict=True):
         alone = read(decoder, text[None], torch.ones_like(text[None]))
         numbers = uniforms(5, [key_of(text)], 12)
         _, thought = think(decoder, alone, numbers, speaker.end_id, speaker.stop_ids, how)
         behind = speaker.behind[0 if thought.ended[0] else 1]
         whole = torch.cat([text, thought.token_ids[0][thought.real[0]], behind])[None]
         expected = beam_search(decoder, prepared.trie, rows, whole, torch.ones_like(whole), 15)
-        assert torch.equal(expected.leaves[0], found)
+        assert torch.equal(expected.leaves[0], found) and torch.allclose(expected.scores[0], score, atol=1e-4)
         assert thinking.told[key_of(text)] == (int(thought.real.sum()), bool(thought.ended[0]))
-    assert torch.equal(search(texts[::-1], 15), leaves.flip(0))
+    assert torch.equal(search(texts[::-1], 15)[0], leaves.flip(0))
     facts = thinking.facts()["thoughts"]
     assert facts["different"] == 9 and 0 < facts["mean_tokens"] <= 12 and facts["example"]
 

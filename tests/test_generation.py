@@ -109,7 +109,8 @@ def scored_search(scores, trie):
     def search(histories, beams):
         rows = scores[[h[-1] for h in histories]]
         widths.update({h.tobytes(): beams for h in histories})
-        return np.argsort(-rows, axis=1, kind="stable")[:, :beams]
+        leaves = np.argsort(-rows, axis=1, kind="stable")[:, :beams]
+        return leaves, np.take_along_axis(rows, leaves, axis=1)
 
     return search, widths
 

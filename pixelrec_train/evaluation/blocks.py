@@ -6,11 +6,15 @@ from pixelrec_train import distributed
 from pixelrec_train.run import watchdog
 
 
-def in_blocks(count, size, work):
+def in_blocks(count, size, work, after=None):
     """[work(numbers of one block) for every block of 0 … count - 1], in order, on every rank.
 
     Every rank calls work equally often, because under ZeRO-3 a call of the model is a collective; a rank
     without a block of its own repeats the last one.
+
+    Args:
+        after: called on every rank when each has done a block: with what this rank's gave, None where it has
+            repeated one, and the numbers that all ranks have done together.
     """
     blocks = blocks_of(count, size)
     ranks, mine, done = distributed.world_size(), {}, {}
@@ -18,6 +22,9 @@ def in_blocks(count, size, work):
         watchdog.at(f"evaluation: block {first} of {len(blocks)}")
         number = min(first + distributed.rank(), len(blocks) - 1)
         mine[number] = work(blocks[number])
+        if after:
+            own = mine[number] if number == first + distributed.rank() else None
+            after(own, sum(map(len, blocks[first : first + ranks])))
     for part in distributed.gather_objects(mine):
         done |= part
     return [done[number] for number in range(len(blocks))]

@@ -11,11 +11,10 @@ An id may stand for several items. Three ways to count, side by side:
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from pixelrec_train.evaluation.index import drop_seen, members
+from pixelrec_train.evaluation.index import drop_seen, looked_up, members
 from pixelrec_train.evaluation.metrics import figures, gains, target_places
-from pixelrec_train.evaluation.recommender import Recommender
+from pixelrec_train.evaluation.recommender import Found, Lists, Recommender
 
 WIDTH_STEP = 16  # beams; eval_batch_size users share a block when each has so many
 
@@ -40,7 +39,8 @@ class Generated(Recommender):
         """
         Args:
             search: b histories (arrays of item numbers, oldest first), a number of beams -> [b, K] leaves of
-                the trie, best first, such as those of decoding.beam_search; -1 where it found no more.
+                the trie, best first, -1 where it found no more, and [b, K] their log-probabilities, on the
+                CPU; such as those of decoding.beam_search.
             trie: of the catalogue, made with the counts of items in training.
             beams: at least so many for every user; more where k and what is left out ask for them.
         """
@@ -49,16 +49,24 @@ class Generated(Recommender):
     def recommend(self, histories, left_out, k):
         left_out, lists = [np.unique(x) for x in left_out], np.empty((len(histories), k), np.int64)
         for rows, width in self.by_width(left_out, k):
-            leaves = self.leaves([histories[row] for row in rows], width)
+            leaves, _ = self.leaves([histories[row] for row in rows], width)
             lists[rows] = expand(self.trie, leaves, [left_out[row] for row in rows], k)
         return lists
 
     def find(self, histories, left_out, target, k):
-        """([b] places, Places); all searches must be equally wide, see groups."""
+        """Found, which knows Places; all searches must be equally wide, see groups."""
+        found, _ = self.found(histories, left_out, target, k)
+        return found
+
+    def found(self, asked, left_out, target, k):
+        """(Found, [b, n] leaves). asked: b of what the search takes."""
         left_out = [np.unique(x) for x in left_out]
         ((_, width),) = self.by_width(left_out, k)
-        places = places_of(self.trie, self.leaves(histories, width), left_out, target, k)
-        return places.item, places
+        leaves, scores = self.leaves(asked, width)
+        places = places_of(self.trie, leaves, left_out, target, k)
+        items = expand(self.trie, leaves, left_out, k)
+        of_items = looked_up(np.where(items >= 0, self.trie.leaf_of[items], -1), leaves, scores)
+        return Found(places.item, places, Lists(items, of_items)), leaves
 
     def counts(self, known, order, topk):
         return other_counts(Places(*(np.concatenate(part)[order] for part in zip(*known, strict=True))), topk)
@@ -77,7 +85,9 @@ class Generated(Recommender):
         return [(np.flatnonzero(widths == width), int(width)) for width in np.unique(widths)]
 
     def leaves(self, histories, width):
-        return torch.as_tensor(self.search(histories, width)).cpu().numpy()
+        """[b, n] leaves, and [b, n] their scores."""
+        leaves, scores = self.search(histories, width)
+        return np.asarray(leaves), np.asarray(scores, np.float32)
 
 
 def beams_needed(histories, k, beams, num_leaves):
@@ -96,13 +106,13 @@ def places_of(trie, leaves, seen, target, k):
     Args:
         leaves: [b, n] of the trie, best first, -1 where a list ran out.
         seen: b arrays of different item numbers, those to leave out.
-        target: [b] item numbers.
+        target: [b] item numbers; -1 where it is not known, and so absent.
     """
     items = target_places(expand(trie, leaves, seen, k), target)
     unseen = unseen_items(trie, leaves, seen)  # [b, n]
     before = np.cumsum(unseen, axis=1) - unseen
     ids_before = np.cumsum(unseen > 0, axis=1) - (unseen > 0)
-    hit = (leaves == trie.leaf_of[target][:, None]) & (leaves >= 0) & (unseen > 0)
+    hit = (leaves == trie.leaf_of[target][:, None]) & (leaves >= 0) & (unseen > 0) & (target >= 0)[:, None]
     found, column = hit.any(1), hit.argmax(1)
     rows = np.arange(len(leaves))
     is_seen = np.array([t in s for t, s in zip(target, seen, strict=True)], bool)

@@ -130,6 +130,11 @@ def unit(vectors):
 
 
 def recommend(index, queries, seen, k, num_items):
+    """[b, k] the items of `ranked`."""
+    return ranked(index, queries, seen, k, num_items)[0]
+
+
+def ranked(index, queries, seen, k, num_items):
     """The k best items of each user that the user has not seen.
 
     So many more are fetched that removing the seen ones is exact. Equal scores are ordered by item number.
@@ -139,13 +144,31 @@ def recommend(index, queries, seen, k, num_items):
         seen: b arrays of item numbers to leave out.
 
     Returns:
-        [b, k] item numbers, best first; -1 where fewer than k items are left.
+        [b, k] item numbers, best first, and their scores; -1 and nan where fewer than k items are left.
     """
     seen = [np.unique(s) for s in seen]
     fetched = min(k + max(len(s) for s in seen), num_items)
     scores, numbers = index.search(unit(queries), fetched)
     in_order = np.lexsort((numbers, -scores), axis=1)
-    return drop_seen(np.take_along_axis(numbers, in_order, axis=1), seen, k, num_items)
+    items = drop_seen(np.take_along_axis(numbers, in_order, axis=1), seen, k, num_items)
+    return items, looked_up(items, numbers, scores)
+
+
+def looked_up(wanted, numbers, scores):
+    """[b, k] fp32 the score that each wanted number has; nan for -1.
+
+    Args:
+        wanted: [b, k] numbers, of which the same row of `numbers` holds each once.
+        numbers, scores: [b, n]
+    """
+    order = np.argsort(numbers, axis=1, kind="stable")
+    row = np.arange(len(numbers))[:, None]
+    stride = int(max(numbers.max(initial=0), wanted.max(initial=0))) + 2  # sets the rows apart
+    keys = (np.take_along_axis(numbers, order, axis=1) + 1 + row * stride).ravel()
+    place = np.searchsorted(keys, (wanted + 1 + row * stride).ravel()) % max(numbers.shape[1], 1)
+    column = np.take_along_axis(order, place.reshape(wanted.shape), axis=1)
+    found = np.take_along_axis(np.asarray(scores, np.float32), column, axis=1)
+    return np.where(wanted >= 0, found, np.float32(np.nan))
 
 
 def drop_seen(numbers, seen, k, num_items):

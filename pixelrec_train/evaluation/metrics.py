@@ -13,12 +13,13 @@ def target_places(recommended, target):
 
     Args:
         recommended: [E, k] item numbers, best first, -1 where a list ran out.
-        target: [E] item numbers.
+        target: [E] item numbers; -1 where it is not known, and so in no list.
 
     Raises:
         ValueError: a list names its target twice, so its place would be ambiguous.
     """
-    found = recommended == np.asarray(target)[:, None]
+    target = np.asarray(target)[:, None]
+    found = (recommended == target) & (target >= 0)
     if (found.sum(1) > 1).any():
         raise ValueError("a list names its target twice")
     return np.where(found.any(1), found.argmax(1), recommended.shape[1])
@@ -42,8 +43,12 @@ def gains(topk):
 
 def figures(places, topk):
     """[E] places -> {"recall@5": …, "ndcg@5": …, "mrr@5": …, …}; zeros when there is no user."""
-    counts = np.bincount(places, minlength=max(topk) + 1)[: max(topk) + 1]
-    return {name: float(counts @ gain / max(len(places), 1)) for name, gain in gains(topk).items()}
+    return of_counts(np.bincount(places, minlength=max(topk) + 1)[: max(topk) + 1], len(places), topk)
+
+
+def of_counts(counts, users, topk):
+    """figures, where counts[p] of so many users have place p."""
+    return {name: float(counts @ gain / max(users, 1)) for name, gain in gains(topk).items()}
 
 
 def intervals(places, topk, seed=0):

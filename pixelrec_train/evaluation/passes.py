@@ -11,7 +11,7 @@ Source: OpenOneRec, benchmarks/, recommendation tasks, select_k "first_k", sid_t
 
 import numpy as np
 
-from pixelrec_train.evaluation.generation import Generated, Places, other_counts, places_of
+from pixelrec_train.evaluation.generation import Generated, Places, other_counts
 
 THEIRS = "openonerec_"  # in front of these figures' names: recall@k is another one here
 KINDS = ("pass", "position1_pass", "recall")
@@ -31,16 +31,15 @@ class Asked(Generated):
         self.held_out = held_out
 
     def find_users(self, held_out, users, left_out, k):
-        left_out, target = [np.unique(x) for x in left_out], held_out.target[users]
-        ((_, width),) = self.by_width(left_out, k)
-        leaves = self.leaves(users, width)
-        places = places_of(self.trie, leaves, left_out, target, k)
-        return places.item, (*places, *listed(self.trie, leaves, target))
+        target = held_out.target[users]
+        found, leaves = self.found(users, left_out, target, k)
+        return found._replace(known=(*found.known, *listed(self.trie, leaves, target)))
 
     def counts(self, known, order, topk):
         *ours, sid, pid = (np.concatenate(part)[order] for part in zip(*known, strict=True))
-        target, ks = self.held_out.target, sorted({1, self.beams})
-        sample = samples_of(self.held_out)
+        labelled = self.held_out.target >= 0
+        target, ks = self.held_out.target[labelled], sorted({1, self.beams})
+        sample = samples_of(self.held_out)[labelled]
         return (
             other_counts(Places(*ours), topk)
             | passes(sample, self.trie.leaf_of[target], sid, ks, THEIRS)

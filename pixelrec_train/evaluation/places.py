@@ -9,27 +9,45 @@ from typing import NamedTuple
 import numpy as np
 
 from pixelrec_train.evaluation.blocks import in_blocks
+from pixelrec_train.evaluation.progress import Progress
+from pixelrec_train.evaluation.recommender import Lists
+
+UNKNOWN = -1  # the place of a target that nobody knows
 
 
 class Judged(NamedTuple):
-    places: np.ndarray  # [E], 0 = first, max(topk) = absent
+    places: np.ndarray  # [E] of the users whose target is known, 0 = first, max(topk) = absent
     counts: dict  # {metric: value} of Recommender.counts
+    lists: Lists | None = None  # of max(topk) items, of every user, also those without a target
 
 
-def judge(recommender, held_out, ranking):
+def judge(recommender, held_out, ranking, tell=None, keep_lists=False):
     """Judged, of every user of a HeldOut; the same on every rank, for any number of ranks.
 
-    ranking: RankingFlags.
+    Users whose target is not known (-1) are ranked for and not judged.
+
+    Args:
+        ranking: RankingFlags.
+        tell: of Progress, on how it goes; None = nobody is told.
+        keep_lists: whether Judged has them: E * max(topk) items and scores in memory.
     """
     k, groups, found = max(ranking.topk), recommender.groups(held_out, ranking), []
+    progress = tell and Progress(len(held_out), ranking.topk, tell)
     for users, size in groups:
 
         def work(numbers, users=users):
             users = users[numbers]
             left_out = [held_out.history(e)[: 0 if ranking.keep_seen else None] for e in users]
-            return recommender.find_users(held_out, users, left_out, k)
+            one = recommender.find_users(held_out, users, left_out, k)
+            one = one._replace(places=np.where(held_out.target[users] < 0, UNKNOWN, one.places))
+            return one if keep_lists else one._replace(lists=None)
 
-        found += in_blocks(len(users), size, work)
+        found += in_blocks(len(users), size, work, progress and progress.add)
     order = np.argsort(np.concatenate([users for users, _ in groups]))
-    places, known = zip(*found, strict=True)
-    return Judged(np.concatenate(places)[order], recommender.counts(known, order, ranking.topk))
+    places, known, lists = zip(*found, strict=True)
+    places = np.concatenate(places)[order]
+    labelled = places != UNKNOWN
+    counts = recommender.counts(known, order[labelled], ranking.topk) if labelled.any() else {}
+    if keep_lists:
+        lists = Lists(*(np.concatenate(part)[order] for part in zip(*lists, strict=True)))
+    return Judged(places[labelled], counts, lists if keep_lists else None)

@@ -1,10 +1,27 @@
 """What can rank: two towers, several of them joined, a language model, a baseline, a sum of scores."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
 from pixelrec_train.evaluation.index import best_first, drop_seen
 from pixelrec_train.evaluation.metrics import target_places
+
+
+class Lists(NamedTuple):
+    """The k best items of each user."""
+
+    items: np.ndarray  # [b, k] item numbers, best first; -1 where fewer than k are left
+    scores: np.ndarray  # [b, k] fp32; nan where there is no item, or the recommender gives no score
+
+
+class Found(NamedTuple):
+    """What a recommender knows of a block of users."""
+
+    places: np.ndarray  # [b] of the targets in the lists, 0 = first, k = absent
+    known: object  # what `counts` wants to know
+    lists: Lists | None
 
 
 class Recommender:
@@ -23,8 +40,9 @@ class Recommender:
         raise NotImplementedError
 
     def find(self, histories, left_out, target, k):
-        """([b] places of the targets in the lists, 0 = first, k = absent; what `counts` wants to know)"""
-        return target_places(self.recommend(histories, left_out, k), target), None
+        """Found. target: [b] item numbers; one that is not known is -1, and absent."""
+        items = self.recommend(histories, left_out, k)
+        return Found(target_places(items, target), None, Lists(items, np.full(items.shape, np.nan, "f4")))
 
     def find_users(self, held_out, users, left_out, k):
         """find, of these users of a HeldOut."""
@@ -36,7 +54,8 @@ class Recommender:
 
         Args:
             known: what `find` added, of every block.
-            order: [E] which of all users, block after block, the held-out user e is.
+            order: [E] which of all users, block after block, the held-out user e is; of those who have a
+                target.
         """
         return {}
 

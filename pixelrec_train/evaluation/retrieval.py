@@ -12,9 +12,9 @@ import torch.nn.functional as F
 
 from pixelrec_train import distributed
 from pixelrec_train.batch import pad_histories
-from pixelrec_train.evaluation.index import build_index, recommend, unit
+from pixelrec_train.evaluation.index import build_index, ranked, unit
 from pixelrec_train.evaluation.metrics import target_places
-from pixelrec_train.evaluation.recommender import Recommender
+from pixelrec_train.evaluation.recommender import Found, Lists, Recommender
 from pixelrec_train.run import watchdog
 
 
@@ -104,15 +104,17 @@ class TwoTower(Recommender):
         return build_index(self.catalogue, self.retrieval)
 
     def recommend(self, histories, left_out, k):
-        return self.nearest(self.encode(histories), left_out, k)
+        return self.nearest(self.encode(histories), left_out, k).items
 
     def nearest(self, users, left_out, k):
-        return recommend(self.index, users.cpu().numpy(), left_out, k, len(self.catalogue))
+        """Lists, with cosines (or the means of those that are joined, times their number) as scores."""
+        return Lists(*ranked(self.index, users.cpu().numpy(), left_out, k, len(self.catalogue)))
 
     def find(self, histories, left_out, target, k):
         users = self.encode(histories)
         loss = float(self.loss(users, target)) if self.loss else None
-        return target_places(self.nearest(users, left_out, k), target), loss
+        lists = self.nearest(users, left_out, k)
+        return Found(target_places(lists.items, target), loss, lists)
 
     def counts(self, known, order, topk):
         """{"valid_loss": mean over users} where a loss is asked for."""

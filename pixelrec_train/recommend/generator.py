@@ -72,7 +72,8 @@ class Prepared(NamedTuple):
         return Generated(behind_histories, self.trie, num_beams)
 
     def search(self, normalised_over, go_on=None):
-        """(b prompts, [T] token ids each; a number of beams) -> [b, K] leaves, best first, as beam_search.
+        """(b prompts, [T] token ids each; a number of beams) -> [b, K] leaves, best first, as beam_search finds
+        them, and [b, K] their log-probabilities; on the CPU.
 
         go_on: the Decoder, the Prefix of the prompts, the prompts -> the Prefix with what comes between a
             prompt and the first code, such as a thought; None = nothing.
@@ -88,7 +89,8 @@ class Prepared(NamedTuple):
                 prefix = read(decoder, *side_by_side(prompts, device))
                 if go_on:
                     prefix = go_on(decoder, prefix, prompts)
-                return search_from(decoder, trie, tokens, prefix, beams, normalised_over).leaves
+                found = search_from(decoder, trie, tokens, prefix, beams, normalised_over)
+            return found.leaves.cpu(), found.scores.cpu()
 
         return search
 
