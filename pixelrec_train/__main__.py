@@ -13,6 +13,7 @@ COMMANDS = {
     "train_qwen3": "train a language model on samples in OpenOneRec's format",
     "evaluate_pixelrec": "judge a checkpoint of either head on held-out users",
     "evaluate_qwen3": "judge language models with itemic tokens, asked by ids and in chats",
+    "predict": "ranked items for every user, as Parquet and JSON lines, also where the next is not known",
     "compare": "one table for baselines and checkpoints",
     "build_semantic_ids": "give every item a semantic id; read and write other projects' index files",
     "prep": "OneRec-Think's and MiniOneRec's files as our tables; ids in texts from one spelling to another",

@@ -6,8 +6,8 @@ A case of bad_inputs/<theme>.json changes one thing in a folder that would train
              head: generative_plan, generative, build_ids, expand, verify, judge (evaluate_qwen3); of samples:
              read_samples (all rows of "sources", as training reads them), check_samples (of "samples", with
              spaces between them, or of "dataset_config"), build_samples,
-             qwen3 (train_qwen3 with --dry_run 1); convert; prep (of "source", onerec_think unless given)
-             qwen3 (train_qwen3 with --dry_run 1); convert; merge (merge_adapter)
+             qwen3 (train_qwen3 with --dry_run 1); convert; prep (of "source", onerec_think unless given);
+             merge (merge_adapter); predict
     flags    flags of the command to set; null leaves one out
     files    {path: how it changes}, see `change`
     says     what the sentence must contain, a regular expression
@@ -33,6 +33,7 @@ from pixelrec_train.commands import (
     check_samples,
     compare,
     expand_vocabulary,
+    predict,
     prep,
     train_qwen3,
     verify_model,
@@ -78,9 +79,8 @@ COMMANDS = {
     "read_samples": read_samples, "check_samples": check_samples.main,
     "build_ids": build_semantic_ids.main, "expand": expand_vocabulary.main, "verify": verify_model.main,
     "build_samples": build_samples.main,
-    "judge": judge.main, "qwen3": train_qwen3.main,
-    "convert": convert.main, "prep": prep.main,
-    "convert": convert.main, "merge": merge.main,
+    "judge": judge.main, "qwen3": train_qwen3.main, "predict": predict.main,
+    "convert": convert.main, "prep": prep.main, "merge": merge.main,
 }  # fmt: skip
 # Of samples what is tokenised already stays: the next start goes on there.
 COMPLETE = re.compile(
@@ -137,6 +137,14 @@ def arguments(command, demo_config, changes):
             "semantic_ids": "sid.json",
             "cache_dir": "cache",
             "output_dir": "out/judged",
+        },
+        "predict": {
+            "model_dir": "talk",
+            "users": 4,
+            "interaction_data": "interactions.csv",
+            "semantic_ids": "sid.json",
+            "cache_dir": "cache",
+            "output_dir": "out/predicted",
         },
         "qwen3": {
             "model_dir": "talk",
@@ -257,7 +265,10 @@ def test_what_the_system_says_of_a_place_is_a_sentence_and_a_bug_keeps_its_trace
         ("read_samples", {"sources": "samples/*.parquet"}),
         ("build_samples", {}),
         ("judge", {}), ("judge", {"model_dir": "llm", "prompts": "history"}),
-        ("qwen3", {}),
+        ("predict", {}), ("predict", {"prompts": "think", "text_data": "items.csv", "text_keys": "title"}),
+        ("predict", {"question": "rec_reason", "text_data": "items.csv", "text_keys": "title,tag"}),
+        ("judge", {"save_results": "out/results.json", "metrics": "hit@1,ndcg@5", "split_type": "val"}),
+        ("qwen3", {}), ("qwen3", {"valid_samples": "samples/list.json", "sample_generations": 2}),
         ("qwen3", {"valid_samples": "samples/list.json", "pack": "greedy", "freeze_llm": True}),
         ("qwen3", {"interaction_data": "interactions.csv", "semantic_ids": "sid.json", "max_steps": 3}),
         ("qwen3", {"lora_r": 4, "load_in_4bit": True, "lora_target_modules": "q_proj,up_proj"}),

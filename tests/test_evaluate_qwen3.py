@@ -16,7 +16,7 @@ from pixelrec_train.data.samples import Sample
 from pixelrec_train.data.tokens.chat import Renderer
 from pixelrec_train.data.views.openonerec import VIDEO_REC
 from pixelrec_train.data.views.view import CHAT as CHATS
-from pixelrec_train.data.views.view import Asked, Known
+from pixelrec_train.data.views.view import Asked
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.model.decoding import beam_search
@@ -29,15 +29,23 @@ from pixelrec_train.recommend.generator import Prepared
 from pixelrec_train.recommend.questions import CHAT, FORMS, HISTORY, THINK, Speaker
 from pixelrec_train.recommend.thinking import Thinking, key_of
 from pixelrec_train.semantic_id.codes import SemanticIds
-from pixelrec_train.trainings import evaluate_models
+from pixelrec_train.trainings import asking, evaluate_models
 
 SIZES = (6, 7, 9)
 
 
 @pytest.fixture(scope="module")
-def folder(demo, demo_config, tmp_path_factory):
-    """sid.json, where items share ids, and llm/: a tiny LM that chats and has words for them."""
-    folder = tmp_path_factory.mktemp("judged")
+def folder(demo_config, tmp_path_factory):
+    return write_talking_model(tmp_path_factory.mktemp("judged"), demo_config)
+
+
+@pytest.fixture(scope="module")
+def flags(folder, demo_config):
+    return flags_of(folder, demo_config)
+
+
+def write_talking_model(folder, demo_config):
+    """sid.json, where items share ids, and llm/: a tiny LM that chats and has words for them. The folder."""
     data = interactions.read([demo_config.interaction_data], demo_config)
     rng = np.random.default_rng(0)
     codes = np.stack(np.unravel_index(rng.integers(0, np.prod(SIZES), data.num_items), SIZES), 1)
@@ -54,8 +62,7 @@ def folder(demo, demo_config, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def flags(folder, demo_config):
+def flags_of(folder, demo_config):
     return {
         "model_dir": f"tiny={folder / 'llm'}", "semantic_ids": folder / "sid.json", "history": 8,
         "interaction_data": demo_config.interaction_data, "cache_dir": demo_config.cache_dir,
@@ -75,7 +82,7 @@ def config(flags):
 @pytest.fixture(scope="module")
 def ready(folder, config):
     """(Prepared, Speaker, Users)"""
-    users = evaluate_models.read_users(config)
+    users = asking.read_users(config)
     model = TokenModel.load(folder / "llm").eval()
     prepared = Prepared.of(model, folder / "llm", folder / "sid.json", users.inputs)
     return prepared, Speaker(folder / "llm", FORMS, add_think_pattern=True), users
@@ -84,7 +91,7 @@ def ready(folder, config):
 def samples(ready, config):
     """Those that scripts/build_samples.py makes of the split, in the order of its users."""
     prepared, speaker, users = ready
-    known = Known(users.inputs.interactions.item_ids, speaker.spelled(prepared.codes))
+    known = speaker.known(users.inputs.interactions.item_ids, prepared.codes)
     asked = Asked(CHATS, config.history, 10, 1, True)
     return [sample for sample, _ in VIDEO_REC.samples(known, users.part, asked, config.seed)]
 
@@ -98,7 +105,7 @@ def codes_of(ready, user):
 def test_a_chat_is_asked_in_the_very_tokens_of_its_training_text(ready, config, folder, add_think_pattern):
     prepared, _, users = ready
     speaker = Speaker(folder / "llm", FORMS, add_think_pattern)
-    prompt = evaluate_models.prompts(prepared, speaker, CHAT, users, config)
+    prompt = asking.prompts(prepared, speaker, CHAT, users, config)
     renderer = Renderer(speaker.tokenizer, add_think_pattern=add_think_pattern)
     made = samples(ready, config)
     assert len(made) == len(users.held_out) > 100
@@ -111,7 +118,7 @@ def test_a_chat_is_asked_in_the_very_tokens_of_its_training_text(ready, config, 
 
 def test_a_thought_is_asked_for_and_followed_in_the_very_tokens_of_a_training_text(ready, config):
     prepared, speaker, users = ready
-    prompt = evaluate_models.prompts(prepared, speaker, THINK, users, config)
+    prompt = asking.prompts(prepared, speaker, THINK, users, config)
     renderer = Renderer(speaker.tokenizer, add_think_pattern=True)
     for user, sample in list(enumerate(samples(ready, config)))[::11]:
         *asked, answer = sample.messages
@@ -130,7 +137,7 @@ def test_a_thought_is_asked_for_and_followed_in_the_very_tokens_of_a_training_te
 
 def test_beams_behind_thoughts_are_those_of_whole_texts_in_transformers_own_model(ready, config, folder):
     prepared, speaker, users = ready
-    prompt = evaluate_models.prompts(prepared, speaker, THINK, users, config)
+    prompt = asking.prompts(prepared, speaker, THINK, users, config)
     thinking = Thinking(speaker, how := Sampling(1.0, 20, 0.95), 12, seed=5)
     search, texts = prepared.search("full", thinking), [prompt(user) for user in range(9)]
     leaves, scores = search(texts, 15)
@@ -159,7 +166,7 @@ def test_beams_behind_thoughts_are_those_of_whole_texts_in_transformers_own_mode
 
 def test_asked_by_ids_a_model_is_judged_as_every_generative_checkpoint_is(ready, config):
     prepared, speaker, users = ready
-    judged, _ = evaluate_models.ask(prepared, speaker, HISTORY, users, config)
+    judged, _ = asking.ask(prepared, speaker, HISTORY, users, config)
     known = judge(prepared.recommender(config.history + 1, config.num_beams, "full"), users.held_out, config)
     assert np.array_equal(judged.places, known.places)
     assert known.counts.items() <= judged.counts.items() and "openonerec_pid_pass@20" in judged.counts
@@ -167,13 +174,13 @@ def test_asked_by_ids_a_model_is_judged_as_every_generative_checkpoint_is(ready,
 
 def test_users_that_are_drawn_are_asked_in_their_own_words(ready, config):
     prepared, speaker, everybody = ready
-    some = evaluate_models.read_users(dataclasses.replace(config, users=10))
+    some = asking.read_users(dataclasses.replace(config, users=10))
     assert len(some.held_out) == 10 and np.array_equal(
         some.held_out.target, everybody.held_out.target[some.numbers]
     )
     for form in FORMS:
         of_some, of_all = (
-            evaluate_models.prompts(prepared, speaker, form, users, config) for users in (some, everybody)
+            asking.prompts(prepared, speaker, form, users, config) for users in (some, everybody)
         )
         assert [of_some(e).tolist() for e in range(10)] == [of_all(n).tolist() for n in some.numbers]
     asked = [speaker.tokenizer.decode(of_all(n)) for n in range(40)]  # in the words of a thought's question

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from pixelrec_train.config import LaunchFlags, TrustFlags
+from pixelrec_train.config.judging import cut_off_as_asked
 from pixelrec_train.config.samples import AskFlags
-from pixelrec_train.flags import NEW_DIRECTORY, check_paths, flag, parse_args
+from pixelrec_train.flags import NEW_DIRECTORY, NEW_FILE, check_paths, flag, parse_args
 from pixelrec_train.run.exit_status import speak_plainly
 
 
@@ -21,11 +22,14 @@ class EvaluateQwen3Config(AskFlags, TrustFlags, LaunchFlags):
         repeated=True,
     )
     output_dir: str = flag("where table.md and table.json go", "results/evaluate_qwen3", path=NEW_DIRECTORY)
+    save_results: str | None = flag(
+        "JSON file that gets the table and the ranked items of every user", None, path=NEW_FILE
+    )
 
 
 @speak_plainly
 def main(argv=None):
-    config = check_paths(parse_args(EvaluateQwen3Config, argv))
+    config = check_paths(cut_off_as_asked(parse_args(EvaluateQwen3Config, argv)))
     from pixelrec_train.trainings import evaluate_models
 
     evaluate_models.main(config)

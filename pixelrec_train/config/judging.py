@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import DISTINCT, Flags, Rule, as_text, at_least, flag, one_of
+from pixelrec_train.flags import DISTINCT, Flags, Rule, as_text, at_least, flag, given, one_of, replace
+
+FIGURES = ("hit", "recall", "ndcg", "mrr")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,21 @@ class RetrievalFlags(CatalogueFlags):
         one_of("faiss", "exact"),
         may_differ=True,
     )
+
+
+def is_figure(name):
+    """Whether it is one at a cut-off, as hit@10."""
+    figure, _, k = name.partition("@")
+    return figure in FIGURES and k.isascii() and k.isdigit() and int(k) > 0
+
+
+def cut_off_as_asked(ranking):
+    """RankingFlags whose --topk are the cut-offs of --metrics, where it says any, and of --topk if given."""
+    if not ranking.metrics:
+        return ranking
+    told = ranking.topk if "topk" in given(ranking) else ()
+    cut_offs = {int(name.partition("@")[2]) for name in ranking.metrics}
+    return replace(ranking, topk=tuple(sorted(cut_offs.union(told))))
 
 
 def require_cut_off(topk, best_by):

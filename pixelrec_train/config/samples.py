@@ -4,14 +4,15 @@ from dataclasses import dataclass
 
 from pixelrec_train.config.adapters import QuantisedFlags
 from pixelrec_train.config.generative import DecodingFlags
-from pixelrec_train.config.judging import require_cut_off
-from pixelrec_train.config.reading import CacheFlags, DataFlags
+from pixelrec_train.config.judging import FIGURES, is_figure, require_cut_off
+from pixelrec_train.config.reading import CacheFlags, DataFlags, TextFlags
 from pixelrec_train.config.towers import TrustFlags
 from pixelrec_train.config.training import RunFlags
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import DISTINCT, FILE, NOT_NEGATIVE, SEED, Rule, at_least, flag, one_of
 
 FORMS = ("history", "chat", "think")
+QUESTION = "video_rec"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +34,44 @@ class PackingFlags(CacheFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskFlags(DataFlags, DecodingFlags):
+class QuestionFlags(TextFlags):
+    """The words of chats that ask for a held-out user's next item."""
+
+    text_data: str | None = flag(
+        "table with a column item_id and the text columns, where --question says texts", None, path=FILE
+    )
+    question: str = flag(
+        "the task of scripts/build_samples.py whose chat asks: one whose answer is an item's id", QUESTION
+    )
+
+    def check_question(self, chats):
+        """chats: whether any chat is asked. Raises InputError where --question asks nobody."""
+        if self.question != QUESTION and not chats:
+            raise InputError(f"--question {self.question} is for chats, but none is asked. Ask in one, too.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskFlags(DataFlags, QuestionFlags, DecodingFlags):
     """How a language model is asked for the next item of held-out users."""
 
     semantic_ids: str = flag("file that scripts/build_semantic_ids.py wrote", path=FILE)
     prompts: tuple[str, ...] = flag(
-        "history = ids alone, as in pretraining; chat = video_rec's; think = the same, behind a thought",
+        "history = ids alone, as in pretraining; chat = that of --question; think = it, behind a thought",
         ("history", "chat"),
         Rule(f"names some of {', '.join(FORMS)}", lambda names: names and set(names) <= set(FORMS)),
         DISTINCT,
     )
     split: str = flag(
-        "valid = second-last item of every user; test = last item", "test", one_of("valid", "test")
+        "valid (or val) = second-last item of every user; test = last item",
+        "test",
+        one_of("valid", "test"),
+        alias=("split_type",),
+    )
+    metrics: tuple[str, ...] = flag(
+        "another way to say --topk: figures as hit@1,hit@10,ndcg@10, whose cut-offs it gets. hit is recall",
+        (),
+        Rule(f"names {', '.join(FIGURES)} at a cut-off, as hit@10", lambda names: all(map(is_figure, names))),
+        DISTINCT,
     )
     users: int | None = flag("held-out users judged, drawn once; None = all", None, at_least(1))
     history: int = flag("newest items of a history that a prompt names", 512, at_least(1))
@@ -52,7 +79,9 @@ class AskFlags(DataFlags, DecodingFlags):
         "chat ends in /no_think and an empty thought, as OpenOneRec's SFT trains it; False = in neither", True
     )
     num_beams: int = flag("semantic ids kept per user and level, at least", 32, at_least(1))
-    eval_batch_size: int = flag("users per GPU and block in evaluation", 256, at_least(1), may_differ=True)
+    eval_batch_size: int = flag(
+        "users per GPU and block in evaluation", 256, at_least(1), may_differ=True, alias=("batch_size",)
+    )
     thought_tokens: int = flag("think: tokens of a thought, at most", 256, at_least(1))
     temperature: float = flag("think: 0 = always the likeliest token", 0.6, NOT_NEGATIVE)
     top_p: float = flag(
@@ -62,10 +91,19 @@ class AskFlags(DataFlags, DecodingFlags):
     )
     top_k: int | None = flag("think: likeliest tokens that may be drawn; None = all", 20, at_least(1))
     seed: int = flag("of thoughts, of --users, and of the words of chats, as in build_samples", 42, SEED)
+    verbose: bool = flag("show how the first users are asked, and what they are answered", False)
+
+    def __post_init__(self):
+        if self.split == "val":
+            self.set(split="valid")
+        super().__post_init__()
+        self.check_question(set(self.prompts) - {"history"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplesConfig(QuantisedFlags, PackingFlags, DataFlags, DecodingFlags, TrustFlags, RunFlags):
+class SamplesConfig(
+    QuantisedFlags, PackingFlags, DataFlags, QuestionFlags, DecodingFlags, TrustFlags, RunFlags
+):
     """Train a language model on samples: chats and documents, with itemic tokens or without."""
 
     model_dir: str | None = flag("Hugging Face directory of a causal LM", None)
@@ -99,17 +137,30 @@ class SamplesConfig(QuantisedFlags, PackingFlags, DataFlags, DecodingFlags, Trus
         "file that scripts/build_semantic_ids.py wrote, to judge", None, path=FILE
     )
     prompt: str = flag(
-        "how held-out users are asked: history = ids alone; chat = video_rec's chat", "history",
+        "how held-out users are asked: history = ids alone; chat = that of --question", "history",
         one_of("history", "chat"),
     )  # fmt: skip
     history: int = flag("newest items of a history that this names", 512, at_least(1))
     valid_users: int | None = flag("validation users asked, drawn once; None = all", None, at_least(1))
+    sample_generations: int = flag(
+        "at each evaluation, chats of --valid_samples (or held-out users) whose free answers go to the log "
+        "and to TensorBoard",
+        0,
+        at_least(0),
+        may_differ=True,
+    )
 
     def __post_init__(self):
         super().__post_init__()
         self.refuse_beside(self.new_rows_only)
         if bool(self.interaction_data) != bool(self.semantic_ids):
             raise InputError("--interaction_data and --semantic_ids go together: they judge held-out users.")
+        self.check_question(self.prompt == "chat")
+        if self.sample_generations and not (self.valid_samples or self.interaction_data):
+            raise InputError(
+                "--sample_generations asks what is held out: it needs --valid_samples, or --interaction_data "
+                "and --semantic_ids."
+            )
         if self.interaction_data:
             require_cut_off(self.topk, self.best_by or "ndcg@10")
         elif self.best_by and "@" in self.best_by:

@@ -4,6 +4,7 @@ Items of the user's whole history are left out, unless --keep_seen; equally good
 a target that is not among the first max(topk), or is left out itself, is absent: its place is max(topk).
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,15 @@ class Judged(NamedTuple):
     places: np.ndarray  # [E] of the users whose target is known, 0 = first, max(topk) = absent
     counts: dict  # {metric: value} of Recommender.counts
     lists: Lists | None = None  # of max(topk) items, of every user, also those without a target
+
+
+def with_targets(held_out):
+    """The HeldOut of those whose target is known."""
+    known = held_out.target >= 0
+    if known.all():
+        return held_out
+    fields = ("users", "start", "end", "target")
+    return replace(held_out, **{name: getattr(held_out, name)[known] for name in fields})
 
 
 def judge(recommender, held_out, ranking, tell=None, keep_lists=False):

@@ -12,6 +12,7 @@ from pixelrec_train.files import write_json
 
 SHOWN = ("recall", "ndcg")
 JUDGED_BY = ("recall@10", "ndcg@10")
+ONE_TARGET = "a user has one target, so recall@k is hit@k"
 OF_LABELS = ("loss", "valid_loss", "itemic_loss", "text_loss", "itemic_top1", "text_top1", *JUDGED_BY)
 
 
@@ -40,6 +41,16 @@ def counted_otherwise(judged, topk):
 def candidates(num_items, ranking):
     """What a user's target competes with, in words."""
     return f"{num_items:,} candidates, {'seen items left in' if ranking.keep_seen else 'seen items removed'}"
+
+
+def with_hits(row):
+    """A row of a table with hit@k beside every recall@k, by items and by ids: they are one figure here."""
+    hits = {
+        name.replace("recall@", "hit@"): value
+        for name, value in row.items()
+        if name.startswith(("recall@", "sid_recall@"))
+    }
+    return row | hits
 
 
 def table_text(rows, topk):

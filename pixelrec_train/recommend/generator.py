@@ -72,8 +72,7 @@ class Prepared(NamedTuple):
         return Generated(behind_histories, self.trie, num_beams)
 
     def search(self, normalised_over, go_on=None):
-        """(b prompts, [T] token ids each; a number of beams) -> [b, K] leaves, best first, as beam_search finds
-        them, and [b, K] their log-probabilities; on the CPU.
+        """(b prompts, [T] token ids each; a number of beams) -> leaves and scores of Beams, on the CPU.
 
         go_on: the Decoder, the Prefix of the prompts, the prompts -> the Prefix with what comes between a
             prompt and the first code, such as a thought; None = nothing.

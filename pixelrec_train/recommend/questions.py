@@ -4,6 +4,7 @@ A prompt ends in front of the item's first code, or where the model is to think 
 those of samples: views write them, the tokenizer's own template renders them.
 """
 
+import difflib
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -11,9 +12,9 @@ import torch
 
 from pixelrec_train.config.samples import FORMS
 from pixelrec_train.data.tokens.chat import Renderer
-from pixelrec_train.data.views.openonerec import VIDEO_REC
+from pixelrec_train.data.views.families import VIEWS
 from pixelrec_train.data.views.parts import Part
-from pixelrec_train.data.views.view import Known
+from pixelrec_train.data.views.view import FLAGS, TEXTS, Known, View
 from pixelrec_train.errors import InputError
 from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.model.vocabulary import ItemicVocabulary
@@ -24,8 +25,45 @@ END_OF_THOUGHT = "</think>"
 THOUGHT, ANSWER = "thought", "answer"  # what stands for them where only the words between are wanted
 
 
+def view_of(question, split, has):
+    """The View whose chats ask for an item.
+
+    Args:
+        question, split: the flags.
+        has: TEXTS, if they are there.
+
+    Raises:
+        InputError: there is none, its answer is no single item, it may not read the split, or it needs what
+            is not there.
+    """
+    asking = {task: view for task, view in VIEWS.items() if view.asks_for_id}
+    if question not in VIEWS:
+        near = difflib.get_close_matches(question, VIEWS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else f" There are: {', '.join(asking)}."
+        raise InputError(f"--question {question} is no task of scripts/build_samples.py.{hint}")
+    if question not in asking:
+        raise InputError(
+            f"--question {question} is not answered with the id of one item, so its answers cannot be "
+            f"ranked. Those that are: {', '.join(asking)}."
+        )
+    view = asking[question]
+    if split not in view.splits:
+        raise InputError(
+            f"--question {question} is made of {' and '.join(view.splits)} alone, so nobody of {split} can "
+            f"be asked. Choose another."
+        )
+    if view.asks_with and TEXTS not in has:
+        raise InputError(
+            f"--question {question} is made from {TEXTS}, so it needs {FLAGS[TEXTS]}. Give it, or choose "
+            f"another."
+        )
+    return view
+
+
 class Questions(NamedTuple):
     """Messages that ask for the next item of each user of a part, as scripts/build_samples.py writes them."""
+
+    view: View
 
     known: Known  # ids in the spelling of the model's vocabulary
     part: Part
@@ -36,7 +74,7 @@ class Questions(NamedTuple):
         """The messages; user: the number of a held-out user of the part."""
         start, end = int(self.part.start[user]), int(self.part.end[user])
         stretch = self.part.stretch(user, max(start, end - self.history), end, end)
-        return VIDEO_REC.ask(self.known, stretch, self.part.name, self.seed)
+        return self.view.ask(self.known, stretch, self.part.name, self.seed)
 
 
 class Speaker:
@@ -71,6 +109,10 @@ class Speaker:
                 "or put the template of its instruct model beside it as chat_template.jinja."
             )
         return Renderer(self.tokenizer)
+
+    def known(self, item_ids, codes, **texts):
+        """Known of a catalogue in this model's spelling; codes: [N, L], texts: of Known."""
+        return Known.spelled(item_ids, codes, self.codec, self.vocabulary.codebook_sizes, **texts)
 
     def spelled(self, codes):
         """[text of every item as the LLM reads it]; codes: [N, L]."""

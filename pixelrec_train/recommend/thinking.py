@@ -16,12 +16,14 @@ class Thinking:
     A thought is decided by the seed and the prompt: whoever asks the same is told the same.
     """
 
-    def __init__(self, speaker, how: Sampling, tokens, seed):
+    def __init__(self, speaker, how: Sampling, tokens, seed, shown=()):
         """
         Args:
             speaker: questions.Speaker that may think.
             tokens: of a thought, at most; one that has not ended then is ended.
+            shown: prompts whose thoughts are kept as text, see `texts`.
         """
+        self.kept = dict.fromkeys(map(key_of, shown))  # {key of a prompt: its thought}
         self.speaker, self.how, self.tokens, self.seed = speaker, how, tokens, seed
         self.told, self.example = {}, None  # {key of a prompt: (tokens, whether the model ended it)}; a text
 
@@ -35,8 +37,18 @@ class Thinking:
         if self.example is None:
             self.example = self.speaker.tokenizer.decode(found.token_ids[0][found.real[0]])
         whole, cut = self.speaker.behind
+        for row, key in enumerate(keys):
+            if key in self.kept:
+                self.kept[key] = self.speaker.tokenizer.decode(found.token_ids[row][found.real[row]])
         words = [whole if has_ended else cut for has_ended in ended]
         return read(decoder, *side_by_side(words, device), prefix)
+
+    def texts(self, prompts):
+        """The thoughts behind these prompts, all among `shown`; all ranks call it."""
+        kept = {}
+        for part in distributed.gather_objects(self.kept):
+            kept |= {key: text for key, text in part.items() if text is not None}
+        return [kept[key_of(prompt)] for prompt in prompts]
 
     def facts(self):
         """{"thoughts": what is to be told of those of all ranks}, for table.json; all ranks call it."""

@@ -83,6 +83,21 @@ class RunLog:
         self._line(f"eval {state.step:05d}", f"epoch {position:.4g}/{epochs}", *fields, *best)
         self._record("eval", state.step, results)
 
+    def so_far(self, state, text, figures):
+        """How an evaluation of many users goes, before it is over."""
+        self._line(f"part {state.step:05d}", text)
+        self._record("part", state.step, {f"{name}_so_far": value for name, value in figures.items()})
+
+    def sample(self, state, number, title, parts):
+        """What the model answers: {"asked": text, …}, in the log and under TensorBoard's texts."""
+        self._line(f"sample {state.step:05d}", title)
+        lines = [f"  {name}: {text}" for name, text in parts.items()]
+        self.block("\n".join(lines))
+        if self.speaks and self.tensorboard:
+            text = "\n\n".join(f"**{name}**\n\n```\n{text}\n```" for name, text in parts.items())
+            with self.tolerating(self.tensorboard.log_dir):
+                self.tensorboard.add_text(f"sample/{number}", f"{title}\n\n{text}", state.step)
+
     def saved(self, state, path, seconds):
         size = sum(f.stat().st_size for f in Path(path).rglob("*") if f.is_file()) if self.speaks else 0
         self._line(f"save {state.step:05d}", f"{path}", f"{size / 1e9:.2f}G", f"{seconds:.0f}s")

@@ -1,49 +1,34 @@
 """Language models with itemic tokens, each asked in several ways, in one table beside popularity."""
 
 import dataclasses
-import time
+import json
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from pixelrec_train import distributed
-from pixelrec_train.config import WindowFlags
-from pixelrec_train.data.inputs import read_inputs
-from pixelrec_train.data.views.parts import part_of
-from pixelrec_train.data.views.view import Known
+from pixelrec_train.data.views.parts import user_names
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.metrics import figures
-from pixelrec_train.evaluation.passes import Asked, passes_text
-from pixelrec_train.evaluation.places import judge
+from pixelrec_train.evaluation.passes import THEIRS, passes_text
+from pixelrec_train.evaluation.places import with_targets
 from pixelrec_train.evaluation.report import (
+    ONE_TARGET,
     beside_popularity,
     candidates,
     counted_otherwise,
     table_rows,
+    with_hits,
     write_table,
 )
-from pixelrec_train.files import possible_directory
-from pixelrec_train.model.thoughts import Sampling
+from pixelrec_train.files import possible_directory, write_whole
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.vocabulary import check_codes
 from pixelrec_train.recommend.generator import Prepared
-from pixelrec_train.recommend.questions import HISTORY, THINK, Questions, Speaker
-from pixelrec_train.recommend.thinking import Thinking
+from pixelrec_train.recommend.questions import Speaker
 from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import rendezvous
 from pixelrec_train.run.log import say
 from pixelrec_train.semantic_id.codes import SemanticIds
-
-
-class Users(NamedTuple):
-    """Those who are judged."""
-
-    inputs: object  # data.inputs.Inputs
-    held_out: object  # HeldOut
-    numbers: np.ndarray  # [E] theirs in the part
-    part: object  # data.views.parts.Part
+from pixelrec_train.trainings.asking import ask, asked_in, read_users
 
 
 def main(config):
@@ -57,46 +42,53 @@ def evaluate(config):
     possible_directory(config.cache_dir, "--cache_dir")
     possible_directory(config.output_dir, "--output_dir")
     directories, trust = named(config.model_dir), "item" in config.trust_remote_code
-    found = SemanticIds.load(config.semantic_ids)
-    speakers = {}
-    for name, directory in directories.items():  # all of them before the first is judged: it takes a while
-        refuse_checkpoint(directory)
-        speakers[name] = Speaker(directory, config.prompts, config.add_think_pattern, trust)
-        check_codes(speakers[name].vocabulary, directory, found, config.semantic_ids)
+    asked_in(config)
+    # All of them before the first is judged: it takes a while.
+    speakers = {name: speaker_of(directory, config, trust) for name, directory in directories.items()}
     users = read_users(config)
     for line in users.inputs.describe():
         say(line)
+    if not (users.held_out.target >= 0).any():
+        raise InputError(
+            f"--split {config.split} has no user whose target is known, so there is nothing to judge. "
+            f"scripts/predict.py writes ranked items for them."
+        )
 
     judged, facts = {}, {}
     for name, directory in directories.items():
-        model = TokenModel.load(directory, "--model_dir", dtype="auto", trust=trust)
-        model = model.to(distributed.device()).eval()
-        prepared = Prepared.of(model, directory, config.semantic_ids, users.inputs, trust)
+        prepared = prepared_of(directory, config, users, trust)
         for form in config.prompts:
             row = f"{name} · {form}"
-            judged[row], facts[row] = ask(prepared, speakers[name], form, users, config)
+            judged[row], facts[row] = ask(
+                prepared, speakers[name], form, users, config, teller(row), bool(config.save_results)
+            )
             facts[row] |= {"model_dir": directory, "prompt": form}
             say(f"{row}: {len(users.held_out):,} users in {facts[row]['seconds']:.0f} s")
-    judged = beside_popularity(judged, users.held_out, users.inputs.split, config)
-    if distributed.rank() == 0:
-        report(config, users, judged, facts)
+    rows = report(config, users.inputs.split, users.held_out, judged, facts, by_beams(config))
+    if distributed.rank() == 0 and config.save_results:
+        save(config, users, judged, rows)
     distributed.barrier()
 
 
-def asked_in_run(model, model_dir, asking, trust=False):
-    """An evaluator of the model as it stands: () -> {figure: value} of the users that `asking` names.
+def speaker_of(directory, config, trust):
+    """The Speaker of a model that is asked as AskFlags say. Raises InputError where it cannot be asked."""
+    refuse_checkpoint(directory)
+    speaker = Speaker(directory, config.prompts, config.add_think_pattern, trust)
+    found = SemanticIds.load(config.semantic_ids)
+    check_codes(speaker.vocabulary, directory, found, config.semantic_ids)
+    return speaker
 
-    asking: AskFlags of one prompt.
-    """
-    (form,) = asking.prompts
-    speaker, users = Speaker(model_dir, asking.prompts, asking.add_think_pattern, trust), read_users(asking)
-    prepared = Prepared.of(model, model_dir, asking.semantic_ids, users.inputs, trust)
 
-    def evaluator():
-        judged, _ = ask(prepared, speaker, form, users, asking)
-        return figures(judged.places, asking.topk) | judged.counts
+def prepared_of(directory, config, users, trust):
+    """Prepared, on this rank's device."""
+    model = TokenModel.load(directory, "--model_dir", dtype="auto", trust=trust)
+    model = model.to(distributed.device()).eval()
+    return Prepared.of(model, directory, config.semantic_ids, users.inputs, trust)
 
-    return evaluator
+
+def teller(row):
+    """Says how far the evaluation of a row is."""
+    return lambda so_far: say(f"{row}: {so_far.text()}")
 
 
 def named(model_dirs):
@@ -114,76 +106,68 @@ def named(model_dirs):
     return directories
 
 
-def read_users(config):
-    inputs = read_inputs(config, WindowFlags(max_seq_length=config.history + 1))
-    held_out = getattr(inputs.split, config.split)
-    numbers = np.arange(len(held_out))
-    if config.users:
-        numbers = dataclasses.replace(held_out, users=numbers).sample(config.users, config.seed).users
-        held_out = held_out.sample(config.users, config.seed)
-    return Users(inputs, held_out, numbers, part_of(config.split, inputs.interactions, config))
+def by_beams(config):
+    """How language models have ranked, in words. config: DataFlags and DecodingFlags."""
+    over = "vocabulary" if config.normalised_over == "full" else "level"
+    return (
+        f"{config.interaction_data}, at least {config.num_beams} beams, none outside the catalogue, "
+        f"probabilities over the {over}"
+    )
 
 
-def ask(prepared, speaker, form, users, config):
-    """(Judged, {"seconds": …, …}) of a model asked in one way."""
-    start, prompt = time.monotonic(), prompts(prepared, speaker, form, users, config)
-    thinking = None
-    if form == THINK:
-        how = Sampling(config.temperature, config.top_k, config.top_p)
-        thinking = Thinking(speaker, how, config.thought_tokens, config.seed)
-    check_positions(prepared, speaker, form, prompt, users, config)
-    search = prepared.search(config.normalised_over, thinking)
-    asked = Asked(
-        lambda numbers, beams: search([prompt(e) for e in numbers], beams),
-        prepared.trie, config.num_beams, users.held_out,
-    )  # fmt: skip
-    judged = judge(asked, users.held_out, config)
-    return judged, {"seconds": time.monotonic() - start} | (thinking.facts() if thinking else {})
+def report(config, split, held_out, judged, facts, how):
+    """Both tables on screen and in table.md; figures and facts in table.json. All ranks call it.
 
+    Args:
+        config: RankingFlags with --split, --num_beams and --output_dir.
+        held_out: HeldOut, of which the users with a target were judged.
+        judged, facts: {name of a row: Judged}, {name: {what else is to be told of it}}.
+        how: of what, and how, was ranked.
 
-def prompts(prepared, speaker, form, users, config):
-    """A function: number of a judged user -> [T] token ids."""
-    if form == HISTORY:
-        return lambda e: prepared.collator.prompt(users.held_out.history(e)[-config.history :])
-    known = Known(users.inputs.interactions.item_ids, speaker.spelled(prepared.codes))
-    questions = Questions(known, users.part, config.history, config.seed)
-    return lambda e: speaker.prompt(questions.of(users.numbers[e]), form)
-
-
-def check_positions(prepared, speaker, form, prompt, users, config):
-    """Raises InputError where the longest prompt, a thought and an id are more than the LLM can read."""
-    longest = int(np.argmax(users.held_out.end - users.held_out.start))
-    needed = len(prompt(longest)) + prepared.trie.levels
-    if form == THINK:
-        needed += config.thought_tokens + max(map(len, speaker.behind))
-    limit = prepared.model.longest_text
-    if limit and needed > limit:
-        lower = "--history or --thought_tokens" if form == THINK else "--history"
-        raise InputError(
-            f"--prompts {form} needs {needed:,} tokens for the user with the longest history, but the LLM "
-            f"reads {limit:,}. Lower {lower}."
-        )
-
-
-def report(config, users, judged, facts):
-    """Both tables on screen and in table.md; figures and facts in table.json."""
-    split, held_out = users.inputs.split, users.held_out
+    Returns:
+        rows of the table
+    """
+    held_out = with_targets(held_out)
+    judged = beside_popularity(judged, held_out, split, config)
     rows = table_rows(judged, split.train_counts[held_out.target] == 0, config.topk)
     for name, about in facts.items():
         rows[name] |= about
-    over = "vocabulary" if config.normalised_over == "full" else "level"
+    if distributed.rank():
+        return rows
     note = (
-        f"{config.split} split of {config.interaction_data} ({split.origin}), "
-        f"{candidates(len(split.train_counts), config)}, at least {config.num_beams} beams, none outside "
-        f"the catalogue, probabilities over the {over}; ± is half the width of the 95 % bootstrap interval; "
-        f"commit {run_directory.commit()}."
+        f"{config.split} split of {how} ({split.origin}); {candidates(len(split.train_counts), config)}; "
+        f"{ONE_TARGET}; ± is half the width of the 95 % bootstrap interval; commit {run_directory.commit()}."
     )
     lines = [f"{name}: {in_words(f['thoughts'])}" for name, f in facts.items() if "thoughts" in f]
-    theirs = passes_text({name: rows[name] for name in facts}, config.num_beams)
-    note = "\n".join([theirs, *counted_otherwise(judged, config.topk), *lines, note])
+    asked = {name: rows[name] for name in facts if f"{THEIRS}pass@1" in rows[name]}
+    theirs = [passes_text(asked, config.num_beams)] if asked else []
+    note = "\n".join([*theirs, *counted_otherwise(judged, config.topk), *lines, note])
     Path(config.output_dir).mkdir(parents=True, exist_ok=True)
     print(f"\n{write_table(config.output_dir, rows, config.topk, note)}\n{note}\n")
     print(f"Files in {config.output_dir}/: table.md, table.json")
+    return rows
+
+
+def save(config, users, judged, rows):
+    """--save_results: the flags, the table, and the ranked items of every user, best first, in one JSON."""
+    item_ids, held_out = users.inputs.interactions.item_ids, users.held_out
+    names, targets = user_names(users.inputs.interactions, config), held_out.target.tolist()
+
+    def ranked(e):
+        lists = {row: one.lists.items[e].tolist() for row, one in judged.items()}
+        return {row: [item_ids[item] for item in items if item >= 0] for row, items in lists.items()}
+
+    answers = [
+        {"user_id": names[user], "target": item_ids[target] if target >= 0 else None, "ranked": ranked(e)}
+        for e, (user, target) in enumerate(zip(held_out.users.tolist(), targets, strict=True))
+    ]
+    found = {
+        "args": dataclasses.asdict(config), "num_samples": len(answers),
+        "metrics": {name: with_hits(row) for name, row in rows.items()}, "users": answers,
+    }  # fmt: skip
+    Path(config.save_results).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(config.save_results, json.dumps(found, ensure_ascii=False) + "\n")
+    print(f"Table and ranked items of {len(answers):,} users: {config.save_results}")
 
 
 def in_words(thoughts):

@@ -24,7 +24,8 @@ from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.tokens import TokenTask, of_samples
-from pixelrec_train.trainings.evaluate_models import asked_in_run
+from pixelrec_train.trainings.asking import asked_in
+from pixelrec_train.trainings.in_run import AskedInRun, SampleGenerations, chats
 from pixelrec_train.trainings.plan import trained, what_trains
 from pixelrec_train.trainings.sample_inputs import (
     check_first_new,
@@ -45,6 +46,8 @@ class Prepared(NamedTuple):
     collator: PackCollator
     valid: tuple | None  # (PackDataset, PackCollator) of held-out samples
     itemic_ids: tuple[int, int] | None  # first and last, where the vocabulary itself does not say it
+    tokenizer: object
+    questions: list | None  # of --sample_generations, where --valid_samples holds them
     notes: list[str]
 
 
@@ -107,12 +110,18 @@ def prepare(config, dataset, world_size):
     tokenizer = tokenizer_of(config, dataset, trust)
     packs, collator, notes = packed(config, dataset, dataset.sources, config.dataset_config, tokenizer)
     check_positions(model, packs, config, dataset)
-    valid = None
+    if config.interaction_data:
+        asked_in(asking(config, dataset))
+    valid = questions = None
     if held_out:
         whole = dataclasses.replace(dataset, cut_to_pad=False)  # a loss of all that was held out
         *valid, more = packed(config, whole, held_out, "--valid_samples", tokenizer)
         notes += [f"validation {line}" for line in (*more, *trained_on_too(held_out, dataset.sources))]
-    return Prepared(model, packs, collator, valid, itemic_ids, [*dataset.remarks(), *notes]), resolved
+        if config.sample_generations:
+            think = bool(dataset.add_think_pattern)
+            questions = chats(held_out, config.sample_generations, tokenizer, think, model.longest_text)
+    notes = [*dataset.remarks(), *notes]
+    return Prepared(model, packs, collator, valid, itemic_ids, tokenizer, questions, notes), resolved
 
 
 def plan(config, prepared, ranks, idle=()):
@@ -156,16 +165,29 @@ def run(config, dataset, idle):
     if prepared.valid:
         held_out = loader_of(*prepared.valid, config)
         evaluators.append(lambda: token_loss(task, held_out.epoch(0)))
+    asked = None
     if config.interaction_data:
-        evaluators.append(asked_in_run(model, config.model_dir, asking(config, dataset), trusted(config)))
-    asked = config.resume, config.best_by, config.patience
-    with session(task, loader, config, resolved, facts, lines, *asked) as training:
+        asked = AskedInRun(model, config.model_dir, asking(config, dataset), trusted(config))
+        evaluators.append(asked)
+    if config.sample_generations:
+        evaluators.append(answering(config, prepared, asked))
+    going_on = config.resume, config.best_by, config.patience
+    with session(task, loader, config, resolved, facts, lines, *going_on) as training:
+        for evaluator in evaluators:
+            if hasattr(evaluator, "session"):
+                evaluator.session = training
         loop.train(training, evaluators)
         conclude_without_catalogue(training)
 
 
 def objective_of(config, sources):
     return of_samples(sources, config.loss_by_source, ranked=bool(config.interaction_data))
+
+
+def answering(config, prepared, asked):
+    """SampleGenerations of held-out chats, or of the users of AskedInRun where there are none."""
+    questions = prepared.questions or asked.questions(config.sample_generations)
+    return SampleGenerations(prepared.model, prepared.tokenizer, questions)
 
 
 def asking(config, dataset):

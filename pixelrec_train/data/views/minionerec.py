@@ -86,6 +86,7 @@ def view(task, system, prompt, answer, rows, texts=(), splits=PARTS, asks=None):
     return View(
         task, splits, rows, system, chats=((prompt, answer),), needs=(TEXTS,) if texts else (),
         texts=texts, most_history=HISTORY, most_samples=ALL, asks=asks,
+        asks_with=(TITLE,) if asks is titles_before else (),
     )  # fmt: skip
 
 

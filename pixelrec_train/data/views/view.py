@@ -97,6 +97,7 @@ class View(NamedTuple):
     most_samples: int = 1  # of a sequence, at most, unless a person says otherwise
     group: str = ""  # views whose rows are limited together
     asks: Callable[[Known, Stretch], dict[str, str]] | None = None  # what its prompt says of a history
+    asks_with: tuple[str, ...] = ()  # those of `texts` that this says
 
     @property
     def asks_for_id(self):

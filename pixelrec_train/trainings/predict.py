@@ -1,0 +1,156 @@
+"""Ranked items for every user of a split: a language model's that is asked, or a checkpoint's."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from pixelrec_train import distributed
+from pixelrec_train.config import DataFlags
+from pixelrec_train.data.inputs import Inputs
+from pixelrec_train.data.views.parts import user_names
+from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.generation import Generated
+from pixelrec_train.evaluation.places import Judged, judge
+from pixelrec_train.files import possible_directory
+from pixelrec_train.flags import given
+from pixelrec_train.libraries import import_faiss
+from pixelrec_train.model.vocabulary import ItemicVocabulary
+from pixelrec_train.recommend.checkpoints import (
+    check_same_split,
+    data_files,
+    load,
+    load_generative,
+    with_files,
+)
+from pixelrec_train.recommend.trained import is_generative, settings_of
+from pixelrec_train.run import rendezvous
+from pixelrec_train.run.log import say
+from pixelrec_train.semantic_id.codecs import CODECS
+from pixelrec_train.tasks.tokens import LLM
+from pixelrec_train.trainings.asking import ask, asked_in, read_users
+from pixelrec_train.trainings.evaluate_models import by_beams, prepared_of, report, speaker_of, teller
+
+
+class Ranked(NamedTuple):
+    name: str  # of its row in the table
+    inputs: Inputs
+    held_out: object  # HeldOut
+    users: list[str]  # tables' ids of the users that the split numbers
+    titles: list[str | None] | None  # of every item
+    judged: Judged  # with its lists
+    facts: dict
+    spelled: list[str] | None  # every item's semantic id
+    how: str  # of what, and how, was ranked
+
+
+def main(config):
+    """config: PredictConfig."""
+    rendezvous.initialise(config.collective_timeout_minutes)
+    predict(config)
+    rendezvous.finish()
+
+
+def predict(config):
+    possible_directory(config.cache_dir, "--cache_dir")
+    possible_directory(config.output_dir, "--output_dir")
+    ranked = by_checkpoint(config) if config.checkpoint else by_model(config)
+    if distributed.rank() == 0:
+        write(config, ranked)
+    if len(ranked.judged.places):
+        judged, facts = {ranked.name: ranked.judged}, {ranked.name: ranked.facts}
+        report(config, ranked.inputs.split, ranked.held_out, judged, facts, ranked.how)
+    distributed.barrier()
+
+
+def by_model(config):
+    """Ranked, by a language model."""
+    (form,), trust = config.prompts, "item" in config.trust_remote_code
+    asked_in(config)
+    speaker = speaker_of(config.model_dir, config, trust)
+    users = read_users(config)
+    for line in users.inputs.describe():
+        say(line)
+    prepared, name = prepared_of(config.model_dir, config, users, trust), f"{config.model_dir} · {form}"
+    titles = titles_of(config, users.inputs)
+    judged, facts = ask(prepared, speaker, form, users, config, teller(name), keep_lists=True)
+    return Ranked(
+        name, users.inputs, users.held_out, user_names(users.inputs.interactions, config), titles, judged,
+        facts | {"model_dir": config.model_dir, "prompt": form}, speaker.spelled(prepared.codes),
+        by_beams(config),
+    )  # fmt: skip
+
+
+def by_checkpoint(config):
+    """Ranked, by a checkpoint of either head, as it is evaluated."""
+    trained = settings_of(config.checkpoint, "--checkpoint", DataFlags)
+    if config.split_data or config.valid_data:
+        check_same_split(config.checkpoint, "--checkpoint", config)
+    if config.retrieval == "faiss" and not is_generative(config.checkpoint):
+        import_faiss()
+    files, trust = data_files(config, text_data=config.text_data), config.trust_remote_code
+    if is_generative(config.checkpoint):
+        beams = config.num_beams if "num_beams" in given(config) else None
+        loaded = load_generative(config.checkpoint, files, trust, beams)
+    elif "num_beams" in given(config):
+        raise InputError(f"--num_beams is for a generative model; {config.checkpoint} is a two-tower one.")
+    else:
+        loaded = load(config.checkpoint, files, trust, config)
+    held_out, data = getattr(loaded.inputs.split, config.split), with_files(trained, files)
+    if config.users:
+        held_out = held_out.sample(config.users, config.seed)
+    titles = titles_of(config, loaded.inputs)
+    judged = judge(loaded.recommender, held_out, config, teller(loaded.name), keep_lists=True)
+    spelled, how = None, f"{data.interaction_data}, by cosine"
+    if isinstance(loaded.recommender, Generated):
+        spelled = spelled_in(loaded.recommender.trie, Path(config.checkpoint) / LLM)
+        how = f"{data.interaction_data}, at least {loaded.recommender.beams} beams"
+    names = user_names(loaded.inputs.interactions, data)
+    facts = {"checkpoint": config.checkpoint}
+    return Ranked(loaded.name, loaded.inputs, held_out, names, titles, judged, facts, spelled, how)
+
+
+def spelled_in(trie, llm):
+    """[text of every item's semantic id, as this language model reads it]"""
+    vocabulary = ItemicVocabulary.load(llm, "the checkpoint")
+    codes = trie.ids()[trie.leaf_of]
+    return [CODECS[vocabulary.codec].text(row, vocabulary.codebook_sizes) for row in codes.tolist()]
+
+
+def titles_of(config, inputs):
+    """[the first text of every item], None of those that have none; None without --text_data."""
+    if not config.text_data:
+        return None
+    from pixelrec_train.data.item_fields import read_fields  # brings pandas and pyarrow with it
+
+    fields, _ = read_fields(inputs.interactions.item_ids, replace(config, text_keys=config.text_keys[:1]))
+    return [values and values[0] for values in fields]
+
+
+def write(config, ranked):
+    """predictions.parquet and predictions.jsonl; what an earlier prediction has left of a table goes."""
+    from pixelrec_train.data.predictions import FILES, write_predictions
+
+    count = write_predictions(config.output_dir, rows(ranked))
+    for name in ("table.md", "table.json"):
+        (Path(config.output_dir) / name).unlink(missing_ok=True)
+    names = ", ".join(FILES)
+    print(f"{count:,} users, at most {max(config.topk)} items each; in {config.output_dir}/: {names}")
+
+
+def rows(ranked):
+    """Yields what predictions.SCHEMA names, for every user in the order of the split."""
+    item_ids, held_out, lists = ranked.inputs.interactions.item_ids, ranked.held_out, ranked.judged.lists
+    titles = ranked.titles
+    for e, user in enumerate(held_out.users.tolist()):
+        target, items = int(held_out.target[e]), lists.items[e]
+        there = items >= 0
+        items = items[there].tolist()
+        yield {
+            "user_id": ranked.users[user],
+            "history": [item_ids[item] for item in held_out.history(e).tolist()],
+            "target": item_ids[target] if target >= 0 else None,
+            "item_ids": [item_ids[item] for item in items],
+            "titles": titles and [titles[item] for item in items],
+            "scores": lists.scores[e][there].tolist(),
+            "semantic_ids": ranked.spelled and [ranked.spelled[item] for item in items],
+        }
