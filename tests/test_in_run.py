@@ -1,4 +1,4 @@
-"""What a training on samples asks at every evaluation: users, with running figures, and chats freely answered."""
+"""What a training on samples asks at every evaluation: users, with figures so far, and chats, freely."""
 
 import json
 import sys

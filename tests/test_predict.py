@@ -25,7 +25,7 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation import places, progress
 from pixelrec_train.flags import parse_args
 from pixelrec_train.recommend.checkpoints import load, load_generative
-from pixelrec_train.recommend.questions import CHAT, HISTORY, THINK, Speaker, asks_for_id, view_of
+from pixelrec_train.recommend.questions import CHAT, HISTORY, THINK, Questions, Speaker, asks_for_id, view_of
 from pixelrec_train.trainings import asking, evaluate_models, predict
 
 in_blocks = places.in_blocks
@@ -217,6 +217,31 @@ def test_a_question_must_be_answered_with_one_item_and_have_what_it_is_made_of()
     ):
         with pytest.raises(InputError, match=says):
             view_of(question, "test", ())
+
+
+def test_a_task_may_say_itself_what_it_tells_of_a_stretch(asked):
+    """One whose questions are made of more than the history's ids."""
+
+    class Own:
+        def __init__(self, view):
+            self.view = view
+
+        def ask(self, known, stretch):
+            return {"history": f"{len(stretch.history)} items of {known.item_ids[stretch.history[-1]]}"}
+
+        def prompt(self, *rest):
+            return self.view.prompt(*rest)
+
+    config = asked("own")
+    users = asking.read_users(config)
+    known = Known(users.inputs.interactions.item_ids, ["?"] * users.inputs.interactions.num_items)
+    questions = Questions(Own(VIEWS["video_rec"]), known, users.part, 3, config.seed)
+    for user in range(5):
+        newest = known.item_ids[users.held_out.history(user)[-1]]
+        assert (
+            f"{min(3, len(users.held_out.history(user)))} items of {newest}"
+            in questions.of(user)[-1]["content"]
+        )
 
 
 def test_metrics_are_another_way_to_say_cut_offs(asked):

@@ -38,6 +38,12 @@ class PredictConfig(AskFlags, RetrievalFlags, TrustFlags, LaunchFlags):
     interaction_data: str | None = flag(
         "table with columns item_id, user_id and perhaps timestamp", None, path=FILE
     )
+    text_data: str | None = flag(
+        "table with a column item_id and the text columns, for titles (the first of --text_keys), and where "
+        "--question or a checkpoint reads texts",
+        None,
+        path=FILE,
+    )
     semantic_ids: str | None = flag("file that scripts/build_semantic_ids.py wrote", None, path=FILE)
     topk: tuple[int, ...] = flag(
         "cut-offs; the largest is how many items a user gets",

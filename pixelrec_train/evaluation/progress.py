@@ -7,6 +7,7 @@ import numpy as np
 
 from pixelrec_train import distributed
 from pixelrec_train.evaluation.metrics import of_counts
+from pixelrec_train.run.log import say
 
 PARTS = 20  # of all users, behind each of which it is told
 PATIENCE = 5.0  # seconds within which nobody asks how it goes
@@ -21,6 +22,11 @@ class SoFar(NamedTuple):
     def text(self):
         figures = "".join(f"{name} {value:.4f} | " for name, value in self.figures.items())
         return f"{self.done:,} of {self.of:,} users | {figures}{self.users_per_s:.1f} users/s"
+
+
+def saying(what):
+    """A `tell` that says it on rank 0's screen; what: is evaluated."""
+    return lambda so_far: say(f"{what}: {so_far.text()}")
 
 
 class Progress:

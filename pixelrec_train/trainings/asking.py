@@ -52,6 +52,15 @@ def read_users(config):
     return Users(inputs, held_out, numbers, part, view, fields)
 
 
+def check_labelled(users, split):
+    """Raises InputError where there is nothing to judge."""
+    if not (users.held_out.target >= 0).any():
+        raise InputError(
+            f"--split {split} has no user whose target is known, so there is nothing to judge. "
+            f"scripts/predict.py writes ranked items for them."
+        )
+
+
 def asked_in(config):
     """The View of --question; InputError where it cannot ask."""
     return view_of(config.question, config.split, {TEXTS} if config.text_data else ())

@@ -10,6 +10,7 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import FaissIndex, unit
 from pixelrec_train.evaluation.places import judge
+from pixelrec_train.evaluation.progress import saying
 from pixelrec_train.evaluation.report import (
     beside_popularity,
     candidates,
@@ -50,7 +51,7 @@ def evaluate(config):
     else:
         loaded = load(config.checkpoint, files, trust, config)
     held_out, split = getattr(loaded.inputs.split, config.split), loaded.inputs.split
-    judged = {loaded.name: judge(loaded.recommender, held_out, config)}
+    judged = {loaded.name: judge(loaded.recommender, held_out, config, saying(loaded.name))}
     judged = beside_popularity(judged, held_out, split, config)
     if distributed.rank() == 0:
         report(config, loaded, held_out, judged)

@@ -9,6 +9,7 @@ from pixelrec_train.data.views.parts import user_names
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.passes import THEIRS, passes_text
 from pixelrec_train.evaluation.places import with_targets
+from pixelrec_train.evaluation.progress import saying
 from pixelrec_train.evaluation.report import (
     ONE_TARGET,
     beside_popularity,
@@ -28,7 +29,7 @@ from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import rendezvous
 from pixelrec_train.run.log import say
 from pixelrec_train.semantic_id.codes import SemanticIds
-from pixelrec_train.trainings.asking import ask, asked_in, read_users
+from pixelrec_train.trainings.asking import ask, asked_in, check_labelled, read_users
 
 
 def main(config):
@@ -48,11 +49,7 @@ def evaluate(config):
     users = read_users(config)
     for line in users.inputs.describe():
         say(line)
-    if not (users.held_out.target >= 0).any():
-        raise InputError(
-            f"--split {config.split} has no user whose target is known, so there is nothing to judge. "
-            f"scripts/predict.py writes ranked items for them."
-        )
+    check_labelled(users, config.split)
 
     judged, facts = {}, {}
     for name, directory in directories.items():
@@ -60,7 +57,7 @@ def evaluate(config):
         for form in config.prompts:
             row = f"{name} · {form}"
             judged[row], facts[row] = ask(
-                prepared, speakers[name], form, users, config, teller(row), bool(config.save_results)
+                prepared, speakers[name], form, users, config, saying(row), bool(config.save_results)
             )
             facts[row] |= {"model_dir": directory, "prompt": form}
             say(f"{row}: {len(users.held_out):,} users in {facts[row]['seconds']:.0f} s")
@@ -84,11 +81,6 @@ def prepared_of(directory, config, users, trust):
     model = TokenModel.load(directory, "--model_dir", dtype="auto", trust=trust)
     model = model.to(distributed.device()).eval()
     return Prepared.of(model, directory, config.semantic_ids, users.inputs, trust)
-
-
-def teller(row):
-    """Says how far the evaluation of a row is."""
-    return lambda so_far: say(f"{row}: {so_far.text()}")
 
 
 def named(model_dirs):

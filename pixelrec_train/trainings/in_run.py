@@ -14,7 +14,7 @@ from pixelrec_train.model.reading import read
 from pixelrec_train.model.thoughts import Sampling, think
 from pixelrec_train.recommend.generator import Prepared, side_by_side
 from pixelrec_train.recommend.questions import Speaker
-from pixelrec_train.trainings.asking import ask, prompts, read_users
+from pixelrec_train.trainings.asking import ask, check_labelled, prompts, read_users
 
 FIRST_CHATS = 1000  # of held-out samples, among which those that are shown are chosen
 ANSWER_TOKENS = 128  # of a shown answer, at most
@@ -30,6 +30,7 @@ class AskedInRun:
         (self.form,), self.asking, self.session = asking.prompts, asking, None
         self.speaker = Speaker(model_dir, asking.prompts, asking.add_think_pattern, trust)
         self.users = read_users(asking)
+        check_labelled(self.users, asking.split)
         self.prepared = Prepared.of(model, model_dir, asking.semantic_ids, self.users.inputs, trust)
 
     def __call__(self):

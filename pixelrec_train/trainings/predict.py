@@ -11,6 +11,7 @@ from pixelrec_train.data.views.parts import user_names
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.generation import Generated
 from pixelrec_train.evaluation.places import Judged, judge
+from pixelrec_train.evaluation.progress import saying
 from pixelrec_train.files import possible_directory
 from pixelrec_train.flags import given
 from pixelrec_train.libraries import import_faiss
@@ -28,7 +29,7 @@ from pixelrec_train.run.log import say
 from pixelrec_train.semantic_id.codecs import CODECS
 from pixelrec_train.tasks.tokens import LLM
 from pixelrec_train.trainings.asking import ask, asked_in, read_users
-from pixelrec_train.trainings.evaluate_models import by_beams, prepared_of, report, speaker_of, teller
+from pixelrec_train.trainings.evaluate_models import by_beams, prepared_of, report, speaker_of
 
 
 class Ranked(NamedTuple):
@@ -72,7 +73,7 @@ def by_model(config):
         say(line)
     prepared, name = prepared_of(config.model_dir, config, users, trust), f"{config.model_dir} · {form}"
     titles = titles_of(config, users.inputs)
-    judged, facts = ask(prepared, speaker, form, users, config, teller(name), keep_lists=True)
+    judged, facts = ask(prepared, speaker, form, users, config, saying(name), keep_lists=True)
     return Ranked(
         name, users.inputs, users.held_out, user_names(users.inputs.interactions, config), titles, judged,
         facts | {"model_dir": config.model_dir, "prompt": form}, speaker.spelled(prepared.codes),
@@ -99,7 +100,7 @@ def by_checkpoint(config):
     if config.users:
         held_out = held_out.sample(config.users, config.seed)
     titles = titles_of(config, loaded.inputs)
-    judged = judge(loaded.recommender, held_out, config, teller(loaded.name), keep_lists=True)
+    judged = judge(loaded.recommender, held_out, config, saying(loaded.name), keep_lists=True)
     spelled, how = None, f"{data.interaction_data}, by cosine"
     if isinstance(loaded.recommender, Generated):
         spelled = spelled_in(loaded.recommender.trie, Path(config.checkpoint) / LLM)
