@@ -11,7 +11,8 @@ from pyarrow import parquet
 
 from pixelrec_train.commands import check_samples
 from pixelrec_train.data.checks import odd_samples
-from pixelrec_train.data.checks.odd_samples import NO_UUID, Group, repeats
+from pixelrec_train.data.checks.found import SHOWN, Group
+from pixelrec_train.data.checks.same_samples import NO_UUID, REPEATED, repeats
 from pixelrec_train.trainings import check_samples as report
 
 CHAT = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": "an answer"}]
@@ -85,7 +86,7 @@ def test_every_rule_is_found_broken_in_its_file_and_row(tmp_path, capsys):
         "the first message is the assistant's": (1, [f"{second} row 9"]),
         ROLES: (1, [f'{second} row 10 (message 1 has "bot")']),
         "it has neither messages nor segments": (1, [f"{second} row 12"]),
-        odd_samples.REPEATED: (
+        REPEATED: (
             2,
             [f"{second} row 1 (= {first} row 4)", f"{second} row 8 (= {second} row 1)"],
         ),
@@ -149,7 +150,7 @@ def test_the_first_twenty_of_a_kind_are_named_and_the_rest_is_counted(tmp_path, 
     write(tmp_path / "a.parquet", same, row_group_size=7)
     path = write(tmp_path / "b.parquet", [{"messages": "x"}] * 25, row_group_size=7)
     found = kinds(check(capsys, tmp_path)[1])
-    count, places = found[odd_samples.REPEATED]
+    count, places = found[REPEATED]
     assert (count, len(places), places[-1]) == (30, 21, "and 10 more")
     assert places[19] == f"{tmp_path}/a.parquet row 21 (= {tmp_path}/a.parquet row 20)"
     count, places = found["messages is not JSON"]
@@ -169,7 +170,7 @@ def test_repeats_are_those_of_a_dictionary():
         if uuid != NO_UUID and uuid in last:
             expected.append(f"{name} (= {last[uuid]})")
         last[uuid] = name
-    assert repeats(hashes, groups) == (len(expected), expected[: odd_samples.SHOWN])
+    assert repeats(hashes, groups) == (len(expected), expected[:SHOWN])
 
 
 def test_what_trains_all_the_same_is_a_remark(tmp_path, capsys):
@@ -201,7 +202,7 @@ def test_a_damaged_file_among_others_is_named_and_the_others_are_read(tmp_path, 
     worse = write(tmp_path / "c.parquet", rows)
     worse.write_bytes(b"PAR1" + bytes(50) + b"PAR1")
     code, out = check(capsys, tmp_path)
-    assert code == 1 and "samples: 300 in 3 files" in out and str(good) not in out
+    assert code == 1 and "samples: 300 in 3 files" in out and str(good) not in str(kinds(out))
     assert f"{bad} is damaged" in out and f"{worse} is damaged" in out
 
 

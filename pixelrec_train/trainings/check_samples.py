@@ -2,22 +2,29 @@
 
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from pixelrec_train.data.checks import sample_tables
+from pixelrec_train.data.checks.answers import often_at_the_end
 from pixelrec_train.data.checks.bars import histogram, side_by_side
-from pixelrec_train.data.checks.odd_samples import REPEATED, SHOWN, Found, Group, Tokens, check_group, repeats
+from pixelrec_train.data.checks.found import SHOWN, Found, Group
+from pixelrec_train.data.checks.held_out import HeldOutRows
+from pixelrec_train.data.checks.ids_in_texts import Catalogue
+from pixelrec_train.data.checks.odd_samples import Against, Tokens, check_group
+from pixelrec_train.data.checks.same_samples import REPEATED, notes, repeats
+from pixelrec_train.data.checks.special_words import check_words
 from pixelrec_train.data.samples.dataset_file import DatasetFile
 from pixelrec_train.data.samples.files import sources_of
 from pixelrec_train.data.samples.rows import row_counts
 from pixelrec_train.errors import InputError
+from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.resources import cores
+from pixelrec_train.semantic_id.codes import SemanticIds
 
 FEW = 50_000  # rows that one process reads before others would have started
-MOST_SOURCES = 30  # rows of the table
 USUAL_ROWS = (200, 5000)  # of a file, where about 1,000 are asked for
 
 
@@ -31,13 +38,16 @@ class Report:
         self.files = [file for source in sources for file in source.files]
         self.model_dir = config.model_dir or (self.settings and self.settings.base_model_dir)
         self.readable, self.is_wrong = [], False
+        self.catalogue = catalogue_of(config, self.model_dir)
+        self.held_out = held_out_rows(config, self.catalogue) if config.interaction_data else None
 
     def lines(self):
         found, groups = self.found()
         self.is_wrong = bool(found.wrong)
         yield from self.settings.remarks() if self.settings else ()
-        yield from table(found, len(self.files))
-        for part in (self.remarks(found, groups), self.lengths(found), wrong_rows(found.wrong)):
+        yield from sample_tables.counts(found, len(self.files))
+        itemic = sample_tables.itemic(found, self.catalogue) if self.catalogue else ()
+        for part in (itemic, self.remarks(found, groups), self.lengths(found), wrong_rows(found.wrong)):
             for number, line in enumerate(part):
                 yield from [""] * (number == 0)
                 yield line
@@ -61,17 +71,25 @@ class Report:
             count, places = repeats(np.concatenate(found.hashes), groups)
             if count:
                 found.wrong.add(REPEATED, *places, count=count)
+            for source, what, count, place in notes(
+                np.concatenate(found.marks), groups, found.chats | found.documents
+            ):
+                found.notes.add(source, what, place, count)
+        if found.words:
+            check_words(found, load_tokenizer(self.model_dir))
+        often_at_the_end(found)
         return found, groups
 
     def checked(self, groups):
         """Found of each group, in their order."""
         total = sum(group.rows for group in groups)
-        check = partial(check_group, tokens=self.tokens(total))
+        against = Against(self.tokens(total), self.catalogue, self.held_out)
         processes = self.config.processes or cores()
         if processes == 1 or total < FEW or len(groups) == 1:
-            yield from map(check, self.counted(groups, groups, total))
+            yield from (check_group(group, against) for group in self.counted(groups, groups, total))
             return
-        with ProcessPoolExecutor(processes) as pool:
+        # Each process gets it once, and not with every group: it may be large.
+        with ProcessPoolExecutor(processes, initializer=begin, initargs=(against,)) as pool:
             yield from self.counted(pool.map(check, groups, chunksize=1), groups, total)
 
     @staticmethod
@@ -94,6 +112,13 @@ class Report:
         """What is odd, in rows that train all the same: warn = look at it, note = good data have it too."""
         for line in found.remarks.lines():
             yield f"warn   {line}"
+        samples = found.chats + found.documents
+        for (source, what), (count, place) in found.notes.items():
+            yield f"note   {source}: {what}: {count:,} ({count / samples[source]:.1%}), the first in {place}"
+        if self.held_out:
+            yield f"note   {self.held_out.summary}"
+            if not self.catalogue:
+                yield "note   without --semantic_ids only metadata is held against what is held out"
         rows = Counter(dict.fromkeys(self.readable, 0))
         for group in groups:
             rows[group.path] += group.rows
@@ -129,38 +154,6 @@ class Report:
         return min([n for n in said or () if n], default=None)
 
 
-def table(found, files):
-    """Lines: counts by source, the largest first."""
-    samples = found.chats + found.documents
-    total, chats, documents = samples.total(), found.chats.total(), found.documents.total()
-    where = f"{files:,} file{'s' * (files != 1)}"
-    yield f"samples: {total:,} in {where}: {chats:,} chats, {documents:,} documents"
-    if not total:
-        return
-    heads = ["source", "samples", "share", "chats", "documents", "characters", "tokens", "labels"]
-    rows = [heads[: None if found.measured else -2]]
-    for name, count in samples.most_common(MOST_SOURCES):
-        row = [
-            name,
-            f"{count:,}",
-            f"{count / total:.1%}",
-            f"{found.chats[name]:,}",
-            f"{found.documents[name]:,}",
-        ]
-        row += [f"{found.characters[name] / count:,.1f}"]
-        if measured := found.measured[name]:
-            row += [f"{found.tokens[name] / measured:,.1f}", f"{found.labels[name] / found.tokens[name]:.1%}"]
-        rows.append(row)
-    yield ""
-    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
-    for name, *cells in rows:
-        yield "  ".join([name.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])
-    if len(samples) > MOST_SOURCES:
-        yield f"and {len(samples) - MOST_SOURCES:,} sources more"
-    tokens = "; labels are the share of tokens to be learned" if found.measured else ""
-    yield f"characters and tokens are the mean of a sample{tokens}"
-
-
 def wrong_rows(wrong):
     """Each kind with its first places; last, where it is seen."""
     for what, (count, places) in wrong.items():
@@ -170,3 +163,56 @@ def wrong_rows(wrong):
             yield f"       and {count - len(places):,} more"
     if not wrong:
         yield "ok     nothing wrong"
+
+
+AGAINST = Against()  # of a process that begin() has begun
+
+
+def begin(against):
+    """Tell a process what all its groups are held against."""
+    global AGAINST
+    AGAINST = against
+
+
+def check(group):
+    return check_group(group, AGAINST)
+
+
+def catalogue_of(config, model_dir):
+    """Catalogue of --semantic_ids, in the spelling of --codec or the model's vocabulary; None without.
+
+    Raises:
+        InputError: the vocabulary is for other ids, or in another spelling.
+    """
+    if not config.semantic_ids:
+        return None
+    ids, codec = SemanticIds.load(config.semantic_ids), config.codec
+    if model_dir:
+        from pixelrec_train.model.vocabulary import META_FILE, check_codes, read  # brings torch with it
+
+        if (path := Path(model_dir) / META_FILE).is_file():
+            vocabulary, _ = read(path, "--model_dir")
+            check_codes(vocabulary, f"--model_dir {model_dir}", ids, config.semantic_ids)
+            if codec not in (None, vocabulary.codec):
+                raise InputError(
+                    f"--codec is {codec}, but the vocabulary of {model_dir} is {vocabulary.codec}. Leave out "
+                    f"--codec."
+                )
+            codec = vocabulary.codec
+    return Catalogue(ids, codec or "onerec")
+
+
+def held_out_rows(config, catalogue):
+    """HeldOutRows of the tables. Raises InputError where an item has no semantic id."""
+    from pixelrec_train.data.inputs import read_interactions, split_of
+    from pixelrec_train.data.views.parts import WHOLE, user_names
+
+    read = read_interactions(config)
+    absent = [i for i in read.item_ids if i not in catalogue.number_of_item] if catalogue else []
+    if absent:
+        raise InputError(
+            f"{len(absent):,} of the {read.num_items:,} items of --interaction_data have no id in "
+            f"--semantic_ids {config.semantic_ids}, {absent[0]!r} for one. Name the ids of this catalogue."
+        )
+    split = split_of(read, config, WHOLE)
+    return HeldOutRows.of(split, user_names(read, config), read.item_ids, catalogue)

@@ -1,38 +1,30 @@
-"""What stands in files of samples, row by row: OpenOneRec's field rules, counts, lengths.
+"""What stands in files of samples, row by row: OpenOneRec's field rules, counts, lengths, ids and answers.
 
-Memory: some 12 bytes a row (24 more while repeats are looked for), whatever the rows hold.
+Memory: some 40 bytes a row (more while repeats are looked for), whatever the rows hold.
 """
 
 import functools
-import hashlib
 import json
 from array import array
-from collections import Counter
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
+from pixelrec_train.data.checks.answers import asked_of, check_answer
+from pixelrec_train.data.checks.found import Found
+from pixelrec_train.data.checks.held_out import HeldOutRows
+from pixelrec_train.data.checks.ids_in_texts import BARE, NO_ITEM, SHORT, Catalogue, any_id
+from pixelrec_train.data.checks.same_samples import MARK, NO_UUID, digest, mark_of
+from pixelrec_train.data.checks.special_words import count_words
 from pixelrec_train.data.samples import rows
-from pixelrec_train.data.samples.cells import CONTENT, Odd, Remarks, Row, nothing, shown
+from pixelrec_train.data.samples.cells import CONTENT, Odd, Row, nothing, shown
 from pixelrec_train.errors import InputError
 
-SHOWN = 20  # places of a kind; the rest is counted
 ENCODED = 64  # samples at a time
-NO_UUID = 0  # in the place of a hash
-REPEATED = "uuid stands in an earlier row as well"
+PREFIXES = "type_d_prefix"  # sources that ask by the first levels of ids
 NOTHING_LEARNED = "chats without a message of the assistant, of which nothing is learned"
 TWICE = "chats with two messages of one role in succession"
 LATE_SYSTEM = "chats with a system message that is not the first"
-
-
-class Group(NamedTuple):
-    """A row group to check."""
-
-    path: object
-    number: int  # in its file
-    rows: int
-    begin: int  # rows of all groups before it
 
 
 class Tokens(NamedTuple):
@@ -44,62 +36,33 @@ class Tokens(NamedTuple):
     add_think_pattern: bool = False
 
 
-class Wrong(dict):
-    """{what: [count, first places]}"""
+class Against(NamedTuple):
+    """What rows are held against, as far as it is known."""
 
-    def add(self, what, *places, count=1):
-        kind = self.setdefault(what, [0, []])
-        kind[0] += count
-        kind[1] += places[: SHOWN - len(kind[1])]
-
-
-@dataclass
-class Found:
-    """What one or more groups hold."""
-
-    hashes: list = field(default_factory=list)  # of [rows] uint64, 8 bytes of each uuid's digest
-    chats: Counter = field(default_factory=Counter)  # samples of each source
-    documents: Counter = field(default_factory=Counter)
-    characters: Counter = field(default_factory=Counter)
-    measured: Counter = field(default_factory=Counter)  # samples whose tokens were counted
-    tokens: Counter = field(default_factory=Counter)
-    labels: Counter = field(default_factory=Counter)
-    chat_lengths: list = field(default_factory=list)  # of [n] int32: tokens where they are counted,
-    document_lengths: list = field(default_factory=list)  # else characters
-    wrong: Wrong = field(default_factory=Wrong)
-    remarks: Remarks = field(default_factory=Remarks)
-
-    def merge(self, other):
-        """Add those of groups that come later."""
-        for name, more in vars(other).items():
-            mine = getattr(self, name)
-            if name == "wrong":
-                for what, (count, places) in more.items():
-                    mine.add(what, *places, count=count)
-            elif name == "remarks":
-                mine.merge(more)
-            else:
-                mine += more
+    tokens: Tokens | None = None  # None = characters are counted
+    catalogue: Catalogue | None = None
+    held_out: HeldOutRows | None = None
 
 
-def check_group(group, tokens=None):
+def check_group(group, against):
     """Found of a row group.
-
-    Args:
-        tokens: Tokens; None = characters are counted.
 
     Raises:
         InputError: there is no tokenizer.
     """
-    found, hashes, lengths, chosen = Found(), array("Q"), (array("i"), array("i")), []
+    found, hashes, marks, lengths, chosen = Found(), array("Q"), [], (array("i"), array("i")), []
+    tokens = against.tokens
     renderer = tokens and renderer_of(tokens.model_dir, tokens.only_assistant_loss, tokens.add_think_pattern)
     try:
         columns = ("uuid", "source", "metadata", *CONTENT)
         for row, cells in rows.rows(group.path, group.number, columns):
             hashes.append(digest(cells["uuid"]))
             place = f"{group.path} row {row:,}"
-            if (sample := checked(cells, Row(group.path, row, found.remarks), found.wrong, place)) is None:
+            sample, facts = checked(cells, Row(group.path, row, found.remarks), found.wrong, place)
+            if sample is None:
+                marks.append((0, 0, 0))
                 continue
+            marks.append(check_texts(sample, facts, against, found, place))
             is_document = sample.messages is None
             texts = sample.segments if is_document else [m["content"] for m in sample.messages]
             found.characters[sample.source] += (size := sum(map(len, texts)))
@@ -114,14 +77,64 @@ def check_group(group, tokens=None):
     except InputError as error:
         found.wrong.add("a file cannot be read to its end", str(error).rstrip("."))
     hashes.extend([NO_UUID] * (group.rows - len(hashes)))
-    found.hashes = [np.array(hashes, np.uint64)]
+    found.hashes, found.marks = [np.array(hashes, np.uint64)], [np.zeros(group.rows, MARK)]
+    found.marks[0][: len(marks)] = np.array(marks, MARK)
     found.chat_lengths, found.document_lengths = ([np.array(of, np.int32)] for of in lengths)
     return found
 
 
+def check_texts(sample, facts, against, found, place):
+    """The MARK of a sample, once what it says is held against the catalogue and what is held out."""
+    asked, source = asked_of(sample.messages or ()), sample.source
+    if asked:
+        check_answer(asked, source, facts, found, place)
+        said = asked.before, asked.answer
+    else:
+        said = "", "\n".join(m["content"] for m in sample.messages or () if m["role"] != "system")
+        said = said if sample.messages else ("", "".join(sample.segments))
+    if against.tokens:
+        texts = sample.segments or [m["content"] for m in sample.messages]
+        about_items = any("<" in text and any_id().search(text) for text in said)
+        count_words(texts, bool(about_items), found, place)
+    numbers = [], []
+    if against.catalogue:
+        numbers = [known_ids(text, source, against.catalogue, found, place) for text in said]
+    if against.held_out:
+        against.held_out.check(source, facts, *numbers, found, place)
+    return mark_of(sample, asked and asked.answer)
+
+
+def known_ids(text, source, catalogue, found, place):
+    """Numbers of the ids in a text that items have, in order; counted, and what is wrong of others added to
+    Found."""
+    spelled, numbers = catalogue.read(text)
+    if None in numbers:
+        for i in [i for i, number in enumerate(numbers) if number is None]:
+            numbers[i] = odd_id(spelled[i], source, catalogue, found, place)
+        numbers = [number for number in numbers if number is not None]
+    if numbers:
+        found.seen.setdefault(source, set()).update(numbers)
+        for level, count in enumerate(catalogue.tokens(numbers)):
+            found.itemic[source, level] += count
+    return numbers
+
+
+def odd_id(spelled, source, catalogue, found, place):
+    """The number of an id that is not spelled as the catalogue's are; None where no item has it."""
+    number, levels, odd = catalogue.odd(spelled)
+    if odd == BARE:
+        found.remarks.add(source, BARE, f"{place} ({spelled[:60]})")
+        return number
+    for level in levels:
+        found.itemic[source, level] += 1
+    if not (odd in (SHORT, NO_ITEM) and source.startswith(PREFIXES) and catalogue.is_beginning(spelled)):
+        found.wrong.add(odd, f"{place} ({spelled[:100]})")
+    return None
+
+
 def checked(cells, row, wrong, place):
-    """The Sample of a row, or None; all that is against the rules is added to `wrong`."""
-    sample = None
+    """(the Sample of a row, or None; its metadata); all that is against the rules is added to `wrong`."""
+    sample, facts = None, {}
     try:
         sample = row.sample(cells)
         if sample.messages:
@@ -129,10 +142,10 @@ def checked(cells, row, wrong, place):
     except Odd as problem:
         wrong.add(problem.args[0], at(place, *problem.args[1:]))
     try:
-        check_metadata(cells.get("metadata"))
+        facts = metadata_of(cells.get("metadata"))
     except Odd as problem:
         wrong.add(problem.args[0], at(place, *problem.args[1:]))
-    return sample
+    return sample, facts
 
 
 def at(place, detail=""):
@@ -152,23 +165,17 @@ def check_chat(sample, row):
         raise Odd("the first message is the assistant's")
 
 
-def check_metadata(value):
-    """It is JSON text that holds an object; or nothing, as nobody reads it. Raises Odd."""
+def metadata_of(value):
+    """The object that JSON text holds; {} of nothing, as training does not read it. Raises Odd."""
     if nothing(value) or value == "{}":
-        return
+        return {}
     try:
         inside = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
         raise Odd("metadata is not JSON", shown(value)) from None
     if not isinstance(inside, dict):
         raise Odd("metadata is no JSON object", shown(value))
-
-
-def digest(uuid):
-    """8 bytes of it as a number; of 10 million uuids, two fall together with a chance of 1 in 400,000."""
-    if not isinstance(uuid, str):
-        return NO_UUID
-    return int.from_bytes(hashlib.blake2b(uuid.encode(), digest_size=8).digest(), "little")
+    return inside
 
 
 def measure(chosen, renderer, found, lengths):
@@ -197,25 +204,3 @@ def renderer_of(model_dir, *how):
     from pixelrec_train.libraries import load_tokenizer
 
     return Renderer(load_tokenizer(model_dir), *how)
-
-
-def repeats(hashes, groups):
-    """(number of rows whose uuid stands in an earlier row, first places).
-
-    Args:
-        hashes: [all rows] uint64, in the order of the groups.
-    """
-    order = np.argsort(hashes, kind="stable")
-    values = hashes[order]
-    again = np.flatnonzero((values[1:] == values[:-1]) & (values[1:] != NO_UUID))
-    first = again[np.argsort(order[again + 1])[:SHOWN]]
-    places = [f"{place_of(order[i + 1], groups)} (= {place_of(order[i], groups)})" for i in first]
-    return len(again), places
-
-
-def place_of(number, groups):
-    """ "FILE row N" of a row of all groups together."""
-    begins = [group.begin for group in groups]
-    group = groups[int(np.searchsorted(begins, number, side="right")) - 1]
-    before = sum(g.rows for g in groups if g.path == group.path and g.number < group.number)
-    return f"{group.path} row {before + int(number) - group.begin + 1:,}"
