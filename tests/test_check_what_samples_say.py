@@ -149,10 +149,11 @@ def test_a_question_that_holds_its_answer_is_wrong_where_the_view_asks_for_it(tm
         chat(f"Go on: {b}{a}", a, source="their_rec"),
         chat("Is it a chair?", "chair", source="sid_to_title"),
         chat(f"Who is {a}?", "<think>\n\n</think>\n\n", source="type_a_sid_to_title"),
+        chat(f"What is the title of {a}?\n\n### Response:\nchair", "chair", source="sid_to_title"),
     ]
     code, wrong, out = found_in(capsys, tmp_path / "a.parquet", rows)
     assert code == 1
-    assert wrong == {answers.ENDS: [2, 4, 7, 8], answers.HOLDS: [3], answers.HOLDS_ID: [5]}
+    assert wrong == {answers.ENDS: [2, 4, 7, 8, 17], answers.HOLDS: [3], answers.HOLDS_ID: [5]}
     for note in (
         f"note   general: {answers.AT_END}: 1 (50.0%), the first in {tmp_path}/a.parquet row 9",
         f"note   general: {answers.QUOTED}: 1 (50.0%), the first in {tmp_path}/a.parquet row 10",
@@ -178,7 +179,7 @@ def test_questions_that_mostly_end_with_their_answer_are_wrong_where_items_may_b
 
 
 def test_what_says_the_same_and_what_is_ambiguous_are_those_of_dictionaries():
-    rng, groups, marks, rows, begin = np.random.default_rng(1), [], [], [], 0
+    rng, groups, marks, rows, whole, begin = np.random.default_rng(1), [], [], [], {}, 0
     for path, number, size in (("a", 0, 50), ("a", 1, 30), ("b", 0, 0), ("c", 0, 90)):
         groups.append(Group(path, number, size, begin))
         begin += size
@@ -187,7 +188,7 @@ def test_what_says_the_same_and_what_is_ambiguous_are_those_of_dictionaries():
         source, question, answer = (str(rng.integers(0, most)) for most in (3, 30, 3))
         kind = rng.integers(0, 5)
         if kind == 0:  # no sample
-            marks.append((0, 0, 0))
+            marks.append(same_samples.NO_MARK)
             continue
         messages = tuple({"role": r, "content": c} for r, c in (("user", question), ("assistant", answer)))
         if kind == 1:
@@ -195,15 +196,18 @@ def test_what_says_the_same_and_what_is_ambiguous_are_those_of_dictionaries():
         elif kind == 2:
             sample, key = Sample(name, source, messages[:1], None), (question, None)
         else:
+            thought = "<think>hm</think>" * int(rng.integers(0, 2))
+            messages[1]["content"] = thought + answer
             sample, key = Sample(name, source, messages, None), (question, answer)
         marks.append(same_samples.mark_of(sample, key[1] if sample.messages else None))
         rows.append((name, source, key))
+        whole[name] = key if sample.messages is None else tuple(m["content"] for m in sample.messages)
     expected, last, by_question = {}, {}, defaultdict(dict)
     for name, source, key in rows:
-        if key in last:
-            count, place = expected.get((source, same_samples.SAME), (0, f"{name} (= {last[key]})"))
+        if (said := whole[name]) in last:
+            count, place = expected.get((source, same_samples.SAME), (0, f"{name} (= {last[said]})"))
             expected[source, same_samples.SAME] = count + 1, place
-        last[key] = name
+        last[said] = name
         if None not in key:
             by_question[key[0]].setdefault(key[1], name)
     several = defaultdict(list)

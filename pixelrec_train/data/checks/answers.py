@@ -23,7 +23,7 @@ FEW = 10  # samples of a source, of which more than half may end with their answ
 
 # Views that are given ids and asked for a text, and those that are given texts and asked for an id.
 TEXT_OF_IDS = ("type_a_", "sid_to_title", "sid_history_to_title", "sid_history_to_description",
-               "item_understand")  # fmt: skip
+               "item_understand", "item_caption")  # fmt: skip
 ID_OF_TEXT = ("type_b_", "title_to_sid", "description_to_sid", "title_history_to_sid")
 
 
@@ -79,7 +79,7 @@ def check_answer(asked, source, facts, found, place):
             found.notes.add(source, AGAIN, place)
             if at_end:
                 found.notes.add(source, AT_END, place)
-    elif len(answer) >= LONG and answer in asked.before:
+    elif answer in asked.before and (len(answer) >= LONG or is_last_line(answer, asked.question)):
         where = f'{place} ("{shortened(answer)}")'
         about_items = source.startswith((*TEXT_OF_IDS, *ID_OF_TEXT)) or any_id().search(asked.before)
         if at_end and about_items:
@@ -88,6 +88,10 @@ def check_answer(asked, source, facts, found, place):
             found.wrong.add(HOLDS, where)
         else:
             found.notes.add(source, AT_END if at_end else QUOTED, where)
+
+
+def is_last_line(answer, question):
+    return question.rstrip().rpartition("\n")[2].strip() == answer
 
 
 def often_at_the_end(found):

@@ -25,7 +25,7 @@ FORWARD, BACKWARD = "type_e_copurchase_forward", "type_e_copurchase_backward"
 BY_CATEGORY = "type_e_category_transition"
 OF_IDS = "type_d_"
 # Views whose samples list what a user took in its order, without gaps.
-IN_ORDER = ("type_c_", "sid_history_to_sid", "video_rec", "purchase_alignment", "sid_prediction")
+IN_ORDER = ("type_c_", "sid_history_to_sid", "video_rec", "sid_prediction", "reasoned_prediction")
 
 
 @dataclass(frozen=True)

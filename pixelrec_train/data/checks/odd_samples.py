@@ -14,7 +14,7 @@ from pixelrec_train.data.checks.answers import asked_of, check_answer
 from pixelrec_train.data.checks.found import Found
 from pixelrec_train.data.checks.held_out import HeldOutRows
 from pixelrec_train.data.checks.ids_in_texts import BARE, NO_ITEM, SHORT, Catalogue, any_id
-from pixelrec_train.data.checks.same_samples import MARK, NO_UUID, digest, mark_of
+from pixelrec_train.data.checks.same_samples import MARK, NO_MARK, NO_UUID, digest, mark_of
 from pixelrec_train.data.checks.special_words import count_words
 from pixelrec_train.data.samples import rows
 from pixelrec_train.data.samples.cells import CONTENT, Odd, Row, nothing, shown
@@ -60,7 +60,7 @@ def check_group(group, against):
             place = f"{group.path} row {row:,}"
             sample, facts = checked(cells, Row(group.path, row, found.remarks), found.wrong, place)
             if sample is None:
-                marks.append((0, 0, 0))
+                marks.append(NO_MARK)
                 continue
             marks.append(check_texts(sample, facts, against, found, place))
             is_document = sample.messages is None

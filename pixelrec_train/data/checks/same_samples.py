@@ -1,6 +1,6 @@
 """Rows that say what an earlier row says, by digests: uuids, whole samples, questions with several answers.
 
-Memory: 28 bytes a row, and as much again while they are compared.
+Memory: 32 bytes a row, and as much again while they are compared.
 """
 
 import hashlib
@@ -12,9 +12,11 @@ from pixelrec_train.data.checks.found import SHOWN
 
 NO_UUID = 0  # in the place of a hash
 REPEATED = "uuid stands in an earlier row as well"
-SAME = "what is said stands in an earlier row as well"
-SEVERAL = "samples whose question has other answers, too, so that no single one can be learned"
-MARK = np.dtype([("question", "u8"), ("answer", "u8"), ("source", "u4")])  # of a row; zeros where it has none
+SAME = "messages or texts that stand in an earlier row as well"
+SEVERAL = "ambiguous samples, whose question has other answers as well"
+# Of a row; zeros where it has none. The answer is without its thought, which `thought` tells apart.
+MARK = np.dtype([("question", "u8"), ("answer", "u8"), ("thought", "u4"), ("source", "u4")])
+NO_MARK = (0, 0, 0, 0)
 
 
 def digest(text):
@@ -25,15 +27,20 @@ def digest(text):
 
 
 def mark_of(sample, answer):
-    """A MARK as a tuple. answer: the last one without its thought, or None; a document is one answer."""
+    """A MARK as a tuple; what asks nothing is one answer.
+
+    answer: the last one of a chat without its thought, or None.
+    """
     source = zlib.crc32(sample.source.encode())
     if sample.messages is None:
-        return 0, digest("".join(sample.segments)), source
-    if answer is None:
-        return digest("\0".join(m["content"] for m in sample.messages)), 0, source
-    last = max(i for i, message in enumerate(sample.messages) if message["role"] == "assistant")
+        return 0, digest("".join(sample.segments)), 0, source
+    roles = [message["role"] for message in sample.messages]
+    last = len(roles) if answer is None else len(roles) - 1 - roles[::-1].index("assistant")
     said = [part for message in sample.messages[:last] for part in (message["role"], message["content"])]
-    return digest("\0".join(said)), digest(answer), source
+    question = digest("\0".join(said))
+    if answer is None:
+        return 0, question, 0, source
+    return question, digest(answer), zlib.crc32(sample.messages[last]["content"].encode()), source
 
 
 def repeats(hashes, groups):
@@ -67,16 +74,18 @@ def notes(marks, groups, sources):
         sources: names.
     """
     names = {zlib.crc32(name.encode()): name for name in sources}
-    order = np.lexsort((marks["answer"], marks["question"]))  # stable: of equal ones the earlier comes first
-    question, answer = marks["question"][order], marks["answer"][order]
+    keys = [marks[name] for name in ("question", "answer", "thought")]
+    order = np.lexsort(keys[::-1])  # stable: of equal ones the earlier comes first
+    question, answer, thought = (key[order] for key in keys)
     is_row = (question != 0) | (answer != 0)
     goes_on = question[1:] == question[:-1]  # with the question of the one before
-    same = np.flatnonzero(goes_on & (answer[1:] == answer[:-1]) & is_row[1:])
+    same_answer = answer[1:] == answer[:-1]
+    same = np.flatnonzero(goes_on & same_answer & (thought[1:] == thought[:-1]) & is_row[1:])
     twins = order[same + 1], order[same]
     yield from by_source(marks, *twins, SAME, "=", names, groups)
 
     asks = (question != 0) & (answer != 0)
-    changes = np.flatnonzero(goes_on & (answer[1:] != answer[:-1]) & asks[1:] & asks[:-1]) + 1
+    changes = np.flatnonzero(goes_on & ~same_answer & asks[1:] & asks[:-1]) + 1
     begins = np.concatenate([[True], ~goes_on]) if len(order) else np.zeros(0, bool)
     nth = np.cumsum(begins) - 1  # which question a row of `order` asks
     unsure = np.isin(nth, nth[changes]) & asks
