@@ -18,18 +18,18 @@ from pixelrec_train.config.judging import cut_off_as_asked
 from pixelrec_train.data.item_fields import read_fields
 from pixelrec_train.data.predictions import write_predictions
 from pixelrec_train.data.tokens.chat import Renderer
-from pixelrec_train.data.views.openonerec import VIEWS
+from pixelrec_train.data.views.families import VIEWS
 from pixelrec_train.data.views.view import CHAT as CHATS
 from pixelrec_train.data.views.view import Asked, sample_name
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation import places, progress
 from pixelrec_train.flags import parse_args
 from pixelrec_train.recommend.checkpoints import load, load_generative
-from pixelrec_train.recommend.questions import CHAT, HISTORY, THINK, Questions, Speaker, asks_for_id, view_of
+from pixelrec_train.recommend.questions import CHAT, HISTORY, THINK, Speaker, view_of
 from pixelrec_train.trainings import asking, evaluate_models, predict
 
 in_blocks = places.in_blocks
-ASKING = [task for task, view in VIEWS.items() if asks_for_id(view) and "test" in view.splits]
+ASKING = [task for task, view in VIEWS.items() if view.asks_for_id and "test" in view.splits]
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_who_has_no_label_is_ranked_for_all_the_same_and_not_judged(asked, monke
 def test_any_task_that_asks_for_an_item_asks_as_its_training_texts_begin(task, asked, folder, demo_config):
     config = asked("question", question=task, text_keys="title,tag")
     users = asking.read_users(config)
-    speaker = Speaker(folder / "llm", (CHAT,), True)
+    speaker = Speaker(folder / "llm", (CHAT, THINK), True)
     prepared = evaluate_models.prepared_of(config.model_dir, config, users, False)
     fields, _ = read_fields(users.inputs.interactions.item_ids, config)
     texts = {"text_keys": ("title", "tag"), "fields": fields, "categories_key": "tag"}
@@ -195,12 +195,13 @@ def test_any_task_that_asks_for_an_item_asks_as_its_training_texts_begin(task, a
     )
     made = {sample.uuid: sample for sample, _ in VIEWS[task].samples(known, users.part, how, config.seed)
             if hasattr(sample, "uuid")}  # fmt: skip
-    prompt, compared = asking.prompts(prepared, speaker, CHAT, users, config), 0
+    thinks = task == "reasoned_prediction"
+    prompt, compared = asking.prompts(prepared, speaker, THINK if thinks else CHAT, users, config), 0
     for e in range(len(users.held_out)):
         sample = made.get(sample_name(task, "test", CHATS, (*users.part.keys[e], 0)))
         if sample:
             ids, _ = renderer.encode([sample])[0]
-            codes = prepared.collator.code_ids[users.held_out.target[e]].tolist()
+            codes = [] if thinks else prepared.collator.code_ids[users.held_out.target[e]].tolist()
             whole = [*prompt(e).tolist(), *codes]
             assert ids[: len(whole)].tolist() == whole
             compared += 1
@@ -213,35 +214,10 @@ def test_a_question_must_be_answered_with_one_item_and_have_what_it_is_made_of()
         ("video_recs", "no task of scripts/build_samples.py. Did you mean video_rec"),
         ("item_understand", "not answered with the id of one item.*Those that are: video_rec"),
         ("label_cond_rec", "not answered with the id of one item"),
-        ("rec_reason", "made from texts, so it needs --text_data"),
+        ("title_history_to_sid", "made from texts, so it needs --text_data"),
     ):
         with pytest.raises(InputError, match=says):
             view_of(question, "test", ())
-
-
-def test_a_task_may_say_itself_what_it_tells_of_a_stretch(asked):
-    """One whose questions are made of more than the history's ids."""
-
-    class Own:
-        def __init__(self, view):
-            self.view = view
-
-        def ask(self, known, stretch):
-            return {"history": f"{len(stretch.history)} items of {known.item_ids[stretch.history[-1]]}"}
-
-        def prompt(self, *rest):
-            return self.view.prompt(*rest)
-
-    config = asked("own")
-    users = asking.read_users(config)
-    known = Known(users.inputs.interactions.item_ids, ["?"] * users.inputs.interactions.num_items)
-    questions = Questions(Own(VIEWS["video_rec"]), known, users.part, 3, config.seed)
-    for user in range(5):
-        newest = known.item_ids[users.held_out.history(user)[-1]]
-        assert (
-            f"{min(3, len(users.held_out.history(user)))} items of {newest}"
-            in questions.of(user)[-1]["content"]
-        )
 
 
 def test_metrics_are_another_way_to_say_cut_offs(asked):
