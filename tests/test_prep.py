@@ -266,6 +266,8 @@ def test_our_tables_written_as_minionerecs_are_read_back(mini, tmp_path):
     for name in ("interactions.csv", "split.csv"):
         assert (again / name).read_bytes() == (mini / name).read_bytes()
     assert [row["tag"] for row in rows_of(again / "items.csv")] == [f"brand {i}" for i in columns["item_id"]]
+    with pytest.raises(InputError, match="an item stands there twice"):
+        minionerec.write(folder, "Ours", ["1", "1"], [["<a_1>"]] * 2, ["t"] * 2, ["d"] * 2, [])
     with pytest.raises(InputError, match="no known part, or of unknown items"):
         minionerec.write(folder, "Ours", ["1"], [["<a_1>"]], ["t"], ["d"], [("train", "u", "2", ["1"])])
 

@@ -89,15 +89,15 @@ def test_an_id_that_does_not_parse_is_an_error(source, text, says):
 
 def test_files_there_and_back_are_the_same_bytes_and_are_counted(tmp_path, capsys):
     given = ROOT / "tests/fixtures/onerec_think/files/Beauty.pretrain.json"
-    flags = {"source": "text", "input": given, "output": tmp_path / "llm.json"}
+    flags = {"source": "text", "input": given, "output": tmp_path / "new/llm.json"}
     prep.main(as_flags(flags | {"codec_from": "onerec", "codec_to": "semantic_ids_llm"}))
     out = capsys.readouterr().out
     assert "ids: 32 in 32 lines, onerec -> semantic_ids_llm, codebooks of 256, 256, 256, 256\n" in out
     assert "ids of fewer levels than there are codebooks: 1\n" in out
     expected = json.loads((ROOT / "tests/fixtures/onerec_think/expected_preparation.json").read_text())
-    items = json.loads((tmp_path / "llm.json").read_text())
+    items = json.loads((tmp_path / "new/llm.json").read_text())
     assert all(items[item["parent_asin"]]["sid"] == item["semantic_id"] for item in expected["items"])
-    back = {"input": tmp_path / "llm.json", "output": tmp_path / "back.json"}
+    back = {"input": tmp_path / "new/llm.json", "output": tmp_path / "back.json"}
     prep.main(as_flags(flags | back | {"codec_from": "semantic_ids_llm", "codec_to": "onerec"}))
     assert (tmp_path / "back.json").read_bytes() == given.read_bytes()
     (tmp_path / "rec.txt").write_bytes("<|rec|><|sid_start|><|sid_0|>\r\n推荐\r\n".encode())

@@ -26,7 +26,9 @@ NUMBER = re.compile("0|[1-9][0-9]{0,17}")
 
 
 def write(directory, name, item_ids, ids_words, titles, descriptions, split_rows, tags=None):
-    """Write their files into a directory, as their scripts and `read` look for them.
+    """Write their files into a directory, as their scripts and minionerec_reading.read look for them.
+
+    A part without a row has no CSV.
 
     Args:
         ids_words: [N] of [token, …], all levels.
@@ -36,11 +38,12 @@ def write(directory, name, item_ids, ids_words, titles, descriptions, split_rows
         tags: [N] texts, "categories" of item.json; None = it has none.
 
     Raises:
-        InputError: a row names an unknown item or part, or a title holds a tab or a line break where info.txt
-            has none.
+        InputError: a row names an unknown item or part, or an item stands there twice.
     """
     directory, item_ids = Path(directory), [item_id_of(item_id, f"{name}.index.json") for item_id in item_ids]
     words, titles = dict(zip(item_ids, ids_words, strict=True)), dict(zip(item_ids, titles, strict=True))
+    if len(words) < len(item_ids):
+        raise InputError("an item stands there twice, but MiniOneRec's files have one entry of each.")
     spelled = {item_id: "".join(own) for item_id, own in words.items()}
     numbers = all(map(NUMBER.fullmatch, item_ids))  # theirs are, and they stand without quotes in lists
 
@@ -65,6 +68,7 @@ def write(directory, name, item_ids, ids_words, titles, descriptions, split_rows
         (directory / folder).mkdir(parents=True, exist_ok=True)
     write_json(directory / f"index/{name}.index.json", words)
     write_json(directory / f"index/{name}.item.json", items)
+    # A tab or a line break of a title would be taken for the end of it.
     lines = (f"{spelled[i]}\t{' '.join(titles[i].split())}\t{i}\n" for i in item_ids)
     write_whole(directory / f"info/{name}.txt", "".join(lines))
     for part, own in rows.items():

@@ -56,7 +56,7 @@ class Items:
                 f"{where}: item {item_id!r} has the id {sid[:80]!r}, but {self.index_path} says "
                 f"{self.spelled[item_id]!r}. {TOGETHER}; make the files anew from one index."
             )
-        if title is not None and title.strip() != self.titles[item_id].strip():
+        if title is not None and title.split() != self.titles[item_id].split():
             self.first_other_title = self.first_other_title or f"{title[:60]!r} in {where}"
             self.other_titles += 1
 

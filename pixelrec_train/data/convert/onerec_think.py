@@ -39,7 +39,7 @@ class Catalogue(NamedTuple):
 
     fields: dict[str, tuple[str, str, str]]  # item id -> title, categories, description
     ids: SemanticIds
-    broken: dict[str, str]  # item id -> what stands there for an id, or why it is none
+    broken: dict[str, str]  # item id -> what stands there for an id
     beyond: set[str]  # item ids behind --limit
 
     def line(self):
@@ -80,8 +80,8 @@ def read(directory, name=None, limit=None, codebook_sizes=()):
         said.append(f"users without a known item, left out: {len(empty):,} ({listed(empty)})")
     if short:
         said.append(
-            f"users with fewer than {FEWEST} known items, in none of their splits: {len(short):,} "
-            f"({listed(short)})"
+            f"users with fewer than {FEWEST} known items, whom OneRec-Think's splits leave out: "
+            f"{len(short):,} ({listed(short)})"
         )
     facts = {
         "source": "onerec_think", "name": name, "files": [path.name, sequences.name],

@@ -113,6 +113,8 @@ def convert(path, output, respelling):
     """
     output, counts, others = Path(output), respelling.counts, Counter()
     partial = output.with_name(f"{output.name}.partial")
+    made = [folder for folder in output.parents if not folder.exists()]
+    output.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(partial, "w", encoding="utf-8", newline="") as file:
             for number, line in lines_of(path):
@@ -129,6 +131,8 @@ def convert(path, output, respelling):
         os.replace(partial, output)
     finally:
         partial.unlink(missing_ok=True)
+        for folder in () if output.exists() else made:
+            folder.rmdir()
     said = [
         f"ids: {counts['ids']:,} in {counts['lines']:,} lines, {respelling.source.name} -> "
         f"{respelling.target.name}, codebooks of {', '.join(map(str, respelling.sizes))}"
