@@ -64,10 +64,10 @@ class PrepConfig(Flags):
         "NAME_sequences_{train,val,test}.parquet, ids as semantic_ids_llm",
         False,
     )
-    code_base: int | None = flag(
-        "minionerec: its first code, 0 or 1; None = looked for: 1 where no code is 0 and the largest is a "
-        "power of two",
-        None,
+    code_base: int = flag(
+        "minionerec: its first code, which becomes 0; with 0 ids stay spelled as they are, also where theirs "
+        "begin with 1",
+        0,
         one_of(0, 1),
     )
     codebook_sizes: tuple[int, ...] = flag(
