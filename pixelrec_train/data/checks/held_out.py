@@ -29,11 +29,51 @@ IN_ORDER = ("type_c_", "sid_history_to_sid", "video_rec", "sid_prediction", "rea
 
 
 @dataclass(frozen=True)
-class HeldOutRows:
-    """Items by their number in the catalogue, where there is one; ids of the tables without."""
+class HeldOutOfUsers:
+    """Held-out items that their user did not take in training; of user u, rows start[u] to start[u + 1]."""
 
-    items: dict  # user id -> {item id: "valid" or "test"}, of those not taken in training
-    numbers: dict  # user id -> {number of an id: …}, likewise
+    place: dict  # user id -> u
+    start: list  # [U + 1]
+    items: list  # item ids
+    numbers: list  # of their ids in the catalogue; -1 where there is none or the user took one of that id
+    parts: list  # "valid" or "test"
+
+    @staticmethod
+    def of(split, users, item_ids, number):
+        """number: [num_items] of each item's id in the catalogue; or None."""
+        held = {"valid": split.valid, "test": split.test}
+        labelled = {name: part.target >= 0 for name, part in held.items()}  # some protocols' test has none
+        who = np.concatenate([part.users[labelled[name]] for name, part in held.items()]).astype(np.int64)
+        what = np.concatenate([part.target[labelled[name]] for name, part in held.items()])
+        parts = np.repeat(list(held), [labelled[name].sum() for name in held])
+        own, taken = split.taken.pairs()
+
+        def new(numbers):
+            size = int(numbers.max(initial=0)) + 1
+            return ~np.isin(who * size + numbers[what], own.astype(np.int64) * size + numbers[taken])
+
+        kept = new(np.arange(len(item_ids)))
+        ids = np.full(len(what), -1) if number is None else np.where(new(number), number[what], -1)
+        order = np.flatnonzero(kept)[np.argsort(who[kept], kind="stable")]
+        start = np.searchsorted(who[order], np.arange(len(users) + 1)).tolist()
+        items = [item_ids[item] for item in what[order].tolist()]
+        place = {user: u for u, user in enumerate(users)}
+        return HeldOutOfUsers(place, start, items, ids[order].tolist(), parts[order].tolist())
+
+    def find(self, user, item_ids, numbers):
+        """(item id, part) of the first of its items that is named, or None."""
+        u = self.place[user]
+        for row in range(self.start[u], self.start[u + 1]):
+            if self.items[row] in item_ids or self.numbers[row] in numbers:
+                return self.items[row], self.parts[row]
+        return None
+
+
+@dataclass(frozen=True)
+class HeldOutRows:
+    """What is held out; pairs, triples and targets by the numbers of ids in the catalogue, if it is known."""
+
+    of_users: HeldOutOfUsers
     pairs: frozenset  # (last item of the history, target) that no training row has in succession
     triples: frozenset  # the same with the last two of the history
     targets: frozenset  # that no training row has behind another item
@@ -48,25 +88,20 @@ class HeldOutRows:
             item_ids: of the items that it numbers.
             catalogue: Catalogue, or None: ids in texts are not looked at.
         """
-        taken, parts = split.taken, {"valid": split.valid, "test": split.test}
-        items = by_user(taken, parts, users, np.arange(len(item_ids)))
-        items = {u: {item_ids[i]: part for i, part in own.items()} for u, own in items.items()}
-        known = sum(map(len, items.values()))
-        summary = f"held out: {split.origin}; {known:,} pairs of user and item that are in no training row"
+        number = catalogue and np.array([catalogue.number_of_item[item_id] for item_id in item_ids], np.int64)
+        of_users = HeldOutOfUsers.of(split, users, item_ids, number)
+        known = f"{len(of_users.items):,} items that their user had not taken before"
+        summary = f"held out: {split.origin}; looked for are {known}"
         if catalogue is None:
-            nothing = frozenset()
-            return HeldOutRows(items, dict.fromkeys(users, {}), nothing, nothing, nothing, summary)
-        number = np.array([catalogue.number_of_item[item_id] for item_id in item_ids], np.int64)
+            return HeldOutRows(of_users, frozenset(), frozenset(), frozenset(), summary)
         size = len(catalogue.numbers)
-        numbers = dict.fromkeys(users, {}) | by_user(taken, parts, users, number)
-        flat, inner = in_training(taken, number)
-        held = [last_of(part, number) for part in parts.values()]
-        two, three = (np.concatenate([rows[rows[:, -n] >= 0, -n:] for rows in held]) for n in (2, 3))
-        pairs = only_in(two, windows(flat, inner, 2), size)
-        triples = only_in(three, windows(flat, inner, 3), size)
-        next_items = windows(flat, inner, 2)[:, 1]
-        targets = frozenset(np.setdiff1d(two[:, 1], next_items).tolist())
-        return HeldOutRows(items, numbers, pairs, triples, targets, summary)
+        flat, inner = in_training(split.taken, number)
+        held = np.concatenate([last_of(part, number) for part in (split.valid, split.test)])
+        two, three = held[:, 1:], held[held[:, 0] >= 0]
+        trained = windows(flat, inner, 2)
+        targets = frozenset(np.setdiff1d(two[:, 1], trained[:, 1]).tolist())
+        pairs, triples = only_in(two, trained, size), only_in(three, windows(flat, inner, 3), size)
+        return HeldOutRows(of_users, pairs, triples, targets, summary)
 
     def check(self, source, facts, asked, answered, found, place):
         """Add to Found what a sample holds of it.
@@ -77,15 +112,10 @@ class HeldOutRows:
                 are in the answer.
         """
         user, targets = facts.get("user_id"), facts.get("target_item_ids")
-        if user is not None and (user := str(user)) in self.numbers:
-            own = self.items.get(user, {})
-            named = [i for i in map(str, targets if isinstance(targets, list) else ()) if i in own]
-            parts = [own[item] for item in named]
-            told = self.numbers[user]
-            parts = parts or [told[n] for n in (*asked, *answered) if n in told]
-            if parts:
-                item = f", item {named[0]!r}" if named else ""
-                found.wrong.add(USERS, f"{place} (user {user!r}{item}, of {parts[0]})")
+        if user is not None and (user := str(user)) in self.of_users.place:
+            named = {str(item) for item in targets} if isinstance(targets, list) else ()
+            if leak := self.of_users.find(user, named, {*asked, *answered}):
+                found.wrong.add(USERS, f"{place} (user {user!r}, item {leak[0]!r}, of {leak[1]})")
             return
         if user is not None:
             found.remarks.add(source, UNKNOWN, f"{place} ({user!r})")
@@ -105,25 +135,6 @@ class HeldOutRows:
                 found.wrong.add(SUCCESSION, f"{place} ({source})")
             elif not self.triples.isdisjoint(zip(said, said[1:], said[2:], strict=False)):
                 found.wrong.add(SUCCESSION, f"{place} ({source})")
-
-
-def by_user(taken, parts, users, number):
-    """{user id: {number of a held-out item: its part}} of those that their user did not take in training.
-
-    Args:
-        number: [num_items] what items are compared by; those of equal ids may be equal.
-    """
-    size = int(number.max()) + 1
-    own, items = taken.pairs()
-    known = np.unique(own.astype(np.int64) * size + number[items])
-    found = {}
-    for name, part in parts.items():
-        held = part.target >= 0  # of some protocols a test has none
-        who, what = part.users[held].astype(np.int64), number[part.target[held]]
-        new = ~np.isin(who * size + what, known)
-        for user, item in zip(who[new].tolist(), what[new].tolist(), strict=True):
-            found.setdefault(users[user], {}).setdefault(item, name)
-    return found
 
 
 def in_training(taken, number):
