@@ -26,7 +26,8 @@ def versions(requirements):
         return
     wanted = pins(requirements)
     missing = [pin for pin in wanted if not pin.found()]
-    for verdict, needed, words in ((PROBLEM, True, ""), (WARN, False, ", for tests and benchmarks only")):
+    some = ", for tests, benchmarks and single flags"
+    for verdict, needed, words in ((PROBLEM, True, ""), (WARN, False, some)):
         if names := ", ".join(f"{pin.name}=={pin.version}" for pin in missing if pin.needed == needed):
             yield Finding(verdict, "packages", f"missing{words}: {names}", install(f"-r {requirements}"))
     other = [pin for pin in wanted if pin.found() and not pin.will_do()]
