@@ -157,6 +157,6 @@ def test_a_run_shows_what_its_model_answers_at_every_evaluation(folder, held_out
 def test_a_log_that_cannot_be_drawn_in_costs_no_run(tmp_path):
     (tmp_path / "tb").write_text("a file")
     session = session_in(tmp_path)
-    session.log.sample(session.state, 1, "1 of 1: a", {"asked": "q", "answered": "a", "expected": "b"})
+    session.log.sample(session.state, 1, "1 of 1: a", {"asked": "q", "answered": "a\n\nb", "expected": "b"})
     session.log.close()
-    assert "  answered: a" in (tmp_path / "train.log").read_text()
+    assert "\n  answered: a\\n\\nb\n  expected: b\n" in (tmp_path / "train.log").read_text()

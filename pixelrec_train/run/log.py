@@ -89,10 +89,10 @@ class RunLog:
         self._record("part", state.step, {f"{name}_so_far": value for name, value in figures.items()})
 
     def sample(self, state, number, title, parts):
-        """What the model answers: {"asked": text, …}, in the log and under TensorBoard's texts."""
+        """What the model answers: {"asked": text, …}, a line each in the log, and in TensorBoard."""
         self._line(f"sample {state.step:05d}", title)
-        lines = [f"  {name}: {text}" for name, text in parts.items()]
-        self.block("\n".join(lines))
+        told = {name: text.replace("\n", "\\n") for name, text in parts.items()}
+        self.block("\n".join(f"  {name}: {text}" for name, text in told.items()))
         if self.speaks and self.tensorboard:
             text = "\n\n".join(f"**{name}**\n\n```\n{text}\n```" for name, text in parts.items())
             with self.tolerating(self.tensorboard.log_dir):
