@@ -24,8 +24,8 @@ from transformers import get_cosine_schedule_with_warmup  # noqa: E402
 from pixelrec_train import distributed, resources  # noqa: E402
 from pixelrec_train.config import TrainConfig  # noqa: E402
 from pixelrec_train.data.inputs import read_inputs  # noqa: E402
-from pixelrec_train.data.interactions import leave_last_two_out  # noqa: E402
 from pixelrec_train.data.item_text import Reader  # noqa: E402
+from pixelrec_train.data.protocols import leave_last_two_out  # noqa: E402
 from pixelrec_train.data.windows import TwoTowerCollator  # noqa: E402
 from pixelrec_train.evaluation import metrics  # noqa: E402
 from pixelrec_train.evaluation.index import build_index, recommend  # noqa: E402

@@ -12,8 +12,9 @@ from conftest import inputs_of
 from transformers import set_seed
 
 from pixelrec_train import distributed
-from pixelrec_train.data.interactions import HeldOut, before_last_two
+from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.data.item_text import ItemText
+from pixelrec_train.data.protocols import before_last
 from pixelrec_train.data.windows import TwoTowerCollator
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.baselines import item_knn, tfidf
@@ -114,7 +115,7 @@ def test_counts_before_the_last_two_do_not_depend_on_windows(inputs):
     data, slow = inputs.interactions, Counter()
     for user in range(data.num_users):
         slow.update(data.items[data.offsets[user] : data.offsets[user + 1]][:-2].tolist())
-    counts = before_last_two(data).counts(data.num_items)
+    counts = before_last(data, 2).counts(data.num_items)
     assert counts.tolist() == [slow[item] for item in range(data.num_items)]
     assert counts.tolist() == inputs.split.popularity.tolist()
 

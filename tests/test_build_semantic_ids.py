@@ -14,6 +14,7 @@ from pixelrec_train.commands.build_semantic_ids import BuildConfig, main
 from pixelrec_train.config import TableFlags
 from pixelrec_train.data import interactions
 from pixelrec_train.data.inputs import Inputs
+from pixelrec_train.data.protocols import leave_last_two_out
 from pixelrec_train.data.tables import open_table
 from pixelrec_train.flags import parse_args
 from pixelrec_train.model.backbone import save_tensors
@@ -160,7 +161,7 @@ def test_a_checkpoints_items_are_its_embeddings_end_to_end(folder, demo_config, 
     table = np.random.default_rng(1).normal(size=(N, 4)).astype(np.float32)
     data = interactions.read([demo_config.interaction_data], TableFlags(cache_dir="cache"))
 
-    inputs = Inputs(data, interactions.leave_last_two_out(data, 5), None)
+    inputs = Inputs(data, leave_last_two_out(data, 5), None)
     loaded = inputs, None, np.resize(table, (data.num_items, 4)), 5
     monkeypatch.setattr(item_embeddings, "load_towers", lambda checkpoint, *rest: loaded)
     ids = build(matrix=None, matrix_ids=None, checkpoint="run/best_model")

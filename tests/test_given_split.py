@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pixelrec_train.data.given_split import read_split
-from pixelrec_train.data.interactions import Interactions, leave_last_two_out
+from pixelrec_train.data.interactions import Interactions
+from pixelrec_train.data.protocols import leave_last_two_out
 from pixelrec_train.errors import InputError
 
 ITEMS = [f"i{n}" for n in range(40)]

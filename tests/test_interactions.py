@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pixelrec_train.config import TableFlags
 from pixelrec_train.data import interactions, tables
 from pixelrec_train.data.interaction_table import number_rows
-from pixelrec_train.data.interactions import Interactions, cut_windows, leave_last_two_out
+from pixelrec_train.data.interactions import Interactions, cut_windows
+from pixelrec_train.data.protocols import leave_last_two_out
 from pixelrec_train.errors import InputError
 
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from pixelrec_train.data.interactions import Interactions, leave_last_two_out
+from pixelrec_train.data.interactions import Interactions
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.loader import Slot
+from pixelrec_train.data.protocols import leave_last_two_out
 from pixelrec_train.data.tokens.histories import (
     HISTORY,
     ID_TO_TEXT,

@@ -148,6 +148,8 @@ class BuildConfig(DataFlags, TokenFlags, CatalogueFlags, TrustFlags, LoopFlags):
             (self.encoder_model_dir and not self.text_data, "--encoder_model_dir needs --text_data."),
             ((self.valid_data or self.split_data) and not (self.interaction_data or self.checkpoint),
              "--valid_data, --test_data and --split_data need --interaction_data."),
+            (self.split_protocol and not (self.interaction_data or self.checkpoint),
+             "--split_protocol needs --interaction_data."),
             (self.semantic_ids and not self.export_index, "--semantic_ids is for --export_index FILE."),
             (self.codebooks and no_embeddings, f"--codebooks has no use with --{''.join(given)}."),
         ):  # fmt: skip

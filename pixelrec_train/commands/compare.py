@@ -45,7 +45,9 @@ class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFla
         repeated=True,
     )
     split: str = flag(
-        "valid = second-last item of every user; test = last item", "test", one_of("valid", "test")
+        "valid or test: of every user the second-last item, or the last, unless --split_protocol says else",
+        "test",
+        one_of("valid", "test"),
     )
     output_dir: str = flag("where table.md, table.json and the SASRec run go", "results/compare")
     logging_dir: str = flag("TensorBoard events of SASRec; its log is beside", "logs/compare")

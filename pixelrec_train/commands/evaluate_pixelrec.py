@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pixelrec_train.config import DataFlags, LaunchFlags, RankingFlags, RetrievalFlags, TrustFlags
+from pixelrec_train.config.reading import PROTOCOLS
 from pixelrec_train.flags import FILE, at_least, check_paths, flag, one_of, parse_args
 from pixelrec_train.run.exit_status import speak_plainly
 
@@ -13,11 +14,16 @@ class EvaluateConfig(DataFlags, TrustFlags, RankingFlags, RetrievalFlags, Launch
 
     checkpoint: str = flag("a checkpoint-epoch-N or best_model directory")
     split: str = flag(
-        "valid = second-last item of every user; test = last item", "test", one_of("valid", "test")
+        "valid or test: of every user the second-last item, or the last, unless --split_protocol says else",
+        "test",
+        one_of("valid", "test"),
     )
     interaction_data: str | None = flag("CSV; None = the one the checkpoint was trained on", None, path=FILE)
     text_data: str | None = flag("CSV; None = the one the checkpoint was trained on", None, path=FILE)
     split_data: str | None = flag("CSV; None = the split the checkpoint was trained on", None, path=FILE)
+    split_protocol: str | None = flag(
+        "as of training; None = that of the checkpoint, which must agree", None, one_of(*PROTOCOLS)
+    )
     output_dir: str | None = flag(
         "where metrics.json and the index go; None = <checkpoint>/eval-<split>", None
     )

@@ -34,11 +34,14 @@ NOTHING_MISSING = Rule("must be empty: a directory that lacks weights is refused
 class Qwen3Config(SamplesConfig):
     """Train a language model on samples in OpenOneRec's format: alignment, co-pretraining, SFT.
 
-    A flag that OpenOneRec calls otherwise than this project has both names.
+    A flag that OpenOneRec, OneRec-Think or MiniOneRec call otherwise than this project has both names.
     """
 
+    model_dir: str | None = flag(
+        "Hugging Face directory of a causal LM", None, alias=("model_path", "model_name", "base_model")
+    )
     new_rows_only: bool = flag(
-        "stage 1: train the rows of new tokens and nothing else", False, alias=("freeze_llm",)
+        "stage 1: train the rows of new tokens and nothing else", False, alias=("freeze_llm", "freeze_LLM")
     )
     first_new_row: int | None = flag(
         "rows of words below this token id stand still; None or 0 = none do, or with --freeze_llm those "
@@ -70,8 +73,35 @@ class Qwen3Config(SamplesConfig):
     adam_beta2: float = flag(
         "the same of its mean squared gradient, in [0, 1)", 0.95, SHARE, alias=("beta2",)
     )
-    per_device_train_batch_size: int = flag("packs per GPU and micro-batch", 1, at_least(1), may_differ=True)
-    num_train_epochs: int = flag("passes over the samples; the dataset JSON's unless given", 1, at_least(1))
+    per_device_train_batch_size: int = flag(
+        "packs per GPU and micro-batch; a pack holds as many samples as --max_length tokens have room for",
+        1,
+        at_least(1),
+        may_differ=True,
+        alias=("batch_size", "micro_batch_size"),
+    )
+    num_train_epochs: int = flag(
+        "passes over the samples; the dataset JSON's unless given", 1, at_least(1), alias=("num_epochs",)
+    )
+    max_grad_norm: float = flag(
+        "gradients are scaled down to this global norm; 0 = never",
+        1.0,
+        NOT_NEGATIVE,
+        alias=("gradient_clip_norm",),
+    )
+    dataloader_num_workers: int = flag(
+        "processes per rank that prepare batches; 0 = in the training process",
+        4,
+        Rule("must not be negative", lambda workers: workers >= 0),
+        may_differ=True,
+        alias=("num_workers",),
+    )
+    eval_steps: int | None = flag(
+        "judge every so many optimizer steps too; None = after each epoch",
+        None,
+        at_least(1),
+        alias=("steps_per_val_log",),
+    )
     seed: int = flag("of dropout; the order of samples has shuffle_seed in the JSON", 123, SEED)
     gradient_checkpointing: bool = flag(
         "recompute activations in the backward pass to save memory",
@@ -96,7 +126,10 @@ class Qwen3Config(SamplesConfig):
         alias=("monitor_datasource_cnt",),
     )
     logging_steps: int = flag(
-        "optimizer steps between two log lines", 100, at_least(1), alias=("logging_per_step",)
+        "optimizer steps between two log lines",
+        100,
+        at_least(1),
+        alias=("logging_per_step", "steps_per_train_log"),
     )
     save_steps: int | None = flag(
         "save every so many optimizer steps too; None = after each epoch",
@@ -155,6 +188,8 @@ def settled(config):
     changes = {}
     if config.logging_dir is None:
         changes["logging_dir"] = f"{config.output_dir}/log"
+    if "warmup_ratio" in given(config) and "warmup_steps" not in given(config):
+        changes["warmup_steps"] = None  # a default of ours must not win over what was asked for
     if config.enable_profiler and not config.profile:
         changes["profile"] = 10
     if config.reshard_after_forward and "deepspeed" in given(config):

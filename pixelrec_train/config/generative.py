@@ -36,6 +36,11 @@ class GenerativeConfig(
     align: bool = flag("besides histories, tell the text for every item's id and the id for its text", True)
     max_text_length: int = flag("tokens kept of an item's text", 64, at_least(1))
     model_dir: str = flag("directory made by scripts/expand_vocabulary.py, or the llm/ of a checkpoint")
+    random_init: bool = flag(
+        "draw the weights anew, by --seed and config.json of model_dir, which gives tokenizer and tokens",
+        False,
+        alias=("train_from_scratch",),
+    )
     new_rows_only: bool = flag("stage 1: train the rows of the itemic tokens and nothing else", False)
     dropout: float = flag(
         "share of the entries of embeddings and final states zeroed while training", 0.0, SHARE
@@ -59,3 +64,5 @@ class GenerativeConfig(
         require_cut_off(self.topk, self.best_by or "ndcg@10")
         if self.align and not self.text_data:
             raise InputError("--text_data is needed (or --align False).")
+        if self.random_init and self.new_rows_only:
+            raise InputError("--new_rows_only with --random_init would keep the language model random.")

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import COLUMNS, DISTINCT, FILE, NEW_DIRECTORY, Flags, Rule, at_least, flag
+from pixelrec_train.flags import COLUMNS, DISTINCT, FILE, NEW_DIRECTORY, Flags, Rule, at_least, flag, one_of
 
 SEQUENCE = Rule("counts history + target: at least 2", lambda length: length >= 2)
+PROTOCOLS = LEAVE_LAST_TWO, LAST_ITEM, TIME_811 = "leave_last_two", "last_item", "time_811"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +37,28 @@ class DataFlags(TableFlags):
     valid_data: str | None = flag("the same of what is held out to validate, if it is apart", None, path=FILE)
     test_data: str | None = flag("the same of what is held out to test", None, path=FILE)
     split_data: str | None = flag(
-        "table with split, user_id, item_id, history: what is held out; None = everybody's last two items",
+        "table with split, user_id, item_id, history: what is held out; None = as --split_protocol says",
         None,
         path=FILE,
+    )
+    split_protocol: str | None = flag(
+        "what is held out of one table: leave_last_two = everybody's last item to test, the one before to "
+        "validate; last_item = the last to validate, no label to test (OneRec-Think); time_811 = all rows by "
+        "time, 8:1:1 (MiniOneRec); None = leave_last_two, or what files say",
+        None,
+        one_of(*PROTOCOLS),
     )
 
     def __post_init__(self):
         super().__post_init__()
         if bool(self.valid_data) != bool(self.test_data) or (self.valid_data and self.split_data):
             raise InputError("--valid_data and --test_data go together, and without --split_data.")
+        if self.split_protocol and (self.split_data or self.valid_data):
+            says = "--split_data" if self.split_data else "--valid_data"
+            raise InputError(
+                f"--split_protocol {self.split_protocol} says what is held out, but {says} does, too. "
+                f"Leave one of them out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,8 @@ class AskFlags(DataFlags, QuestionFlags, DecodingFlags):
         DISTINCT,
     )
     split: str = flag(
-        "valid (or val) = second-last item of every user; test = last item",
+        "valid (or val) or test: of every user the second-last item, or the last, unless --split_protocol says "
+        "else",
         "test",
         one_of("valid", "test"),
         alias=("split_type",),
@@ -107,6 +108,11 @@ class SamplesConfig(
     """Train a language model on samples: chats and documents, with itemic tokens or without."""
 
     model_dir: str | None = flag("Hugging Face directory of a causal LM", None)
+    random_init: bool = flag(
+        "draw the weights anew, by --seed and config.json of model_dir, which gives tokenizer and tokens",
+        False,
+        alias=("train_from_scratch",),
+    )
     new_rows_only: bool = flag("train the rows of new tokens and nothing else", False)
     first_new_row: int | None = flag(
         "rows of words below this token id stand still; None = none do, or with --new_rows_only those below "
@@ -161,6 +167,11 @@ class SamplesConfig(
                 "--sample_generations asks what is held out: it needs --valid_samples, or --interaction_data "
                 "and --semantic_ids."
             )
+        for name in ("new_rows_only", "first_new_row"):
+            if self.random_init and getattr(self, name):
+                raise InputError(f"--{name} with --random_init would keep the language model random.")
+        if self.split_protocol and not self.interaction_data:
+            raise InputError("--split_protocol needs --interaction_data: it says whom to judge.")
         if self.interaction_data:
             require_cut_off(self.topk, self.best_by or "ndcg@10")
         elif self.best_by and "@" in self.best_by:

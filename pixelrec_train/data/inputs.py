@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pixelrec_train.config.reading import TIME_811
 from pixelrec_train.data import interactions, item_text
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.given_split import read_split, split_sessions, split_tables
 from pixelrec_train.data.interactions import Interactions, Split
 from pixelrec_train.data.item_text import ItemText
+from pixelrec_train.data.protocols import split_by, taken_by
+from pixelrec_train.errors import InputError
 from pixelrec_train.files import existing_file
 
 
@@ -21,12 +24,13 @@ class Inputs:
         """Lines for the log: what was read and how it was split."""
         split = self.split
         cold = int((split.train_counts == 0).sum())
+        test = "targets" if split.test.labelled else "histories without a target"
         return [
             f"data: {self.interactions.summary()}",
             *self.interactions.notes,
             *self.item_text.notes,
             f"split: {len(split.windows):,} training windows, {len(split.valid):,} validation and "
-            f"{len(split.test):,} test targets; {split.origin}; {cold:,} items are cold, in no window",
+            f"{len(split.test):,} test {test}; {split.origin}; {cold:,} items are cold, in no window",
             f"text: {self.item_text.summary()}",
         ]
 
@@ -59,7 +63,7 @@ def read_interactions(data, label_column=None):
     """Interactions of DataFlags; with what a further column says of each."""
     flags = ("interaction_data", "valid_data", "test_data")
     paths = [existing_file(getattr(data, name), f"--{name}") for name in flags if getattr(data, name)]
-    return interactions.read(paths, data, label_column)
+    return interactions.read(paths, data, label_column, with_times=data.split_protocol == TIME_811)
 
 
 def held_out_files(data):
@@ -68,15 +72,27 @@ def held_out_files(data):
 
 
 def split_of(read, data, max_seq_length, one_window_per_user=False):
-    """Split: of --split_data, of tables or sessions, else everybody's last two items are held out."""
+    """Split: of --split_data, of tables or sessions, else by --split_protocol."""
     windows, files = (max_seq_length, one_window_per_user), held_out_files(data)
     if data.split_data:
         return read_split(data.split_data, read, *windows)
     if not files and not read.of_sessions:
-        return interactions.leave_last_two_out(read, *windows)
+        return split_by(data.split_protocol, read, data.interaction_data, *windows)
+    if data.split_protocol:
+        raise InputError(
+            f"--split_protocol {data.split_protocol} splits what users took, but {data.interaction_data} "
+            f"holds sessions, each a history and its target. Leave it out: their last tenth is held out."
+        )
     names = " and ".join(path.name for path in files)
     origin = (
         f"rows of {names} ({fingerprint(*files)})" if files else "the last tenth of the sessions, half each"
     )
     split = split_sessions if read.of_sessions else split_tables
     return split(read, *windows, origin)
+
+
+def taken_in_training(read, data):
+    """Taken, as split_of has it, also where nobody took enough to train on."""
+    if held_out_files(data) or read.of_sessions:
+        return split_of(read, data, max_seq_length=2).taken  # whatever windows keep of it
+    return taken_by(data.split_protocol, read, data.interaction_data)

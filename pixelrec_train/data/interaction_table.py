@@ -18,13 +18,14 @@ UNITS = {1e17: 1e9, 1e14: 1e6, 1e11: 1e3}  # above this a timestamp is in ns, us
 DATE = r"^\s*\d{4}-\d\d"  # how one of ISO 8601 begins
 
 
-def number_rows(paths, told, encoding, label_column=None):
+def number_rows(paths, told, encoding, label_column=None, with_times=False):
     """(arrays, facts) of Interactions; see interactions.read for what is in them and what is refused.
 
     Args:
         paths: of one table, or of those of training, validation and test.
         told: {a name of COLUMNS: the tables' own name for it, or None}
         label_column: one more that is read, or None.
+        with_times: whether arrays have "times", too, where the tables do.
     """
     tables = [open_table(path, encoding) for path in paths]
     if find(tables[0].names, "item_id_list"):
@@ -58,9 +59,12 @@ def number_rows(paths, told, encoding, label_column=None):
     items, item_ids = numbered(items)
     users, user_ids = numbered(users)
     pa.default_memory_pool().release_unused()
-    order = by_user_and_time(users, np.concatenate(seconds))
+    seconds = np.concatenate(seconds)
+    order = by_user_and_time(users, seconds)
     arrays = {"items": items[order], "offsets": offsets_of(np.bincount(users)), **end_to_end(user_ids)}
     facts = {"item_ids": item_ids.to_pylist(), "unusable": dict(unusable), "notes": notes}
+    if with_times and "timestamp" in columns[0]:
+        arrays["times"] = seconds[order]
     if len(paths) > 1:
         arrays["parts"] = np.concatenate(parts)[order]
     if more:

@@ -1,4 +1,4 @@
-"""Who took which item when: a table becomes every user's items, oldest first, and three splits of them.
+"""Who took which item when: a table becomes every user's items, oldest first, and what a split of them is.
 
 Users and items are numbered from 0 in the order of their first row. All users' items lie in one flat
 array; a stretch of one user's items is a pair (start, end) into it.
@@ -12,7 +12,7 @@ import numpy as np
 from pixelrec_train.data.cache import cached, fingerprint
 from pixelrec_train.errors import InputError
 
-LAST_TWO = "everybody's last two items are held out"
+NO_LABEL = "Use --split valid, or scripts/predict.py, which needs no label"
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Interactions:
     of_sessions: bool = False  # a row of the table is a user here: a session's history and its target
     labels: np.ndarray | None = None  # [R] place in label_names of what the table says of each, if asked for
     label_names: tuple[str, ...] = ()
+    times: np.ndarray | None = None  # [R] seconds, if asked for and where the table has them
 
     @property
     def num_items(self):
@@ -57,7 +58,7 @@ class Interactions:
         return text
 
 
-def read(paths, tables, label_column=None):
+def read(paths, tables, label_column=None, with_times=False):
     """Read a table of interactions, or those of training, validation and test (or their cache).
 
     Rows are sorted by (timestamp, row of the file), so ties keep the file's order; without a time column, by
@@ -67,18 +68,19 @@ def read(paths, tables, label_column=None):
     Args:
         tables: TableFlags.
         label_column: one more that is read, or None.
+        with_times: whether times are kept where the table has them; their order alone is kept in any case.
 
     Raises:
         InputError: a column is missing, or no row is usable.
     """
     told = told_columns(tables)
-    more = (label_column,) if label_column else ()
+    more = ((label_column,) if label_column else ()) + (("times", with_times),) * with_times
     mark = fingerprint("interactions 4", told, tables.encoding, *more, *map(Path, paths))
 
     def build():
         from pixelrec_train.data.interaction_table import number_rows  # brings pandas and pyarrow with it
 
-        return number_rows(paths, told, tables.encoding, label_column)
+        return number_rows(paths, told, tables.encoding, label_column, with_times)
 
     arrays, facts = cached(tables.cache_dir, "interactions", mark, build)
     return Interactions(**arrays, **facts, fingerprint=mark)
@@ -91,16 +93,21 @@ def told_columns(tables):
 
 @dataclass(frozen=True)
 class HeldOut:
-    """One target per user, and everything the user took before it."""
+    """Targets, and everything their users took before them; most splits have one per user."""
 
     users: np.ndarray  # [E]
     start: np.ndarray  # [E] history = items[start:end]
     end: np.ndarray  # [E]
-    target: np.ndarray  # [E] item
+    target: np.ndarray  # [E] item; -1 = nobody knows what the user took next
     items: np.ndarray  # the flat array of Interactions
 
     def __len__(self):
         return len(self.users)
+
+    @property
+    def labelled(self):
+        """Whether every target is known; else these users can be predicted for, and not judged."""
+        return bool((self.target >= 0).all())
 
     def history(self, e):
         return self.items[self.start[e] : self.end[e]]
@@ -151,8 +158,22 @@ class Split:
         """[num_items] how often each item was taken in training, whatever windows keep of it."""
         return self.taken.counts(len(self.train_counts))
 
+    def judged(self, name, instead=NO_LABEL):
+        """valid or test, for whoever needs its targets.
+
+        Raises:
+            InputError: it has none; instead: a sentence that says what to do, without its full stop.
+        """
+        held_out = getattr(self, name)
+        if not held_out.labelled:
+            raise InputError(
+                f"--split_protocol last_item has no labelled {name} rows: their histories are all that users "
+                f"took. {instead}."
+            )
+        return held_out
+
     @staticmethod
-    def of(taken, held_out, num_items, max_seq_length, one_window_per_user=False, origin=LAST_TWO):
+    def of(taken, held_out, num_items, max_seq_length, one_window_per_user=False, origin=""):
         """Cut what users took into windows of max_seq_length items.
 
         They are cut from the end, so a remainder falls off the oldest side; a user with fewer has one
@@ -168,41 +189,6 @@ class Split:
         np.add.at(covered, windows[:, 1], -1)
         counts = np.bincount(taken.items[np.cumsum(covered)[:-1] > 0], minlength=num_items)
         return Split(taken, windows, counts, **held_out, origin=origin)
-
-
-def leave_last_two_out(interactions, max_seq_length, one_window_per_user=False):
-    """Last item = test target, second-last = validation target, the rest = training, see Split.of.
-
-    Held-out targets without any history are left out.
-
-    Source: HLLM (arXiv:2409.12740), as its code does it with data_split=True (or False).
-
-    Raises:
-        InputError: no user has the four items a training step needs.
-    """
-    items, start, stop = interactions.items, interactions.offsets[:-1], interactions.offsets[1:]
-    users = np.arange(interactions.num_users)
-    held_out = {}
-    for name, held_back in (("valid", 2), ("test", 1)):
-        end = stop - held_back
-        kept = end > start  # at least one item of history
-        held_out[name] = HeldOut(users[kept], start[kept], end[kept], np.asarray(items[end[kept]]), items)
-    split = Split.of(
-        before_last_two(interactions), held_out, interactions.num_items, max_seq_length, one_window_per_user
-    )
-    if not len(split.windows):
-        raise InputError(
-            f"no user has 4 interactions, the least that leaves a training pair after two items are held out "
-            f"({interactions.summary()})."
-        )
-    return split
-
-
-def before_last_two(interactions):
-    """Taken: all but every user's last two items."""
-    start, stop = interactions.offsets[:-1], interactions.offsets[1:]
-    end = np.maximum(stop - 2, start)
-    return Taken(np.arange(interactions.num_users), start, end, interactions.items)
 
 
 def cut_windows(start, stop, size, newest_only=False):

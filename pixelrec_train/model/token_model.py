@@ -59,13 +59,18 @@ class TokenModel(nn.Module):
         self.backbone.set_attn_implementation(packed_attention.NAME)
 
     @staticmethod
-    def load(directory, flag_name="--model_dir", chunk=512, dtype=torch.float32, trust=False, first_new=None):
+    def load(
+        directory, flag_name="--model_dir", chunk=512, dtype=torch.float32, trust=False, first_new=None,
+        random_init=False,
+    ):  # fmt: skip
         """Of a causal LM's directory: plain, made by scripts/expand_vocabulary.py, or an export.
 
         Args:
             dtype: "auto" = as in the files.
             trust: whether code in the directory may run.
             first_new: see __init__.
+            random_init: weights are not read but drawn anew, as config.json describes them; tokenizer and
+                itemic tokens are the directory's.
 
         Raises:
             InputError: it computes otherwise than as a plain causal LM, or its files contradict each other.
@@ -75,7 +80,9 @@ class TokenModel(nn.Module):
             num_tokens = vocabulary.tokenizer_length
         else:
             vocabulary, num_tokens = None, len(load_tokenizer(directory, flag_name, trust))
-        causal_lm = load_backbone(directory, flag_name, dtype, trust=trust, kind=AutoModelForCausalLM).eval()
+        causal_lm = load_backbone(
+            directory, flag_name, dtype, random_init, trust, kind=AutoModelForCausalLM
+        ).eval()
         if (rows := len(causal_lm.get_input_embeddings().weight)) < num_tokens:
             raise InputError(
                 f"{flag_name} {directory}: its tokenizer has {num_tokens} words, but its table only {rows} "

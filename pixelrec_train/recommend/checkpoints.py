@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pixelrec_train import distributed
 from pixelrec_train.config import DataFlags, DecodingFlags, HllmFlags, WindowFlags
+from pixelrec_train.config.reading import LEAVE_LAST_TWO, TIME_811
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.inputs import Inputs, held_out_files, read_inputs
 from pixelrec_train.data.item_text import Reader
@@ -47,24 +48,47 @@ def with_files(group, files):
     return dataclasses.replace(group, **{name: files[name] for name in files.keys() & vars(group).keys()})
 
 
+def check_split_as_trained(checkpoint, flag_name, data):
+    """check_same_split, where what `data` leaves out is as the checkpoint was trained."""
+    trained = settings_of(checkpoint, flag_name, DataFlags)
+    table = data.interaction_data or trained.interaction_data
+    own = data if data.split_data or data.valid_data or data.split_protocol else trained
+    check_same_split(checkpoint, flag_name, dataclasses.replace(own, interaction_data=table))
+
+
 def check_same_split(checkpoint, flag_name, data):
     """Raises InputError where a checkpoint may have learned from what is held out here, by DataFlags."""
-    trained, here = (held_out_files(d) for d in (settings_of(checkpoint, flag_name, DataFlags), data))
-    then, now = (
-        f"--split_data {' '.join(map(str, files))}" if files else "no --split_data"
-        for files in (trained, here)
-    )
-    if trained and here:
-        rows = fingerprint(*(existing_file(path, "--split_data") for path in here))
-        split = recorded(checkpoint, flag_name).get("data", {}).get("split", "")  # Split.origin
-        same, now = rows in split, f"{now} with other rows"
-    else:
-        same = not trained and not here
+    trained = settings_of(checkpoint, flag_name, DataFlags)
+    (protocol, before), (here, files) = (decided_by(flags) for flags in (trained, data))
+    then, now = (said(*flags) for flags in ((protocol, before, here), (here, files, protocol)))
+    same = protocol == here
+    if same and files:
+        flag = "--interaction_data" if here == TIME_811 else "--split_data"
+        rows = fingerprint(*(existing_file(path, flag) for path in files))
+        same = rows in recorded(checkpoint, flag_name).get("data", {}).get("split", "")  # Split.origin
+        now += " with other rows"
     if not same:
         raise InputError(
             f"{flag_name} {checkpoint} was trained with {then}, but here is {now}: it may have learned from "
             f"what is held out. Use the same rows."
         )
+
+
+def decided_by(data):
+    """(The protocol by which DataFlags hold out, None = files say it; the files that decide it.)"""
+    if files := held_out_files(data):
+        return None, files
+    protocol = data.split_protocol or LEAVE_LAST_TWO
+    return protocol, [Path(data.interaction_data)] if protocol == TIME_811 else []
+
+
+def said(protocol, files, other):
+    """What decided_by gives, in words; other: the protocol it is compared with."""
+    if protocol is None:
+        return f"--split_data {' '.join(map(str, files))}"
+    if protocol == LEAVE_LAST_TWO and other is None:
+        return "no --split_data"
+    return " of ".join([f"--split_protocol {protocol}", *map(str, files)])
 
 
 def load(checkpoint, files, trust, retrieval):

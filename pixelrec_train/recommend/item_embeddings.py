@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 from pixelrec_train import distributed
 from pixelrec_train.data import item_fields, item_text
 from pixelrec_train.data.cache import fingerprint
-from pixelrec_train.data.inputs import held_out_files, read_interactions, split_of
-from pixelrec_train.data.interactions import before_last_two
+from pixelrec_train.data.inputs import read_interactions, taken_in_training
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import existing_file
 from pixelrec_train.model.backbone import check_directory, check_vocabulary, load_backbone
@@ -84,9 +83,7 @@ def catalogue(data, texts):
 
 def training_counts(read, data):
     """[num_items] how often each was taken in training, as DataFlags split the Interactions."""
-    if held_out_files(data) or read.of_sessions:
-        return split_of(read, data, max_seq_length=2).popularity  # of windows of any length
-    return before_last_two(read).counts(read.num_items)  # also where nobody has enough to train on
+    return taken_in_training(read, data).counts(read.num_items)
 
 
 def of_matrix(matrix, matrix_ids, data):

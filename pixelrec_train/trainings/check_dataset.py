@@ -4,6 +4,7 @@ import contextlib
 
 import numpy as np
 
+from pixelrec_train.config.reading import LEAVE_LAST_TWO
 from pixelrec_train.data.checks.bars import histogram, side_by_side
 from pixelrec_train.data.checks.odd_interactions import check_interactions
 from pixelrec_train.data.checks.odd_texts import check_texts
@@ -28,7 +29,8 @@ def report(config):
         yield from rows_too_wide(config)
         raise
     told = {"item_id": config.item_column, "user_id": config.user_column, "timestamp": config.time_column}
-    checked = check_interactions(config.interaction_data, told, config.encoding)
+    protocol = config.split_protocol or LEAVE_LAST_TWO
+    checked = check_interactions(config.interaction_data, told, config.encoding, protocol)
     tokens = count_tokens(config, texts) if config.item_dir and texts else None
     yield from describe(config, inputs, checked, texts, tokens)
     yield from remarks(config.interaction_data, checked.rows, checked.remarks)

@@ -49,7 +49,7 @@ def compare(config):
         import_faiss()
     data = read_interactions(config)
     split = split_of(data, config, config.max_seq_length)
-    held_out = getattr(split, config.split)
+    held_out = split.judged(config.split)
     fields, _ = read_fields(data.item_ids, config)
     for line in (f"data: {data.summary()}", *data.notes):
         say(line)

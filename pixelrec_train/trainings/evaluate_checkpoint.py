@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 
 from pixelrec_train import distributed
-from pixelrec_train.config import DataFlags
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import FaissIndex, unit
@@ -21,8 +20,8 @@ from pixelrec_train.evaluation.report import (
 from pixelrec_train.files import possible_directory, write_json
 from pixelrec_train.libraries import import_faiss
 from pixelrec_train.model.backbone import save_tensors
-from pixelrec_train.recommend.checkpoints import check_same_split, data_files, load, load_generative
-from pixelrec_train.recommend.trained import is_generative, settings_of
+from pixelrec_train.recommend.checkpoints import check_split_as_trained, data_files, load, load_generative
+from pixelrec_train.recommend.trained import is_generative
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import rendezvous
 from pixelrec_train.run.log import say
@@ -37,9 +36,7 @@ def main(config):
 
 def evaluate(config):
     possible_directory(config.cache_dir, "--cache_dir")
-    settings_of(config.checkpoint, "--checkpoint", DataFlags)
-    if config.split_data or config.valid_data:
-        check_same_split(config.checkpoint, "--checkpoint", config)
+    check_split_as_trained(config.checkpoint, "--checkpoint", config)
     possible_directory(*results_directory(config))
     if config.retrieval == "faiss":
         import_faiss()
@@ -50,7 +47,7 @@ def evaluate(config):
         raise InputError(f"--num_beams is for a generative model; {config.checkpoint} is a two-tower one.")
     else:
         loaded = load(config.checkpoint, files, trust, config)
-    held_out, split = getattr(loaded.inputs.split, config.split), loaded.inputs.split
+    held_out, split = loaded.inputs.split.judged(config.split), loaded.inputs.split
     judged = {loaded.name: judge(loaded.recommender, held_out, config, saying(loaded.name))}
     judged = beside_popularity(judged, held_out, split, config)
     if distributed.rank() == 0:

@@ -8,6 +8,12 @@ from pixelrec_train.flags import as_text
 from pixelrec_train.model.adapters import in_4bit
 from pixelrec_train.recommend.trained import settings_of
 
+ENDS_WITH_TEST = (
+    "This training ends with a table of them: use another --split_protocol, or scripts/train_qwen3.py, which "
+    "ends with its losses"
+)
+RANDOM = "; its weights are drawn anew, as its config.json describes them"
+
 
 def describe_plan(config, inputs, model, resolved, world_size):
     """Lines for --dry_run and for the top of every log."""

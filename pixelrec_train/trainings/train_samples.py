@@ -26,7 +26,7 @@ from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.tokens import TokenTask, of_samples
 from pixelrec_train.trainings.asking import asked_in
 from pixelrec_train.trainings.in_run import AskedInRun, SampleGenerations, chats
-from pixelrec_train.trainings.plan import trained, what_trains
+from pixelrec_train.trainings.plan import RANDOM, trained, what_trains
 from pixelrec_train.trainings.sample_inputs import (
     check_first_new,
     check_model,
@@ -94,8 +94,9 @@ def prepare(config, dataset, world_size):
     objective_of(config, ()).chosen_by(config.best_by)
     trust = trusted(config)
     model = TokenModel.load(
-        config.model_dir, "--model_dir", config.loss_chunk, trust=trust, first_new=config.first_new_row
-    )
+        config.model_dir, "--model_dir", config.loss_chunk, trust=trust, first_new=config.first_new_row,
+        random_init=config.random_init,
+    )  # fmt: skip
     check_first_new(model, config)
     resolved = ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
     if config.lora_r:
@@ -138,7 +139,7 @@ def plan(config, prepared, ranks, idle=()):
         f"{first.fill(config.max_length):.1%} full",
         *what_is_cut(packs),
         f"model: {trained(model):,} trained parameters ({what_trains(model, config, stage)}), "
-        f"vocabulary {model.num_tokens:,}",
+        f"vocabulary {model.num_tokens:,}{RANDOM * config.random_init}",
         f"batch: {batch} packs x {config.gradient_accumulation_steps} per step over {ranks} ranks",
         f"steps: {total:,}" + ("" if config.max_steps else f" in {config.num_train_epochs} epochs"),
         *idle,
@@ -169,6 +170,7 @@ def run(config, dataset, idle):
     if config.interaction_data:
         asked = AskedInRun(model, config.model_dir, asking(config, dataset), trusted(config))
         evaluators.append(asked)
+        lines.append(asked.told)
     if config.sample_generations:
         evaluators.append(answering(config, prepared, asked))
     going_on = config.resume, config.best_by, config.patience

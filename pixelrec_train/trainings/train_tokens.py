@@ -30,7 +30,7 @@ from pixelrec_train.recommend.trained import refuse_checkpoint, settings_of
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.tokens import LLM, TokenTask
-from pixelrec_train.trainings.plan import steps_line, trained, what_trains
+from pixelrec_train.trainings.plan import ENDS_WITH_TEST, RANDOM, steps_line, trained, what_trains
 
 
 def main(config):
@@ -60,10 +60,13 @@ def prepare(config, world_size):
         check_same_split(config.beside, "--beside", config)
         verify(config.beside, to_resume=False)
     trust = "item" in config.trust_remote_code
-    model = TokenModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trust)
+    model = TokenModel.load(
+        config.model_dir, "--model_dir", config.loss_chunk, trust=trust, random_init=config.random_init
+    )
     if model.vocabulary is None:
         raise no_itemic_tokens(config.model_dir, "--model_dir")
     inputs = read_inputs(config, config, Reader(config, config.model_dir, trust) if config.align else None)
+    inputs.split.judged("test", ENDS_WITH_TEST)
     check_positions(model, config)
     model.dropout = config.dropout
     if config.lora_r:
@@ -101,7 +104,7 @@ def plan(config, prepared, ranks):
         f"semantic ids: {vocabulary.levels} levels of {numbers(vocabulary.codebook_sizes)} codes; "
         f"{prepared.trie.num_leaves:,} ids for {inputs.interactions.num_items:,} items",
         f"model: {trained(model):,} trained parameters ({what_trains(model, config, stage)}), "
-        f"vocabulary {vocabulary.tokenizer_length:,}",
+        f"vocabulary {vocabulary.tokenizer_length:,}{RANDOM * config.random_init}",
         f"batch: {batch} sequences x {config.gradient_accumulation_steps} per step over {ranks} ranks; "
         f"{what}",
         steps_line(-(-samples // batch), config),

@@ -28,7 +28,7 @@ from pixelrec_train.recommend.trained import check_init_from
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.two_tower import TwoTowerTask
-from pixelrec_train.trainings.plan import describe_plan
+from pixelrec_train.trainings.plan import ENDS_WITH_TEST, describe_plan
 
 
 def main(config):
@@ -104,6 +104,7 @@ def prepare(config, world_size):
     if config.compile:
         check_compiler()
     inputs = read_inputs(config, config, Reader.of(config, config.item_dir, config.trust_remote_code))
+    inputs.split.judged("test", ENDS_WITH_TEST)
     model = HLLMModel.starting(config, inputs.interactions.item_ids, inputs.split.train_counts)
     if model.item_llm is not None:
         check_vocabulary(model.item_llm.backbone, inputs.item_text, config.item_dir)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pixelrec_train.config.reading import LAST_ITEM, LEAVE_LAST_TWO, TIME_811
 from pixelrec_train.data.checks.remarks import SHOWN, Examples, LinedRows, Remark
 from pixelrec_train.data.columns import find_columns
 from pixelrec_train.data.interaction_table import COLUMNS, numbered, to_numbers, trimmed, units_per_second
@@ -16,10 +17,17 @@ from pixelrec_train.data.spelling import difference, simplified
 YEAR_1990 = 631152000
 DAY = 86400
 UNIT_NAMES = {1.0: "seconds", 1e3: "milliseconds", 1e6: "microseconds", 1e9: "nanoseconds"}
-SHORT_USERS = {  # interactions -> what becomes of a user who has so many; see leave_last_two_out
-    1: "with 1 interaction, used nowhere",
-    2: "with 2 interactions, used in the test split alone",
-    3: "with 3 interactions, used in validation and test but not trained on",
+SHORT_USERS = {  # interactions -> what becomes of a user who has so many; see data/protocols.py
+    LEAVE_LAST_TWO: {
+        1: "with 1 interaction, used nowhere",
+        2: "with 2 interactions, used in the test split alone",
+        3: "with 3 interactions, used in validation and test but not trained on",
+    },
+    LAST_ITEM: {
+        1: "with 1 interaction, used in the test split alone",
+        2: "with 2 interactions, used in validation and test but not trained on",
+    },
+    TIME_811: {1: "with 1 interaction, used nowhere"},
 }
 
 
@@ -40,10 +48,12 @@ class CheckedRows:
         return int(self.lines[np.argmax(self.items == number)])
 
 
-def check_interactions(path, told=None, encoding=None):
+def check_interactions(path, told=None, encoding=None, protocol=LEAVE_LAST_TWO):
     """Read the file row by row -> CheckedRows.
 
-    told: {a name of COLUMNS: the table's name for it, or None}
+    Args:
+        told: {a name of COLUMNS: the table's name for it, or None}
+        protocol: of PROTOCOLS, by which it is split.
 
     Raises:
         InputError: it has no header.
@@ -91,7 +101,7 @@ def check_interactions(path, told=None, encoding=None):
             *remarks,
             *about_ids("item", kept.items, item_ids, kept.lines),
             *about_ids("user", kept.users, user_ids, kept.lines),
-            *about_short_users(kept, user_ids),
+            *about_short_users(kept, user_ids, SHORT_USERS[protocol]),
         ],
         len(lines), kept.lines, kept.items, item_ids, days,
     )  # fmt: skip
@@ -212,9 +222,9 @@ def about_ids(noun, numbers, ids, lines):
         yield from Examples(len(pairs), some).remark(f"{noun} id", what, label="")
 
 
-def about_short_users(rows, user_ids):
+def about_short_users(rows, user_ids, becomes_of):
     users, first, counts = np.unique(rows.users, return_index=True, return_counts=True)
-    for length, what in SHORT_USERS.items():
+    for length, what in becomes_of.items():
         short = np.flatnonzero(counts == length)
         short = short[np.argsort(first[short])]
         shown = [(user_ids[users[u]].as_py(), rows.lines[first[u]]) for u in short[:SHOWN].tolist()]

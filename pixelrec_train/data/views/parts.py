@@ -29,7 +29,10 @@ class Stretch(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """Sequence s is items[start[s]:end[s]]; in valid and test, target[s] is what its user took next."""
+    """Sequence s is items[start[s]:end[s]]; in valid and test, target[s] is what its user took next.
+
+    Nobody knows that where it is -1.
+    """
 
     name: str
     keys: list[tuple]  # [S] the user's id, and which of their sequences it is
@@ -94,7 +97,7 @@ class Part:
         key = (*self.keys[s], nth)
         history, targets = self.items[first:middle].tolist(), self.items[middle:end].tolist()
         if self.target is not None:
-            targets = [int(self.target[s])]
+            targets = [int(self.target[s])] if self.target[s] >= 0 else []
         if self.labels is None:
             return Stretch(key, history, targets)
         before = [self.label_names[n] for n in self.labels[first:middle].tolist()]
@@ -103,13 +106,19 @@ class Part:
         return Stretch(key, history, targets, before, names)
 
 
-def part_of(name, read, data):
+def part_of(name, read, data, judged=True):
     """The Part of this name. read: Interactions, with or without labels; data: DataFlags.
 
+    Args:
+        judged: whether it must say what users took next; False = it is read to predict it.
+
     Raises:
-        InputError: the tables hold nothing of it, or a split of rows is to have labels.
+        InputError: the tables hold nothing of it, or nobody knows its targets, or a split of rows is to have
+            labels.
     """
     split, users = split_of(read, data, WHOLE), user_names(read, data)
+    if name != "train" and (judged or read.labels is not None):
+        split.judged(name)
     if read.labels is None:
         sequences, items, labels = of_name(split, name), None, None
     elif data.split_data:
