@@ -121,7 +121,7 @@ def shared_flags(config):
     return {
         f.name: getattr(config, f.name)
         for f in dataclasses.fields(GenerativeConfig)
-        if hasattr(config, f.name)
+        if hasattr(config, f.name) and f.name != "random_init"  # which names towers there
     }
 
 

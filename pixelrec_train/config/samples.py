@@ -62,8 +62,8 @@ class AskFlags(DataFlags, QuestionFlags, DecodingFlags):
         DISTINCT,
     )
     split: str = flag(
-        "valid (or val) or test: of every user the second-last item, or the last, unless --split_protocol says "
-        "else",
+        "valid (or val) or test: of every user the second-last item, or the last, unless --split_protocol "
+        "says else",
         "test",
         one_of("valid", "test"),
         alias=("split_type",),

@@ -52,7 +52,7 @@ def flag(
     """A field of a class of Flags.
 
     Args:
-        rules: what its value must obey; None, where it is the default, always may be.
+        rules: what its value must obey; None, where its type has it, always may be.
         path: FILE and so on: what must be there, or can be made, when a command starts.
         repeated: may be given several times, one value each.
         positional: stands without --name in front.
@@ -75,9 +75,9 @@ class Flags:
     def __post_init__(self):
         """Raises InputError where a value is none of those its field allows."""
         for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            for rule in () if f.default is None and value is None else f.metadata["rules"]:
-                if f.default is None:
+            value, may_be_none = getattr(self, f.name), type(None) in typing.get_args(f.type)
+            for rule in () if may_be_none and value is None else f.metadata["rules"]:
+                if may_be_none:
                     rule = rule._replace(words=rule.words.replace("must be", "must be None or"))
                 refuse_unless(rule, f.name, value)
 

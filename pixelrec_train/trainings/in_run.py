@@ -33,12 +33,6 @@ class AskedInRun:
         check_labelled(self.users, asking.split)
         self.prepared = Prepared.of(model, model_dir, asking.semantic_ids, self.users.inputs, trust)
 
-    @property
-    def told(self):
-        """A line for the log that says who is asked."""
-        origin = self.users.inputs.split.origin
-        return f"judged inside the run: {len(self.users.held_out):,} users of {self.asking.split}; {origin}"
-
     def __call__(self):
         who = self.prepared, self.speaker, self.form, self.users, self.asking
         judged, _ = ask(*who, self.tell if self.session else None)

@@ -12,7 +12,7 @@ ENDS_WITH_TEST = (
     "This training ends with a table of them: use another --split_protocol, or scripts/train_qwen3.py, which "
     "ends with its losses"
 )
-RANDOM = "; its weights are drawn anew, as its config.json describes them"
+RANDOM = "weights: drawn anew, as config.json of --model_dir describes them"
 
 
 def describe_plan(config, inputs, model, resolved, world_size):

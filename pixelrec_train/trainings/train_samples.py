@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from pixelrec_train import distributed
 from pixelrec_train.config.samples import AskFlags
+from pixelrec_train.data.inputs import read_interactions, split_of
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.samples.dataset_file import DatasetFile
 from pixelrec_train.data.samples.files import sources_of
@@ -135,11 +136,13 @@ def plan(config, prepared, ranks, idle=()):
     total = total_steps(lambda epoch: -(-packs.samples_in(epoch) // batch), config)
     return [
         *prepared.notes,
+        *[RANDOM] * config.random_init,
+        *whom_it_judges(config),
         f"packs: {len(first):,} of at most {config.max_length:,} tokens in the first epoch ({config.pack}), "
         f"{first.fill(config.max_length):.1%} full",
         *what_is_cut(packs),
         f"model: {trained(model):,} trained parameters ({what_trains(model, config, stage)}), "
-        f"vocabulary {model.num_tokens:,}{RANDOM * config.random_init}",
+        f"vocabulary {model.num_tokens:,}",
         f"batch: {batch} packs x {config.gradient_accumulation_steps} per step over {ranks} ranks",
         f"steps: {total:,}" + ("" if config.max_steps else f" in {config.num_train_epochs} epochs"),
         *idle,
@@ -170,7 +173,6 @@ def run(config, dataset, idle):
     if config.interaction_data:
         asked = AskedInRun(model, config.model_dir, asking(config, dataset), trusted(config))
         evaluators.append(asked)
-        lines.append(asked.told)
     if config.sample_generations:
         evaluators.append(answering(config, prepared, asked))
     going_on = config.resume, config.best_by, config.patience
@@ -190,6 +192,14 @@ def answering(config, prepared, asked):
     """SampleGenerations of held-out chats, or of the users of AskedInRun where there are none."""
     questions = prepared.questions or asked.questions(config.sample_generations)
     return SampleGenerations(prepared.model, prepared.tokenizer, questions)
+
+
+def whom_it_judges(config):
+    """A line for the plan, where held-out users are asked inside the run."""
+    if config.interaction_data:
+        split = split_of(read_interactions(config), config, config.history + 1)
+        asked = min(len(split.valid), config.valid_users or len(split.valid))
+        yield f"judged inside the run: {asked:,} of {len(split.valid):,} validation targets; {split.origin}"
 
 
 def asking(config, dataset):

@@ -101,10 +101,11 @@ def plan(config, prepared, ranks):
     stage = "the rows of itemic tokens alone" if config.new_rows_only else "everything"
     return [
         *inputs.describe(),
+        *[RANDOM] * config.random_init,
         f"semantic ids: {vocabulary.levels} levels of {numbers(vocabulary.codebook_sizes)} codes; "
         f"{prepared.trie.num_leaves:,} ids for {inputs.interactions.num_items:,} items",
         f"model: {trained(model):,} trained parameters ({what_trains(model, config, stage)}), "
-        f"vocabulary {vocabulary.tokenizer_length:,}{RANDOM * config.random_init}",
+        f"vocabulary {vocabulary.tokenizer_length:,}",
         f"batch: {batch} sequences x {config.gradient_accumulation_steps} per step over {ranks} ranks; "
         f"{what}",
         steps_line(-(-samples // batch), config),

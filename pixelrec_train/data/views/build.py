@@ -84,7 +84,7 @@ def plan(views, asked, tables, label_column, semantic_ids, codec, split, limits=
     found = SemanticIds.load(semantic_ids)
     wants = {need for view, _ in views for need in view.needs}
     read = read_interactions(tables, label_column if LABELS in wants else None)
-    part = part_of(split, read, tables)
+    part = part_of(split, read, tables, labelled=True)
     if LABELS in wants:
         check_labels(read, label_column, asked.positive, {view.task for view, _ in views})
     notes, item_ids = list(read.notes), catalogue(read, found, tables if TEXTS in wants else None)

@@ -106,18 +106,19 @@ class Part:
         return Stretch(key, history, targets, before, names)
 
 
-def part_of(name, read, data, judged=True):
+def part_of(name, read, data, labelled=False):
     """The Part of this name. read: Interactions, with or without labels; data: DataFlags.
 
     Args:
-        judged: whether it must say what users took next; False = it is read to predict it.
+        labelled: whether it must say what users took next, where it is not training; else it may be read to
+            predict that.
 
     Raises:
         InputError: the tables hold nothing of it, or nobody knows its targets, or a split of rows is to have
             labels.
     """
     split, users = split_of(read, data, WHOLE), user_names(read, data)
-    if name != "train" and (judged or read.labels is not None):
+    if name != "train" and (labelled or read.labels is not None):
         split.judged(name)
     if read.labels is None:
         sequences, items, labels = of_name(split, name), None, None
