@@ -17,7 +17,7 @@ from pixelrec_train.flags import given
 from pixelrec_train.libraries import import_faiss
 from pixelrec_train.model.vocabulary import ItemicVocabulary
 from pixelrec_train.recommend.checkpoints import (
-    check_same_split,
+    check_split_as_trained,
     data_files,
     load,
     load_generative,
@@ -84,8 +84,7 @@ def by_model(config):
 def by_checkpoint(config):
     """Ranked, by a checkpoint of either head, as it is evaluated."""
     trained = settings_of(config.checkpoint, "--checkpoint", DataFlags)
-    if config.split_data or config.valid_data:
-        check_same_split(config.checkpoint, "--checkpoint", config)
+    check_split_as_trained(config.checkpoint, "--checkpoint", config)
     if config.retrieval == "faiss" and not is_generative(config.checkpoint):
         import_faiss()
     files, trust = data_files(config, text_data=config.text_data), config.trust_remote_code
