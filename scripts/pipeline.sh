@@ -29,3 +29,19 @@ make_demo_ids() {
             --logging_dir logs/demo_ids
     fi
 }
+
+# teach_histories LLM_DIR FOLDER sets MODEL_DIR: a small language model with random weights, which first reads the histories of
+# training rows as ids alone, since no pretrained one is there; of_data names the data. Into FOLDER; LEARNING_RATE and so on
+# are not for it.
+teach_histories() {
+    # shellcheck disable=SC2154 # set by who sources this
+    step "$PYTHON" "$scripts/build_samples.py" "${of_data[@]}" --model_dir "$1" --task video_rec --form segments \
+        --targets 1 --max_length 1024 --output_dir "$2/histories" --overwrite
+    launcher_for "$NUM_GPUS" "$gpus"
+    step "${launcher[@]}" "$scripts/train_qwen3.py" --model_dir "$1" --dataset_config "$2/histories/dataset.json" \
+        --learning_rate 3e-3 --min_lr 1e-4 --num_train_epochs "${WARM_UP_EPOCHS:-8}" --decay_steps None --warmup_steps 20 \
+        --per_device_train_batch_size 1 --dataloader_num_workers 1 ${BF16:+--bf16 "$BF16"} --logging_steps 50 \
+        --checkpoint_layout plain --save_total_limit 1 --output_dir "$2/histories_read" --logging_dir "${LOGGING_DIR}_histories" \
+        --overwrite
+    MODEL_DIR=$2/histories_read/best_model/llm
+}

@@ -9,7 +9,7 @@
 # MODEL_DIR: a causal LM; unset = a small Qwen3 with random weights. VIEWS: what it learns from, tasks with commas; several
 # such lists with spaces between them = a model and a row of the table for each. RESULTS_DIR, LOG_DIR: where it all goes.
 # NUM_GPUS, DEEPSPEED_CONFIG, LEARNING_RATE, NUM_TRAIN_EPOCHS and the other settings of run_train_generative.sh; FREEZE_LLM=1
-# trains the rows of the codes alone. Further flags are those of scripts/train_qwen3.py.
+# trains the rows of the codes alone. WARM_UP_EPOCHS: of the small model on ids alone, before SFT. Further flags are those of scripts/train_qwen3.py.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 reads_folders=1
@@ -46,7 +46,8 @@ elif [ -z "${INTERACTION_DATA:-}" ]; then
     make_demo_ids results/openonerec/data/semantic_ids "$of_sft"
     INTERACTION_DATA=dataset/demo.csv TEXT_DATA=information/demo.csv
     SEMANTIC_IDS=results/openonerec/data/semantic_ids/semantic_ids.json
-    SAMPLES_PER_USER=${SAMPLES_PER_USER:-4} NUM_TRAIN_EPOCHS=${NUM_TRAIN_EPOCHS:-3} VALID_USERS=${VALID_USERS:-200}
+    SAMPLES_PER_USER=${SAMPLES_PER_USER:-1} NUM_TRAIN_EPOCHS=${NUM_TRAIN_EPOCHS:-1} VALID_USERS=${VALID_USERS:-200}
+    NUM_BEAMS=${NUM_BEAMS:-20}
 elif [ -z "${SEMANTIC_IDS:-}" ]; then
     refuse "SEMANTIC_IDS is not set: scripts/build_semantic_ids.py makes them of your items, or reads MiniOneRec's index.json."
 fi
@@ -64,16 +65,22 @@ if [ -n "$small" ]; then
     MODEL_DIR=$home/base
     build "$question" train --samples_per_user 1 # for its tokenizer: the words that it will read
     step "$PYTHON" "$scripts/make_demo.py" --text_data "$TEXT_DATA" --lm_dir "$MODEL_DIR" --chat True ${SEED:+--seed "$SEED"} \
-        --samples "$home/samples/$question/train" --hidden_size "${HIDDEN_SIZE:-$([ -n "$demo" ] && echo 64 || echo 128)}"
-    LEARNING_RATE=${LEARNING_RATE:-2e-3} PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-8}
-    MAX_LENGTH=${MAX_LENGTH:-1024} NUM_TRAIN_EPOCHS=${NUM_TRAIN_EPOCHS:-12}
+        --samples "$home/samples/$question/train" --chat_template minionerec --hidden_size "${HIDDEN_SIZE:-$([ -n "$demo" ] && echo 64 || echo 128)}"
+    LEARNING_RATE=${LEARNING_RATE:-2e-3} PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-2}
+    MAX_LENGTH=${MAX_LENGTH:-1024} NUM_TRAIN_EPOCHS=${NUM_TRAIN_EPOCHS:-2}
 fi
 echo "== a word for every code"
 step "$PYTHON" "$scripts/expand_vocabulary.py" --hf_model_dir "$MODEL_DIR" --output_model_dir "$home/llm" --codec minionerec \
     --chat_template minionerec --semantic_ids "$SEMANTIC_IDS" ${SEED:+--seed "$SEED"} --overwrite
 
-# --- SFT on each list of views
 look_around
+MODEL_DIR=$home/llm
+if [ -n "$small" ]; then
+    echo "== the small model reads histories as ids alone, as a pretrained one has read texts"
+    teach_histories "$home/llm" "$home"
+fi
+
+# --- SFT on each list of views
 models=()
 for views in $VIEWS; do
     echo "== samples of $views"
@@ -84,9 +91,9 @@ for views in $VIEWS; do
         --model_dir "$home/llm" "${of_data[@]}"
     echo "== SFT on $views"
     run=$home/sft_${views//,/+}
-    flags=(--model_dir "$home/llm" --dataset_config "$home/samples/$views/train/dataset.json" "${of_data[@]}" --prompt chat
+    flags=(--model_dir "$MODEL_DIR" --dataset_config "$home/samples/$views/train/dataset.json" "${of_data[@]}" --prompt chat
         --question "$question" --history 10 --keep_seen --best_by "${BEST_BY:-ndcg@10}" --topk "5,10"
-        --num_beams "${NUM_BEAMS:-20}" --min_lr 0 --output_dir "$run" --checkpoint_layout plain --save_total_limit 1
+        --num_beams 20 --min_lr 0 --decay_steps None --warmup_steps None --output_dir "$run" --checkpoint_layout plain --save_total_limit 1
         --logging_dir "${LOGGING_DIR}_$(basename "$run")")
     if [ "${FREEZE_LLM:-0}" = 1 ]; then flags+=(--freeze_LLM); fi
     # shellcheck disable=SC2086 # a list of words

@@ -46,8 +46,8 @@ elif [ -z "${INTERACTION_DATA:-}" ]; then
     make_demo_ids results/openonerec/data/semantic_ids "$of_a_stage $of_stage2 MAX_STEPS"
     INTERACTION_DATA=dataset/demo.csv TEXT_DATA=information/demo.csv
     SEMANTIC_IDS=results/openonerec/data/semantic_ids/semantic_ids.json
-    SAMPLES_PER_USER=${SAMPLES_PER_USER:-3} LIMIT_TYPE_E=${LIMIT_TYPE_E:-2000} VALID_USERS=${VALID_USERS:-200}
-    NUM_TRAIN_EPOCHS=${NUM_TRAIN_EPOCHS:-3} MAX_STEPS=${MAX_STEPS:-60}
+    LIMIT_TYPE_C=${LIMIT_TYPE_C:-4000} LIMIT_TYPE_E=${LIMIT_TYPE_E:-1000} VALID_USERS=${VALID_USERS:-200}
+    NUM_TRAIN_EPOCHS=${NUM_TRAIN_EPOCHS:-1} MAX_STEPS=${MAX_STEPS:-20}
 elif [ -z "${SEMANTIC_IDS:-}" ]; then
     refuse "SEMANTIC_IDS is not set: scripts/build_semantic_ids.py makes them of your items, or reads a project's index."
 fi
@@ -68,7 +68,7 @@ if [ -n "$small" ]; then
     step "$PYTHON" "$scripts/make_demo.py" --text_data "$TEXT_DATA" --lm_dir "$MODEL_DIR" --chat True ${SEED:+--seed "$SEED"} \
         --samples "$home/words" --hidden_size "${HIDDEN_SIZE:-$([ -n "$demo" ] && echo 64 || echo 128)}"
     LEARNING_RATE=${LEARNING_RATE:-2e-3} LEARNING_RATE_STAGE1=${LEARNING_RATE_STAGE1:-5e-3} MAX_LENGTH=${MAX_LENGTH:-1024}
-    PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-8} GRADIENT_CHECKPOINTING=${GRADIENT_CHECKPOINTING:-False}
+    PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-2} GRADIENT_CHECKPOINTING=${GRADIENT_CHECKPOINTING:-False}
 fi
 echo "== expand: a word for every code"
 step "$PYTHON" "$scripts/expand_vocabulary.py" --hf_model_dir "$MODEL_DIR" --output_model_dir "$home/llm" \
@@ -80,12 +80,18 @@ echo "== check"
 step "$PYTHON" "$scripts/check_samples.py" --dataset_config "$home/conversations/dataset.json" --model_dir "$home/llm" \
     "${of_data[@]}"
 
-# train_stage NAME FLAGS…
 look_around
+MODEL_DIR=$home/llm
+if [ -n "$small" ]; then
+    echo "== the small model reads histories as ids alone, as a pretrained one has read texts"
+    teach_histories "$home/llm" "$home"
+fi
+
+# train_stage NAME FLAGS…
 train_stage() {
     local flags=(--dataset_config "$home/conversations/dataset.json" "${of_data[@]}" --prompt chat --question "$question"
         --topk "1,5,10" --best_by ndcg@10 --num_beams 20 --output_dir "$home/$1" --checkpoint_layout plain
-        --save_total_limit 1 --min_lr 0 --logging_dir "${LOGGING_DIR}_$1")
+        --save_total_limit 1 --min_lr 0 --decay_steps None --logging_dir "${LOGGING_DIR}_$1")
     # shellcheck disable=SC2086 # a list of words
     add_flags $of_a_stage
     launcher_for "$NUM_GPUS" "$gpus"
@@ -95,10 +101,10 @@ train_stage() {
 }
 
 echo "== stage 1: the rows of the new words alone"
-train_stage stage1 --model_dir "$home/llm" --new_rows_only --learning_rate "${LEARNING_RATE_STAGE1:-1e-3}" \
+train_stage stage1 --model_dir "$MODEL_DIR" --new_rows_only --learning_rate "${LEARNING_RATE_STAGE1:-1e-3}" \
     --max_steps "${MAX_STEPS:-1000}"
 echo "== stage 2: $([ -n "${LORA_R:-}" ] && echo "adapters of rank $LORA_R" || echo everything)"
-flags=(--model_dir "$home/stage1/best_model/llm")
+flags=(--model_dir "$home/stage1/best_model/llm" --warmup_steps None)
 # shellcheck disable=SC2086 # a list of words
 add_flags $of_stage2
 train_stage stage2 "${flags[@]}" "$@"

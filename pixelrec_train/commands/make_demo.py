@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import existing_file, possible_directory, possible_file
-from pixelrec_train.flags import SEED, Flags, Rule, at_least, flag, parse_args
+from pixelrec_train.flags import SEED, Flags, Rule, at_least, flag, one_of, parse_args
 from pixelrec_train.run.exit_status import speak_plainly
 
 
@@ -22,6 +22,10 @@ class DemoConfig(Flags):
     )
     samples: str | None = flag(
         "samples whose words the LM's tokenizer learns, too: a directory of scripts/build_samples.py", None
+    )
+    chat_template: str = flag(
+        "with --samples: the template around them, whose words it learns as well", "chatml",
+        one_of("chatml", "minionerec"),
     )
     users: int = flag("users of the synthetic dataset", 2000, at_least(1))
     hidden_size: int = flag("width of the towers and the LM", 64, at_least(1))
@@ -62,7 +66,10 @@ def main(argv=None):
         made += write_towers(texts, config.towers_dir, *shape)
     if config.lm_dir:
         if config.samples:
-            texts += words_of(config.samples)
+            from pixelrec_train.model.chat_template import CHAT_TEMPLATES
+
+            said = words_of(config.samples)
+            texts += said + [CHAT_TEMPLATES[config.chat_template]] * len(said)
         made.append(write_causal_lm(texts, config.lm_dir, *shape, chat=config.chat))
     names = " and ".join(map(str, made))
     print(f"made {names}: tiny Qwen3, random weights, tokenizer from {config.text_data}")
