@@ -125,6 +125,32 @@ def write_whole(path, text):
     os.replace(partial, path)
 
 
+def made_whole(directory, make):
+    """Write a directory, whole or not at all, in the place of what is there; folders above it are made.
+
+    Args:
+        make: is given an empty directory beside it.
+
+    Returns:
+        what `make` does
+    """
+    directory = Path(directory)
+    partial = directory.with_name(f"{directory.name}.partial")
+    remove(partial)
+    above = [folder for folder in directory.parents if not folder.exists()]
+    try:
+        partial.mkdir(parents=True)
+        made = make(partial)
+        remove(directory)
+        os.replace(partial, directory)
+    finally:
+        remove(partial)
+        for folder in () if directory.exists() else above:
+            if folder.exists():
+                folder.rmdir()
+    return made
+
+
 def remove(directory):
     """Take its final name from a directory, then delete it, so that no half one is ever taken for whole."""
     going = (

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pixelrec_train.config import DataFlags, TextFlags
+from pixelrec_train.config.layouts import ONEREC_THINK, SAMPLES, LayoutFlags, check_layout
 from pixelrec_train.config.tasks import FAMILIES, MIXES, SETS, TASKS, named
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import (
@@ -18,6 +19,7 @@ from pixelrec_train.flags import (
     given,
     one_of,
     parse_args,
+    replace,
 )
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.semantic_id.codecs import CODECS
@@ -26,15 +28,16 @@ GENERAL = "general"  # the one task of a mix that is not made here
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildSamplesConfig(DataFlags, TextFlags):
+class BuildSamplesConfig(DataFlags, TextFlags, LayoutFlags):
     """Make samples of one part of the split: OpenOneRec's, MiniOneRec's and OneRec-Think's tasks.
 
     --output_dir gets part-00000-of-00010.parquet and so on, file_list.json, dataset.json (for
     scripts/train_qwen3.py --dataset_config) and facts.json. Samples of train know training rows alone.
+    With --layout it gets the files of another project in their place.
     """
 
     task: tuple[str, ...] = flag(
-        "samples to make, several with commas. "
+        "samples to make, several with commas (of --layout onerec_think all its own, unless told). "
         + "; ".join(f"{family}: {', '.join(tasks)}" for family, tasks in FAMILIES.items())
         + f". {' and '.join(SETS)} stand for those that theirs train on together",
         ("video_rec",),
@@ -94,6 +97,12 @@ class BuildSamplesConfig(DataFlags, TextFlags):
         "labels that are a yes to label_pred",
         ("1", "1.0", "true", "True", "yes"),
         Rule("needs at least one label", bool),
+    )
+    preference_data: str | None = flag(
+        "what users often take, in somebody's words, as MiniOneRec's file has it, JSON or JSON lines, for "
+        "preference; None = words made from the texts",
+        None,
+        path=FILE,
     )
     thoughts: bool = flag("rec_reason: a thought, <think>…</think>, before the answer", True)
     rows_per_file: int = flag("samples of a Parquet file", 1000, at_least(1))
@@ -177,17 +186,20 @@ def share_of(text):
 @speak_plainly
 def main(argv=None):
     config = check_paths(parse_args(BuildSamplesConfig, argv))
+    if config.layout == ONEREC_THINK and not {"task", "mix", "weights"} & given(config):
+        config = replace(config, task=(ONEREC_THINK,))
+    check_layout(config)
     check_used(config)
-    from pixelrec_train.trainings import build_samples
+    from pixelrec_train.trainings import build_samples, their_files
 
-    build_samples.main(config)
+    (build_samples if config.layout == SAMPLES else their_files).main(config)
 
 
 def check_used(config):
     """Raises InputError where a flag that was given has no task to serve."""
     of_tasks = {
         "positive_labels": ("label_pred",), "thoughts": ("rec_reason",),
-        "label_column": ("label_pred", "label_cond_rec"),
+        "preference_data": ("preference",), "label_column": ("label_pred", "label_cond_rec"),
         "category": tuple(task for task in FAMILIES["minionerec"] if task.startswith("title_history")),
         **{f"limit_{group}": tuple(task for task in TASKS if task.startswith(group))
            for group in ("type_c", "type_e")},

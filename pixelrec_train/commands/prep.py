@@ -1,14 +1,14 @@
 """Read another project's files as our tables, or spell the ids of a text in another way."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import remove, replaceable_directory, write_json
+from pixelrec_train.files import made_whole, replaceable_directory, write_json
 from pixelrec_train.flags import (
     DIRECTORY,
     FILE,
+    FILE_NAME,
     NEW_DIRECTORY,
     NEW_FILE,
     REQUIRED,
@@ -54,7 +54,7 @@ class PrepConfig(Flags):
     name: str | None = flag(
         "of the data set, as its files are called: Beauty, Industrial_and_Scientific; None = there is one",
         None,
-        Rule("must be the beginning of a file's name", lambda name: name and not set(name) & set("/\\")),
+        FILE_NAME,
     )
     limit: int | None = flag(
         "onerec_think: items and lines of sequences that are read, to try it; None = all", None, at_least(1)
@@ -126,21 +126,17 @@ def convert(config):
                 f"another."
             )
     tables, name = read(config)
-    partial = output.with_name(f"{output.name}.partial")
-    remove(partial)
-    try:
-        partial.mkdir(parents=True)
-        tables.write(partial)
+
+    def make(directory):
+        tables.write(directory)
         if config.their_files:
             from pixelrec_train.data.convert.onerec_think_parquet import write_their_files
 
-            write_their_files(partial, name, tables)
-        write_json(partial / FACTS, tables.facts)
-        files = sorted(path.name for path in partial.iterdir())
-        remove(output)
-        os.replace(partial, output)
-    finally:
-        remove(partial)
+            write_their_files(directory, name, tables)
+        write_json(directory / FACTS, tables.facts)
+
+    made_whole(output, make)
+    files = sorted(path.name for path in output.iterdir())
     yield from tables.said
     yield f"made {output}: {', '.join(files)}"
 

@@ -6,6 +6,7 @@ from pixelrec_train.flags.fields import (
     DIRECTORY,
     DISTINCT,
     FILE,
+    FILE_NAME,
     MINUTES,
     NEW_DIRECTORY,
     NEW_FILE,
@@ -31,8 +32,8 @@ from pixelrec_train.flags.fields import (
 )
 
 __all__ = [
-    "COLUMNS", "DIRECTORY", "DISTINCT", "FILE", "MINUTES", "NEW_DIRECTORY", "NEW_FILE", "NOT_NEGATIVE",
-    "POSITIVE", "RANKS", "REQUIRED", "ROOT", "SEED", "SHARE", "Flags", "Rule", "as_text", "at_least",
-    "check_paths", "fields_of", "flag", "given", "idle", "one_of", "parse_args", "part", "refuse_unless",
-    "replace",
+    "COLUMNS", "DIRECTORY", "DISTINCT", "FILE", "FILE_NAME", "MINUTES", "NEW_DIRECTORY", "NEW_FILE",
+    "NOT_NEGATIVE", "POSITIVE", "RANKS", "REQUIRED", "ROOT", "SEED", "SHARE", "Flags", "Rule", "as_text",
+    "at_least", "check_paths", "fields_of", "flag", "given", "idle", "one_of", "parse_args", "part",
+    "refuse_unless", "replace",
 ]  # fmt: skip

@@ -37,6 +37,7 @@ MINUTES = Rule("must be a number above 0, at most a million", lambda value: 0 < 
 SEED = Rule("must be in [0, 2**63)", lambda value: 0 <= value < 2**63)
 DISTINCT = Rule("must name each only once", lambda values: len(set(values)) == len(values))
 COLUMNS = Rule("needs at least one column", bool)
+FILE_NAME = Rule("must be the beginning of a file's name", lambda name: name and not set(name) & set("/\\\0"))
 RANKS = Rule("needs a number of ranks", lambda value: value >= 1)
 FILE, DIRECTORY, NEW_FILE, NEW_DIRECTORY = "file", "directory", "new file", "new directory"
 PLACES = {

@@ -49,23 +49,27 @@ class Plan(NamedTuple):
         return set(heapq.nsmallest(most, names, lambda name: digest(self.seed, name)))
 
 
-def views_of(tasks, split, form, has, text_keys=()):
+def views_of(tasks, split, form, has, text_keys=(), instead=None):
     """[(View, form)] of names. form: None = each view's own.
 
     Args:
         has: TEXTS, LABELS as far as they are there.
+        instead: {task: View that makes it}, in place of those of VIEWS.
         text_keys: names of the texts that are read, CATEGORIES among them.
 
     Raises:
         InputError: a view has no such samples, or needs what is not there.
     """
-    views = [(VIEWS[task], form or VIEWS[task].forms[0]) for task in tasks]
+    known = VIEWS | (instead or {})
+    views = [(known[task], form or known[task].forms[0]) for task in tasks]
     for view, own in views:
         view.check(split, own, has, text_keys)
     return views
 
 
-def plan(views, asked, tables, label_column, semantic_ids, codec, split, limits=None, **named):
+def plan(
+    views, asked, tables, label_column, semantic_ids, codec, split, limits=None, also=frozenset(), **named
+):  # fmt: skip
     """Plan of all that is read.
 
     Args:
@@ -76,32 +80,50 @@ def plan(views, asked, tables, label_column, semantic_ids, codec, split, limits=
         semantic_ids: their file.
         codec: name of the ids' spelling.
         limits: of Plan.
+        also: what is read besides what the views need: TEXTS.
         named: categories_key and category of Known.
 
     Raises:
         InputError: the tables hold nothing of it, an item has no semantic id, or labels say nothing.
     """
     found = SemanticIds.load(semantic_ids)
-    wants = {need for view, _ in views for need in view.needs}
+    wants = {need for view, _ in views for need in view.needs} | also
     read = read_interactions(tables, label_column if LABELS in wants else None)
     part = part_of(split, read, tables, labelled=True)
     if LABELS in wants:
         check_labels(read, label_column, asked.positive, {view.task for view, _ in views})
-    notes, item_ids = list(read.notes), catalogue(read, found, tables if TEXTS in wants else None)
+    known, notes = known_of(read, found, tables if TEXTS in wants else None, codec, **named)
+    of_views = [(view, view.settled(asked._replace(form=form))) for view, form in views]
+    return Plan(of_views, known, part, asked.seed, notes, limits or {})
+
+
+def known_of(read, found, tables, codec, **named):
+    """(Known, [what a person may want to know of what was read]) of the items of Interactions.
+
+    Args:
+        found: SemanticIds.
+        tables: TextFlags; None = texts are not read.
+        codec: name of the ids' spelling.
+        named: categories_key and category of Known.
+
+    Raises:
+        InputError: an item has no semantic id, or too many have no text.
+    """
+    notes, item_ids = list(read.notes), catalogue(read, found, tables)
     if cold := len(item_ids) - read.num_items:
         notes.append(f"{cold:,} items have a semantic id and are in no interaction: they are told of, too")
-    fields = None
-    if TEXTS in wants:
+    texts = {}
+    if tables:
         from pixelrec_train.data.item_fields import read_fields  # brings pandas and pyarrow with it
 
         fields, about = read_fields(item_ids, tables)
         notes += about["notes"]
-    texts = {"text_keys": tuple(tables.text_keys), "fields": fields} | named
-    known = Known.spelled(item_ids, found.of(item_ids), CODECS[codec], found.codebook_sizes, **texts)
+        texts = {"text_keys": tuple(tables.text_keys), "fields": fields}
+    codes, sizes = found.of(item_ids), found.codebook_sizes
+    known = Known.spelled(item_ids, codes, CODECS[codec], sizes, **texts, **named)
     if shared := len(item_ids) - len(set(known.ids)):
         notes.append(f"{shared:,} items share their semantic id with another: samples cannot tell them apart")
-    of_views = [(view, view.settled(asked._replace(form=form))) for view, form in views]
-    return Plan(of_views, known, part, asked.seed, notes, limits or {})
+    return known, notes
 
 
 def catalogue(read, found, texts):

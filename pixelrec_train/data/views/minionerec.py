@@ -14,8 +14,8 @@ The system message is the instruction; the chat template "minionerec" puts it wh
 rewards and evaluation ask in these words alone. Each row of a table of rows (--split_data) is one sample, and
 every item has its own, also one that shares its title or id: nothing is looked up by what is said.
 Source: github.com/AkaliKong/MiniOneRec, data.py, which lets prompts of items hold their answer, cuts ids to
-three codes, and keeps one item of each title and id. preference is templated from the texts, as no LLM's
-summaries come with the tables.
+three codes, and keeps one item of each title and id. preference is templated from the texts, unless somebody
+has written what users often take: preferences.py.
 """
 
 from pixelrec_train.data.views.common import mostly, traits_of

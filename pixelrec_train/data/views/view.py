@@ -134,13 +134,7 @@ class View(NamedTuple):
                     f"--task {self.task} is made from {need}: it needs {FLAGS[need]}. Give it, or leave the "
                     f"task out."
                 )
-        for name in self.texts:
-            if name not in text_keys:
-                how = "--text_keys" if name != CATEGORIES else "--text_keys and --categories_key"
-                raise InputError(
-                    f"--task {self.task} needs each item's {name}, but the texts that are read are "
-                    f"{', '.join(text_keys)}. Name the column with {how}, or leave the task out."
-                )
+        check_texts(f"--task {self.task}", self.texts, text_keys)
 
     def samples(self, known, part, asked, seed):
         """(Sample, facts) of every row, in their order; (LeftOut, {}) where there is none."""
@@ -178,6 +172,17 @@ class View(NamedTuple):
         """
         prompt, _ = drawn(self.chats, seed, sample_name(self.task, split, CHAT, stretch.key))
         return self.question(prompt, self.asks(known, stretch), known)
+
+
+def check_texts(what, texts, text_keys):
+    """Raises InputError where a text is not read that `what`, in words, needs by name."""
+    for name in texts:
+        if name not in text_keys:
+            how = "--text_keys" if name != CATEGORIES else "--text_keys and --categories_key"
+            raise InputError(
+                f"{what} needs each item's {name}, but the texts that are read are {', '.join(text_keys)}. "
+                f"Name the column with {how}, or leave {what} out."
+            )
 
 
 def sample_name(task, split, form, key):
