@@ -88,7 +88,11 @@ def complete(path, row):
 
 
 def all_checks(directory, cache_dir):
-    case = Case(directory, cache_dir)
+    yield from checks(Case(directory, cache_dir))
+
+
+def checks(case):
+    """Every Check; the expected numbers are read as they are now."""
     yield from check_training(case)
     yield from check_rewards(case)
     yield from check_decoding(case)

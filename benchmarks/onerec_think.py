@@ -38,8 +38,6 @@ class Case:
         self.rows = {task: [] for task in FAMILIES["onerec_think"]}
         for sample, (_, question, answer) in zip(samples, self.chats, strict=True):
             self.rows[sample.source].append((question, answer))
-        self.prepared = self.json("expected_preparation.json")
-        self.items = self.prepared["items"]
 
     def json(self, name):
         return json.loads((self.directory / name).read_text(encoding="utf-8"))
@@ -50,7 +48,13 @@ class Case:
 
 
 def all_checks(directory, cache_dir):
-    case = Case(directory, cache_dir)
+    yield from checks(Case(directory, cache_dir))
+
+
+def checks(case):
+    """Every Check; the expected numbers are read as they are now."""
+    case.prepared = case.json("expected_preparation.json")
+    case.items = case.prepared["items"]
     yield from check_preparation(case)
     yield from check_conversations(case)
     for check in (snippets, categories, examples, similar, transitions):

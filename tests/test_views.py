@@ -221,7 +221,7 @@ def test_no_training_sample_names_what_its_user_took_later(world, way, task, for
         elif "item_id" in facts:
             assert named == {facts["item_id"]} and not any(user in text_of(sample) for user in taken)
         elif "user_id" not in facts:
-            assert task.startswith("type_e")  # see test_onerec_think.py
+            assert task.startswith("type_e")  # see test_families.py
         else:
             assert named and named <= taken[facts["user_id"]] and not named & later[facts["user_id"]]
 
