@@ -15,12 +15,14 @@ from pixelrec_train.commands.make_demo import all_text
 from pixelrec_train.config import GenerativeConfig
 from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.item_text import Reader
+from pixelrec_train.data.samples import Sample, writing
 from pixelrec_train.engine import manifest
 from pixelrec_train.engine.state import TrainState
 from pixelrec_train.model.expansion import expand
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.model.tiny import write_causal_lm
 from pixelrec_train.model.token_model import TokenModel
+from pixelrec_train.semantic_id.codecs import CODECS
 from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.semantic_id.quantiser import Preprocessing, Quantiser
 from pixelrec_train.tasks.tokens import TokenTask
@@ -47,6 +49,7 @@ def write_good_folder(folder, demo, demo_config):
         Path("done/table.json").write_text("{}")
         write_generative(config, inputs)
         write_samples()
+        write_thoughts()
         for name in ("onerec_think", "minionerec"):
             shutil.copytree(ROOT / "tests/fixtures" / name / "files", name)
         shutil.rmtree("cache")
@@ -114,6 +117,20 @@ def write_samples():
     Path("samples/list.json").write_text(json.dumps(names))
     settings = {"name": "chat_completion_parquet", "sources": "samples/list.json", "max_length": 512}
     Path("dataset.json").write_text(json.dumps(settings))
+
+
+def write_thoughts():
+    """Chats with a thought in front of an item's id (thoughts/), for items of sid.json."""
+    ids = SemanticIds.load("sid.json")
+    Path("thoughts").mkdir()
+    samples = []
+    for n, item_id in enumerate(ids.item_ids[:4]):
+        said = f"<think>\nit is {n}\n</think>\n{CODECS['onerec'].text(ids.codes[n], SIZES)}"
+        chat = ("user", f"what next? {n}"), ("assistant", said)
+        messages = tuple({"role": role, "content": content} for role, content in chat)
+        samples.append((Sample(f"t{n}", "thoughts", messages, None), {"target_item_ids": [item_id]}))
+    writing.write_samples("thoughts", samples, rows_per_file=10)
+    Path("thoughts/dataset.json").write_text(json.dumps(writing.dataset_config(512, True)))
 
 
 def shared_flags(config):

@@ -7,7 +7,7 @@ A case of bad_inputs/<theme>.json changes one thing in a folder that would train
              read_samples (all rows of "sources", as training reads them), check_samples (of "samples", with
              spaces between them, or of "dataset_config"), build_samples,
              qwen3 (train_qwen3 with --dry_run 1); convert; prep (of "source", onerec_think unless given);
-             merge (merge_adapter); predict
+             merge (merge_adapter); predict; keep (keep_thoughts)
     flags    flags of the command to set; null leaves one out
     files    {path: how it changes}, see `change`
     says     what the sentence must contain, a regular expression
@@ -33,6 +33,7 @@ from pixelrec_train.commands import (
     check_samples,
     compare,
     expand_vocabulary,
+    keep_thoughts,
     predict,
     prep,
     train_qwen3,
@@ -80,7 +81,7 @@ COMMANDS = {
     "build_ids": build_semantic_ids.main, "expand": expand_vocabulary.main, "verify": verify_model.main,
     "build_samples": build_samples.main,
     "judge": judge.main, "qwen3": train_qwen3.main, "predict": predict.main,
-    "convert": convert.main, "prep": prep.main, "merge": merge.main,
+    "convert": convert.main, "prep": prep.main, "merge": merge.main, "keep": keep_thoughts.main,
 }  # fmt: skip
 # Of samples what is tokenised already stays: the next start goes on there.
 COMPLETE = re.compile(
@@ -146,6 +147,14 @@ def arguments(command, demo_config, changes):
             "cache_dir": "cache",
             "output_dir": "out/predicted",
         },
+        "keep": {
+            "samples": "thoughts",
+            "model_dir": "talk",
+            "semantic_ids": "sid.json",
+            "thought_tokens": 3,
+            "cache_dir": "cache",
+            "output_dir": "out/kept",
+        },
         "qwen3": {
             "model_dir": "talk",
             "dataset_config": "dataset.json",
@@ -159,7 +168,8 @@ def arguments(command, demo_config, changes):
         "prep": prepared(changes.get("source", "onerec_think")),
     }[command]
     flags = {name: value for name, value in (good | changes).items() if value is not None}
-    return [*flags.pop("samples", "").split(), *as_flags(flags)]
+    files = flags.pop("samples", "").split() if command == "check_samples" else ()
+    return [*files, *as_flags(flags)]
 
 
 def prepared(source):
@@ -264,6 +274,7 @@ def test_what_the_system_says_of_a_place_is_a_sentence_and_a_bug_keeps_its_trace
         ("read_samples", {"sources": "samples/list.json"}),
         ("read_samples", {"sources": "samples/*.parquet"}),
         ("build_samples", {}),
+        ("keep", {}), ("keep", {"interaction_data": "interactions.csv", "temperature": 0}),
         ("judge", {}), ("judge", {"model_dir": "llm", "prompts": "history"}),
         ("predict", {}), ("predict", {"prompts": "think", "text_data": "items.csv", "text_keys": "title"}),
         ("predict", {"question": "rec_reason", "text_data": "items.csv", "text_keys": "title,tag"}),

@@ -24,7 +24,8 @@ class DemoConfig(Flags):
         "samples whose words the LM's tokenizer learns, too: a directory of scripts/build_samples.py", None
     )
     chat_template: str = flag(
-        "with --samples: the template around them, whose words it learns as well", "chatml",
+        "with --samples: the template around them, whose words it learns as well",
+        "chatml",
         one_of("chatml", "minionerec"),
     )
     users: int = flag("users of the synthetic dataset", 2000, at_least(1))

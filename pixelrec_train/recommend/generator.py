@@ -72,26 +72,33 @@ class Prepared(NamedTuple):
         return Generated(behind_histories, self.trie, num_beams)
 
     def search(self, normalised_over, go_on=None):
-        """(b prompts, [T] token ids each; a number of beams) -> leaves and scores of Beams, on the CPU.
+        """search_of this model under the trie."""
+        return search_of(self.model, self.trie, normalised_over, go_on)
 
+
+def search_of(model, trie, normalised_over, go_on=None):
+    """(b prompts, [T] token ids each; a number of beams) -> leaves and scores of Beams, on the CPU.
+
+    Args:
+        model: TokenModel, on this rank's device.
         go_on: the Decoder, the Prefix of the prompts, the prompts -> the Prefix with what comes between a
             prompt and the first code, such as a thought; None = nothing.
-        """
-        device, vocabulary = distributed.device(), self.model.vocabulary
-        edges = zip(vocabulary.level_edges, vocabulary.codebook_sizes, strict=False)
-        tokens = [torch.arange(first, first + size, device=device) for first, size in edges]
-        trie = self.trie.to(device)
+    """
+    device, vocabulary = distributed.device(), model.vocabulary
+    edges = zip(vocabulary.level_edges, vocabulary.codebook_sizes, strict=False)
+    tokens = [torch.arange(first, first + size, device=device) for first, size in edges]
+    trie = trie.to(device)
 
-        @torch.no_grad()
-        def search(prompts, beams):
-            with self.model.decoding() as decoder:
-                prefix = read(decoder, *side_by_side(prompts, device))
-                if go_on:
-                    prefix = go_on(decoder, prefix, prompts)
-                found = search_from(decoder, trie, tokens, prefix, beams, normalised_over)
-            return found.leaves.cpu(), found.scores.cpu()
+    @torch.no_grad()
+    def search(prompts, beams):
+        with model.decoding() as decoder:
+            prefix = read(decoder, *side_by_side(prompts, device))
+            if go_on:
+                prefix = go_on(decoder, prefix, prompts)
+            found = search_from(decoder, trie, tokens, prefix, beams, normalised_over)
+        return found.leaves.cpu(), found.scores.cpu()
 
-        return search
+    return search
 
 
 def side_by_side(texts, device):

@@ -80,11 +80,12 @@ class Questions(NamedTuple):
 class Speaker:
     """A model directory's tokenizer, with what it takes to ask in a chat."""
 
-    def __init__(self, model_dir, forms, add_think_pattern, trust=False):
+    def __init__(self, model_dir, forms, add_think_pattern, trust=False, way_out=True):
         """
         Args:
             forms: of FORMS, those to ask in.
             add_think_pattern: whether chats without a thought end in /no_think and an empty thought.
+            way_out: whether a person may ask in another form instead, with --prompts.
 
         Raises:
             InputError: it has no itemic tokens, no chat template, or no token that ends a thought.
@@ -93,6 +94,7 @@ class Speaker:
         self.vocabulary = ItemicVocabulary.load(model_dir, "--model_dir", trust)
         self.tokenizer = load_tokenizer(model_dir, "--model_dir", trust)
         self.codec, self.add_think_pattern = CODECS[self.vocabulary.codec], add_think_pattern
+        self.way_out = way_out
         self.renderer = self.behind = self.end_id = None
         with self.named():
             if {CHAT, THINK} & set(forms):
@@ -105,8 +107,9 @@ class Speaker:
     def checked_renderer(self):
         if not self.tokenizer.chat_template:
             raise InputError(
-                "its tokenizer has no chat template, so it cannot be asked in a chat. Use --prompts history, "
-                "or put the template of its instruct model beside it as chat_template.jinja."
+                f"its tokenizer has no chat template, so it cannot be asked in a chat. "
+                f"{'Use --prompts history, or put' if self.way_out else 'Put'} the template of its instruct "
+                f"model beside it as chat_template.jinja."
             )
         return Renderer(self.tokenizer)
 
@@ -126,8 +129,9 @@ class Speaker:
         ids = self.ids(word).tolist()
         if len(ids) != 1:
             raise InputError(
-                f"its tokenizer reads {word} as {len(ids)} tokens, so no thought of it has an end. Use "
-                f"--prompts history,chat, or a tokenizer with {word} as one token, as Qwen3 has it."
+                f"its tokenizer reads {word} as {len(ids)} tokens, so no thought of it has an end. "
+                f"{'Use --prompts history,chat, or' if self.way_out else 'Take'} a tokenizer with {word} as "
+                f"one token, as Qwen3 has it."
             )
         return ids[0]
 
@@ -141,7 +145,7 @@ class Speaker:
         if not end or THOUGHT not in thought.removeprefix("<think>") or behind.strip() != ANSWER:
             raise InputError(
                 f"its chat template drops the thought of an answer ({said!r} is left), so none is learned. "
-                f"Use --prompts history,chat."
+                f"{'Use --prompts history,chat' if self.way_out else 'Take a template that keeps it'}."
             )
         return behind[: behind.index(ANSWER)]
 

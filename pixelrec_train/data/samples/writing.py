@@ -28,17 +28,24 @@ def write_samples(directory, samples, rows_per_file):
     Returns:
         names of the files, as file_list.json has them (beside them: the directory may move)
     """
-    rows, written = map(as_row, samples), 0
-    while block := list(itertools.islice(rows, rows_per_file)):
-        arrays = [pa.array(column, pa.string()) for column in zip(*block, strict=True)]
-        table = pa.Table.from_arrays(arrays, schema=SCHEMA)
-        pyarrow.parquet.write_table(table, Path(directory, f"part-{written:05d}"), compression="snappy")
+    samples, written = iter(samples), 0
+    while block := list(itertools.islice(samples, rows_per_file)):
+        write_file(Path(directory, f"part-{written:05d}"), [block])
         written += 1
     names = [f"part-{number:05d}-of-{written:05d}.parquet" for number in range(written)]
     for name in names:
         os.replace(Path(directory, name[: len("part-00000")]), Path(directory, name))
     write_json(Path(directory, FILE_LIST), names)
     return names
+
+
+def write_file(path, groups):
+    """One Parquet file. groups: iterable of row groups, each a list of (Sample, its metadata)."""
+    with pyarrow.parquet.ParquetWriter(path, SCHEMA, compression="snappy") as file:
+        for group in groups:
+            columns = zip(*map(as_row, group), strict=True) if group else [[] for _ in SCHEMA]
+            arrays = [pa.array(column, pa.string()) for column in columns]
+            file.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), row_group_size=max(1, len(group)))
 
 
 def as_row(sample_and_facts):
