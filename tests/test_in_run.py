@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, events, run_command
+from conftest import ROOT, deepspeed, events, run_command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_evaluate_qwen3 import flags_of, write_talking_model
 from test_train_qwen3 import WORDS, flags
@@ -130,15 +130,21 @@ def test_only_chats_that_the_model_has_room_for_are_asked(folder, held_out):
         chats(held_out, 12, tokenizer, True, 10)
 
 
-@pytest.mark.launch
-def test_a_run_shows_what_its_model_answers_at_every_evaluation(folder, held_out, tmp_path):
+@pytest.fixture(scope="module")
+def dataset(folder, held_out):
+    """The JSON of a dataset that trains on what is held out."""
     settings = {
         "name": "chat_completion_parquet", "sources": str(folder / "valid/file_list.json"),
         "max_length": 128, "num_workers": 0, "base_model_dir": str(folder / "llm"),
     }  # fmt: skip
     (folder / "dataset.json").write_text(json.dumps(settings))
+    return folder / "dataset.json"
+
+
+@pytest.mark.launch
+def test_a_run_shows_what_its_model_answers_at_every_evaluation(folder, dataset, tmp_path):
     given = {"valid_samples": folder / "valid/file_list.json", "sample_generations": 2, "max_steps": 4,
-             "eval_steps": 2, "dataset_config": folder / "dataset.json"}  # fmt: skip
+             "eval_steps": 2, "dataset_config": dataset}  # fmt: skip
     result = run_command([
         sys.executable, ROOT / "scripts/train_qwen3.py",
         *flags(folder, tmp_path / "run", **{k: v for k, v in given.items()}),
@@ -152,6 +158,36 @@ def test_a_run_shows_what_its_model_answers_at_every_evaluation(folder, held_out
     (place,) = {path.parent for path in (tmp_path / "run/log").rglob("events.out*")}
     tags = EventAccumulator(str(place)).Reload().Tags()["tensors"]
     assert {"sample/1/text_summary", "sample/2/text_summary"} <= set(tags)
+
+
+@pytest.mark.launch
+def test_ranks_with_shards_of_the_weights_answer_together_at_every_evaluation(
+    folder, demo_config, dataset, tmp_path
+):
+    """Under ZeRO-3 every forward pass is a collective: a rank that stops early leaves the other waiting.
+
+    And what DeepSpeed remembers of one evaluation must not slow the next one down to a halt.
+    """
+    given = {
+        "dataset_config": dataset, "valid_samples": folder / "valid/file_list.json",
+        "sample_generations": 3, "max_steps": 3, "eval_steps": 1, "num_training_steps": 3,
+        "interaction_data": demo_config.interaction_data, "semantic_ids": folder / "sid.json",
+        "valid_users": 7, "eval_batch_size": 2, "history": 8, "prompt": "chat",
+        "per_device_train_batch_size": 1, "collective_timeout_minutes": 2,
+    }  # fmt: skip
+    result = deepspeed(
+        2,
+        ROOT / "scripts/train_qwen3.py",
+        *flags(folder, tmp_path / "run", **given),
+        "--reshard_after_forward",
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    log = (tmp_path / "run/train.log").read_text()
+    evaluations = events(tmp_path / "run", "eval")
+    assert len(evaluations) == 3 and log.count("\n  answered: ") == 3 * len(evaluations)
+    assert all("valid_loss" in one and "ndcg@10" in one for one in evaluations)
+    answers = [line for line in log.splitlines() if line.startswith("  answered: ")]
+    assert len(set(map(len, answers))) > 1  # they differ in length
 
 
 def test_a_log_that_cannot_be_drawn_in_costs_no_run(tmp_path):

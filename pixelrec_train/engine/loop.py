@@ -9,7 +9,7 @@ from pixelrec_train import distributed
 from pixelrec_train.engine.checkpoint import save_checkpoint
 from pixelrec_train.engine.log_sums import LogSums
 from pixelrec_train.engine.profile import profiling
-from pixelrec_train.engine.zero import plain_linear
+from pixelrec_train.engine.zero import forget_order, plain_linear
 from pixelrec_train.errors import InputError, StopRequested, TrainingStopped
 from pixelrec_train.run import watchdog
 
@@ -179,6 +179,7 @@ def evaluate(engine, evaluators):
 def judging(engine):
     """Evaluation mode, in which every layer computes as it will when the checkpoint is loaded elsewhere."""
     engine.eval()
+    forget_order(engine)
     with plain_linear():
         yield
 

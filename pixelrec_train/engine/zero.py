@@ -86,6 +86,19 @@ def forget_moments(engine, buffer, step):
     return state
 
 
+def forget_order(engine):
+    """ZeRO-3 no longer follows the order in which layers are called, up to the next training step.
+
+    It writes down all calls between two steps, to fetch weights ahead, and then looks through what is left of
+    them at every call. With an evaluation among them, as behind the first step, these are tens of thousands:
+    texts that are generated took hours in place of seconds, and the steps behind them were slow as well.
+    """
+    if engine.zero_optimization_stage() == 3:
+        coordinator = engine.optimizer.parameter_offload.get_param_coordinator()
+        if not coordinator.is_invalid_trace():
+            coordinator._invalidate_trace()
+
+
 @contextmanager
 def plain_linear():
     """torch's linear as every checkpoint is loaded with elsewhere.
