@@ -1,5 +1,6 @@
 """Files and directories: found or refused in words, digested, and written whole or not at all."""
 
+import csv
 import difflib
 import json
 import os
@@ -122,6 +123,18 @@ def write_whole(path, text):
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_csv(path, header, rows):
+    """Write a table, whole or not at all: a run may be reading the old one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    with open(partial, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
     os.replace(partial, path)
 
 

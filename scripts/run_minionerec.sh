@@ -11,21 +11,8 @@
 # NUM_GPUS, DEEPSPEED_CONFIG, LEARNING_RATE, NUM_TRAIN_EPOCHS and the other settings of run_train_generative.sh; FREEZE_LLM=1
 # trains the rows of the codes alone. WARM_UP_EPOCHS: of the small model on ids alone, before SFT. Further flags are those of scripts/train_qwen3.py.
 set -euo pipefail
-here=$(dirname "${BASH_SOURCE[0]}")
-reads_folders=1
-source "$here/settings.sh"
-source "$here/prepare_python.sh"
-source "$here/launcher.sh"
-source "$here/pipeline.sh"
-if wants_help "$@"; then exec "$PYTHON" "$scripts/train_qwen3.py" --help; fi
-home=${RESULTS_DIR:-${OUTPUT_DIR:-results/minionerec}}
-LOGGING_DIR=${LOGGING_DIR:-${LOG_DIR:-logs}/minionerec}
-if wants_background; then
-    export BACKGROUND=0 FOREGROUND=1
-    in_background exec bash "$0" "$@"
-    echo "tail -f ${LOGGING_DIR}_launch.log"
-    exit 0
-fi
+pipeline=minionerec
+source "$(dirname "${BASH_SOURCE[0]}")/begin_pipeline.sh"
 VIEWS=${VIEWS:-minionerec}
 of_sft="LEARNING_RATE MIN_LR WEIGHT_DECAY MAX_GRAD_NORM WARMUP_RATIO SEED NUM_TRAIN_EPOCHS MAX_STEPS EVAL_STEPS PATIENCE
     PER_DEVICE_TRAIN_BATCH_SIZE GRADIENT_ACCUMULATION_STEPS DATALOADER_NUM_WORKERS BF16 LOGGING_STEPS VALID_USERS"

@@ -11,21 +11,8 @@
 # stage 1, NUM_TRAIN_EPOCHS of stage 2; NUM_BEAMS. LORA_R=128: stage 2 trains adapters. Further flags are those of
 # scripts/train_qwen3.py, for stage 2.
 set -euo pipefail
-here=$(dirname "${BASH_SOURCE[0]}")
-reads_folders=1
-source "$here/settings.sh"
-source "$here/prepare_python.sh"
-source "$here/launcher.sh"
-source "$here/pipeline.sh"
-if wants_help "$@"; then exec "$PYTHON" "$scripts/train_qwen3.py" --help; fi
-home=${RESULTS_DIR:-${OUTPUT_DIR:-results/onerec_think}}
-LOGGING_DIR=${LOGGING_DIR:-${LOG_DIR:-logs}/onerec_think}
-if wants_background; then
-    export BACKGROUND=0 FOREGROUND=1
-    in_background exec bash "$0" "$@"
-    echo "tail -f ${LOGGING_DIR}_launch.log"
-    exit 0
-fi
+pipeline=onerec_think
+source "$(dirname "${BASH_SOURCE[0]}")/begin_pipeline.sh"
 of_a_stage="WEIGHT_DECAY MAX_GRAD_NORM SEED EVAL_STEPS SAVE_STEPS PER_DEVICE_TRAIN_BATCH_SIZE GRADIENT_ACCUMULATION_STEPS
     DATALOADER_NUM_WORKERS BF16 LOGGING_STEPS VALID_USERS GRADIENT_CHECKPOINTING"
 of_stage2="LEARNING_RATE NUM_TRAIN_EPOCHS WARMUP_RATIO PATIENCE LORA_R LORA_ALPHA LORA_DROPOUT LOAD_IN_4BIT"

@@ -47,7 +47,8 @@ def parsed(command):
 def test_their_files_are_taken_from_prep_to_the_table(script, tmp_path):
     environment = {
         "DATA_DIR": "theirs", "MODEL_DIR": "Qwen3-0.6B", "RESULTS_DIR": "out", "LOG_DIR": "told",
-        "NUM_GPUS": "2", "DEEPSPEED_CONFIG": "zero3.json", "NUM_TRAIN_EPOCHS": "4", "LEARNING_RATE": "3e-4", "NUM_BEAMS": "30",
+        "NUM_GPUS": "2", "DEEPSPEED_CONFIG": "zero3.json", "NUM_TRAIN_EPOCHS": "4",
+        "LEARNING_RATE": "3e-4", "NUM_BEAMS": "30",
     }  # fmt: skip
     (tmp_path / "theirs").mkdir()
     result, steps = run(script, tmp_path, "--sample_generations", "2", **environment)

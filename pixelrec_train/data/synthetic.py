@@ -5,11 +5,9 @@ ring; titles, tags and descriptions name the topic. So an item's text tells what
 videos that are new: some appear only at the very end of histories, where no model has trained on them.
 """
 
-import csv
-import os
-from pathlib import Path
-
 import numpy as np
+
+from pixelrec_train.files import write_csv
 
 # topic | English words | Chinese words
 TOPICS = """
@@ -120,14 +118,3 @@ def make_views(rng, users):
             views.append((time, user, item))
             time += int(rng.exponential(40_000)) + 30
     return views
-
-
-def write_csv(path, header, rows):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-    os.replace(partial, path)  # whole: a run may be reading the old one

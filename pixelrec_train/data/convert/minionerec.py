@@ -13,10 +13,9 @@ import re
 from pathlib import Path
 
 from pixelrec_train.data.convert.reading import item_id_of
-from pixelrec_train.data.convert.tables import write_csv
 from pixelrec_train.data.given_split import PARTS
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import write_json, write_whole
+from pixelrec_train.files import write_csv, write_json, write_whole
 
 COLUMNS = (
     "user_id", "history_item_title", "item_title", "history_item_id", "item_id", "history_item_sid",

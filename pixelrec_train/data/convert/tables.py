@@ -1,10 +1,9 @@
 """Our tables, as scripts/prep.py writes them."""
 
-import csv
-import os
 from pathlib import Path
 from typing import NamedTuple
 
+from pixelrec_train.files import write_csv
 from pixelrec_train.semantic_id.codes import SemanticIds
 
 ITEMS, INTERACTIONS, SPLIT, IDS = "items.csv", "interactions.csv", "split.csv", "semantic_ids.json"
@@ -34,15 +33,3 @@ class Tables(NamedTuple):
             rows = ((part, user, item, " ".join(history)) for part, user, item, history in self.split)
             write_csv(Path(directory, SPLIT), ("split", "user_id", "item_id", "history"), rows)
         self.ids.save(Path(directory, IDS))
-
-
-def write_csv(path, header, rows):
-    """Whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-    os.replace(partial, path)
