@@ -12,11 +12,13 @@ from pyarrow import parquet
 from test_evaluate_qwen3 import flags_of, write_talking_model
 from transformers import AutoModelForCausalLM
 
+from pixelrec_train.commands import build_samples
 from pixelrec_train.commands.evaluate_qwen3 import EvaluateQwen3Config
 from pixelrec_train.commands.predict import PredictConfig
 from pixelrec_train.config.judging import cut_off_as_asked
 from pixelrec_train.data.item_fields import read_fields
 from pixelrec_train.data.predictions import write_predictions
+from pixelrec_train.data.samples.rows import samples as read_samples
 from pixelrec_train.data.tokens.chat import Renderer
 from pixelrec_train.data.views.families import VIEWS
 from pixelrec_train.data.views.view import CHAT as CHATS
@@ -206,6 +208,44 @@ def test_any_task_that_asks_for_an_item_asks_as_its_training_texts_begin(task, a
             assert ids[: len(whole)].tolist() == whole
             compared += 1
     assert compared > 20
+
+
+@pytest.mark.parametrize(
+    ("task", "more"),
+    [("video_rec", {}), ("title_history_to_sid", {"category": "office products"}), ("type_c_seq_full", {}),
+     ("sid_prediction", {}), ("reasoned_prediction", {})],
+)  # fmt: skip
+def test_unless_told_otherwise_users_are_asked_as_samples_are_built(task, more, asked, folder, demo_config):
+    texts = {"text_keys": "title,tag", "text_data": demo_config.text_data} | more
+    tables = {"interaction_data": demo_config.interaction_data, "semantic_ids": folder / "sid.json"}
+    where = {"output_dir": folder / f"of_{task}", "model_dir": folder / "llm", "split": "test"}
+    build_samples.main(as_flags({"task": task} | texts | tables | where))
+    built = where["output_dir"]
+    thinks = json.loads((built / "dataset.json").read_text())["add_think_pattern"]
+    config = asked("own", question=task, history=None, **texts)
+    assert config.add_think_pattern is thinks is (task in ("video_rec", "reasoned_prediction"))
+    users = asking.read_users(config)
+    speaker = evaluate_models.speaker_of(config.model_dir, config, False)
+    prepared = evaluate_models.prepared_of(config.model_dir, config, users, False)
+    renderer = Renderer(speaker.tokenizer, add_think_pattern=thinks)
+    made = {
+        sample.uuid: sample
+        for file in built.glob("*.parquet")
+        for _, sample in read_samples(file, 0)
+    }  # fmt: skip
+    form = THINK if task == "reasoned_prediction" else CHAT
+    prompt, compared, longest = asking.prompts(prepared, speaker, form, users, config), 0, 0
+    for e in range(len(users.held_out)):
+        if sample := made.get(sample_name(task, "test", CHATS, (*users.part.keys[e], 0))):
+            whole = prompt(e).tolist()
+            assert renderer.encode([sample])[0][0][: len(whole)].tolist() == whole
+            compared, longest = compared + 1, max(longest, len(users.held_out.history(e)))
+    assert compared > 20 and longest > 10  # as many as MiniOneRec names
+
+
+def test_an_item_of_any_training_row_is_not_cold_however_short_the_histories_of_prompts_are(asked):
+    split = asking.read_users(asked("cold", history=3)).inputs.split
+    assert (split.train_counts > 0).tolist() == (split.popularity > 0).tolist()
 
 
 def test_a_question_must_be_answered_with_one_item_and_have_what_it_is_made_of():

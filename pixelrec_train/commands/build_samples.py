@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pixelrec_train.config import DataFlags, TextFlags
 from pixelrec_train.config.layouts import ONEREC_THINK, SAMPLES, LayoutFlags, check_layout
-from pixelrec_train.config.tasks import FAMILIES, MIXES, SETS, TASKS, named
+from pixelrec_train.config.tasks import FAMILIES, MIXES, SETS, TASKS, named, say_think
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import (
     DIRECTORY,
@@ -164,8 +164,7 @@ class BuildSamplesConfig(DataFlags, TextFlags, LayoutFlags):
         """Whether questions are to say /think or /no_think."""
         if self.add_think_pattern is not None:
             return self.add_think_pattern
-        chats = set(FAMILIES["openonerec"]) - {"user_profile"} if self.form != "segments" else set()
-        return bool((chats | {"reasoned_prediction"}) & set(self.task))
+        return self.form != "segments" and say_think(self.task)
 
 
 def share_of(text):

@@ -11,8 +11,8 @@ from pixelrec_train.run.exit_status import speak_plainly
 
 # Of a checkpoint these are as it was trained.
 OF_MODELS = (
-    "semantic_ids", "prompts", "question", "history", "add_think_pattern", "thought_tokens", "temperature",
-    "top_p", "top_k", "normalised_over", "verbose",
+    "semantic_ids", "prompts", "question", "category", "history", "add_think_pattern", "thought_tokens",
+    "temperature", "top_p", "top_k", "normalised_over", "verbose",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from pixelrec_train.config.adapters import QuantisedFlags
 from pixelrec_train.config.generative import DecodingFlags
 from pixelrec_train.config.judging import FIGURES, is_figure, require_cut_off
 from pixelrec_train.config.reading import CacheFlags, DataFlags, TextFlags
+from pixelrec_train.config.tasks import say_think
 from pixelrec_train.config.towers import TrustFlags
 from pixelrec_train.config.training import RunFlags
 from pixelrec_train.errors import InputError
@@ -13,6 +14,10 @@ from pixelrec_train.flags import DISTINCT, FILE, NOT_NEGATIVE, SEED, Rule, at_le
 
 FORMS = ("history", "chat", "think")
 QUESTION = "video_rec"
+HISTORY = (
+    "newest items of a history that a prompt names; None = of chats as scripts/build_samples.py has them: 10 "
+    "of minionerec, all of onerec_think, 49 of reasoning; else 512"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,9 @@ class QuestionFlags(TextFlags):
     )
     question: str = flag(
         "the task of scripts/build_samples.py whose chat asks: one whose answer is an item's id", QUESTION
+    )
+    category: str = flag(
+        "what all items are, in the words of title_history_to_sid, as its samples were built", ""
     )
 
     def check_question(self, chats):
@@ -75,9 +83,11 @@ class AskFlags(DataFlags, QuestionFlags, DecodingFlags):
         DISTINCT,
     )
     users: int | None = flag("held-out users judged, drawn once; None = all", None, at_least(1))
-    history: int = flag("newest items of a history that a prompt names", 512, at_least(1))
-    add_think_pattern: bool = flag(
-        "chat ends in /no_think and an empty thought, as OpenOneRec's SFT trains it; False = in neither", True
+    history: int | None = flag(HISTORY, None, at_least(1))
+    add_think_pattern: bool | None = flag(
+        "chat ends in /no_think and an empty thought, as OpenOneRec's SFT trains it; False = in neither; "
+        "None = as scripts/build_samples.py has it for --question",
+        None,
     )
     num_beams: int = flag("semantic ids kept per user and level, at least", 32, at_least(1))
     eval_batch_size: int = flag(
@@ -97,6 +107,8 @@ class AskFlags(DataFlags, QuestionFlags, DecodingFlags):
     def __post_init__(self):
         if self.split == "val":
             self.set(split="valid")
+        if self.add_think_pattern is None:
+            self.set(add_think_pattern=say_think((self.question,)))
         super().__post_init__()
         self.check_question(set(self.prompts) - {"history"})
 
@@ -146,7 +158,7 @@ class SamplesConfig(
         "how held-out users are asked: history = ids alone; chat = that of --question", "history",
         one_of("history", "chat"),
     )  # fmt: skip
-    history: int = flag("newest items of a history that this names", 512, at_least(1))
+    history: int | None = flag(HISTORY, None, at_least(1))
     valid_users: int | None = flag("validation users asked, drawn once; None = all", None, at_least(1))
     sample_generations: int = flag(
         "at each evaluation, chats of --valid_samples (or held-out users) whose free answers go to the log "

@@ -29,6 +29,13 @@ MIXES = {  # shares of the tasks in training
     },
 }  # fmt: skip
 
+THINKING = {*FAMILIES["openonerec"], "reasoned_prediction"} - {"user_profile"}
+
+
+def say_think(tasks):
+    """Whether questions of these tasks' chats end in /think or /no_think, unless a person says otherwise."""
+    return not THINKING.isdisjoint(tasks)
+
 
 def named(tasks):
     """The tasks of a list in which sets may stand, each once."""

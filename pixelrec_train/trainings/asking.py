@@ -8,8 +8,8 @@ import numpy as np
 
 from pixelrec_train.config import WindowFlags
 from pixelrec_train.data.inputs import read_inputs
-from pixelrec_train.data.views.parts import part_of
-from pixelrec_train.data.views.view import TEXTS, View
+from pixelrec_train.data.views.parts import WHOLE, part_of
+from pixelrec_train.data.views.view import LONG, TEXTS, View, check_texts
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.passes import Asked
 from pixelrec_train.evaluation.places import judge
@@ -35,7 +35,8 @@ class Users(NamedTuple):
 def read_users(config):
     """Users of AskFlags. Raises InputError where nobody can be asked in the words of --question."""
     view = asked_in(config)
-    inputs = read_inputs(config, WindowFlags(max_seq_length=config.history + 1))
+    # What was trained on is said by samples: an item of any training row was seen, however long the row.
+    inputs = read_inputs(config, WindowFlags(max_seq_length=WHOLE))
     held_out = getattr(inputs.split, config.split)
     numbers = np.arange(len(held_out))
     if config.users:
@@ -62,8 +63,20 @@ def check_labelled(users, split):
 
 
 def asked_in(config):
-    """The View of --question; InputError where it cannot ask."""
-    return view_of(config.question, config.split, {TEXTS} if config.text_data else ())
+    """The View of --question; InputError where it cannot ask, or not with these texts."""
+    view = view_of(config.question, config.split, {TEXTS} if config.text_data else ())
+    check_texts(f"--question {config.question}", view.asks_with, config.text_keys)
+    if config.category and not view.asks_with:
+        raise InputError(
+            f"--category stands in no words of --question {config.question}; it is for title_history_to_sid. "
+            f"Leave it out."
+        )
+    return view
+
+
+def newest(config, form, view):
+    """Items of a history that a prompt names, at most."""
+    return config.history or (LONG if form == HISTORY else view.most_history)
 
 
 def ask(prepared, speaker, form, users, config, tell=None, keep_lists=False):
@@ -107,11 +120,12 @@ def exchange(prepared, speaker, users, e, tokens, thought, lists):
 
 def prompts(prepared, speaker, form, users, config):
     """A function: number of an asked user -> [T] token ids."""
+    most = newest(config, form, users.view)
     if form == HISTORY:
-        return lambda e: prepared.collator.prompt(users.held_out.history(e)[-config.history :])
-    texts = {"text_keys": tuple(config.text_keys), "fields": users.fields}
+        return lambda e: prepared.collator.prompt(users.held_out.history(e)[-most:])
+    texts = {"text_keys": tuple(config.text_keys), "fields": users.fields, "category": config.category}
     known = speaker.known(users.inputs.interactions.item_ids, prepared.codes, **texts)
-    questions = Questions(users.view, known, users.part, config.history, config.seed)
+    questions = Questions(users.view, known, users.part, most, config.seed)
     return lambda e: speaker.prompt(questions.of(users.numbers[e]), form)
 
 

@@ -10,6 +10,7 @@ from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.samples.dataset_file import DatasetFile
 from pixelrec_train.data.samples.files import sources_of
 from pixelrec_train.data.tokens.packed_samples import PackCollator, PackDataset
+from pixelrec_train.data.views.parts import WHOLE
 from pixelrec_train.engine import ds_config, loop
 from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
@@ -197,7 +198,7 @@ def answering(config, prepared, asked):
 def whom_it_judges(config):
     """A line for the plan, where held-out users are asked inside the run."""
     if config.interaction_data:
-        split = split_of(read_interactions(config), config, config.history + 1)
+        split = split_of(read_interactions(config), config, WHOLE)
         asked = min(len(split.valid), config.valid_users or len(split.valid))
         yield f"judged inside the run: {asked:,} of {len(split.valid):,} validation targets; {split.origin}"
 
