@@ -53,6 +53,9 @@ class Engine:
     def eval(self):
         self.modes.append("eval")
 
+    def zero_optimization_stage(self):
+        return 2
+
     def __call__(self, batch):
         return torch.tensor(float(self.losses(batch.nth))), {"nce_samples": torch.tensor(5.0)}
 
