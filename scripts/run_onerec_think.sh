@@ -33,7 +33,7 @@ elif [ -z "${INTERACTION_DATA:-}" ]; then
     make_demo_ids results/openonerec/data/semantic_ids "$of_a_stage $of_stage2 MAX_STEPS"
     INTERACTION_DATA=dataset/demo.csv TEXT_DATA=information/demo.csv
     SEMANTIC_IDS=results/openonerec/data/semantic_ids/semantic_ids.json
-    LIMIT_TYPE_C=${LIMIT_TYPE_C:-4000} LIMIT_TYPE_E=${LIMIT_TYPE_E:-1000} VALID_USERS=${VALID_USERS:-200}
+    LIMIT_TYPE_C=${LIMIT_TYPE_C:-2000} LIMIT_TYPE_E=${LIMIT_TYPE_E:-500} VALID_USERS=${VALID_USERS:-200}
     NUM_TRAIN_EPOCHS=${NUM_TRAIN_EPOCHS:-1} MAX_STEPS=${MAX_STEPS:-20}
 elif [ -z "${SEMANTIC_IDS:-}" ]; then
     refuse "SEMANTIC_IDS is not set: scripts/build_semantic_ids.py makes them of your items, or reads a project's index."
