@@ -9,6 +9,12 @@ source "$here/prepare_python.sh"
 source "$here/launcher.sh"
 source "$here/pipeline.sh"
 if wants_help "$@"; then exec "$PYTHON" "$scripts/train_qwen3.py" --help; fi
+for name in INTERACTION_DATA SPLIT_DATA SEMANTIC_IDS; do
+    if [ -n "${!name:-}" ]; then
+        if [ -n "${DATA_DIR:-}" ]; then refuse "DATA_DIR and $name both name the data; unset one."; fi
+        if [ -z "${INTERACTION_DATA:-}" ]; then refuse "$name goes with INTERACTION_DATA and TEXT_DATA; unset it for the demo."; fi
+    fi
+done
 home=${RESULTS_DIR:-${OUTPUT_DIR:-results/$pipeline}}
 LOGGING_DIR=${LOGGING_DIR:-${LOG_DIR:-logs}/$pipeline}
 if wants_background; then

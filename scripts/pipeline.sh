@@ -7,6 +7,15 @@ step() {
     if [ -n "$stopped_by" ]; then exit 0; fi
 }
 
+# names VIEWS BEGINNING…: whether one of these views, with commas, begins so.
+names() {
+    local beginning
+    for beginning in "${@:2}"; do
+        case ",$1" in *",$beginning"*) return 0 ;; esac
+    done
+    return 1
+}
+
 # of_the_demo NAMES COMMAND…: a step without what somebody has set in these variables for another.
 of_the_demo() {
     local name unset=()

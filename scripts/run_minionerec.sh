@@ -22,7 +22,6 @@ question=sid_history_to_sid
 small='' demo=''
 if [ -z "${MODEL_DIR:-}" ]; then small=1; fi
 if [ -n "${DATA_DIR:-}" ]; then
-    if [ -n "${INTERACTION_DATA:-}" ]; then refuse "DATA_DIR and INTERACTION_DATA both name the data; unset one."; fi
     echo "== their files become tables"
     step "$PYTHON" "$scripts/prep.py" --source minionerec --data_dir "$DATA_DIR" ${CATEGORY:+--name "$CATEGORY"} \
         --output_dir "$home/tables" --overwrite
@@ -42,9 +41,13 @@ of_data=(--interaction_data "$INTERACTION_DATA" --semantic_ids "$SEMANTIC_IDS" $
 
 # build VIEWS SPLIT FLAGS…: samples of these views in $home/samples/VIEWS/SPLIT
 build() {
+    local about=() # what all items are stands in the words of some views alone
+    if [ -n "${CATEGORY:-}" ] && names "$1" minionerec title_history; then
+        about=(--category "$(tr '_[:upper:]' ' [:lower:]' <<<"$CATEGORY")")
+    fi
     step "$PYTHON" "$scripts/build_samples.py" "${of_data[@]}" --text_data "$TEXT_DATA" \
         --text_keys "${TEXT_KEYS:-title,tag,description}" --task "$1" --split "$2" --codec minionerec \
-        ${CATEGORY:+--category "$(tr '_' ' ' <<<"$CATEGORY")"} --output_dir "$home/samples/$1/$2" --overwrite "${@:3}"
+        ${about[@]+"${about[@]}"} --output_dir "$home/samples/$1/$2" --overwrite "${@:3}"
 }
 
 # --- a model that knows the codes and is spoken to in MiniOneRec's words

@@ -3,11 +3,11 @@
 #
 #   bash scripts/run_onerec_think.sh                                the demo: everything is made, no GPU needed
 #   DATA_DIR=data MODEL_DIR=Qwen3-8B NUM_GPUS=8 DEEPSPEED_CONFIG=configs/ds_config_zero2.json bash scripts/run_onerec_think.sh
-#   INTERACTION_DATA=… TEXT_DATA=… SEMANTIC_IDS=… MODEL_DIR=… bash scripts/run_onerec_think.sh
+#   INTERACTION_DATA=… TEXT_DATA=… SEMANTIC_IDS=… [SPLIT_DATA=…] MODEL_DIR=… bash scripts/run_onerec_think.sh
 #
 # DATA_DIR: NAME.pretrain.json and sequential_data_processed.txt, NAME being Beauty; scripts/prep.py reads them, and their
 # split is taken: the last item validates, the test is unlabelled and gets predictions. With tables of your own (and the demo)
-# the last two items are held out. RESULTS_DIR, LOG_DIR: where it all goes. LIMIT, LIMIT_TYPE_C, LIMIT_TYPE_E; MAX_STEPS of
+# the last two items are held out, or what SPLIT_DATA says. VIEWS: what it learns from, tasks with commas. RESULTS_DIR, LOG_DIR: where it all goes. LIMIT, LIMIT_TYPE_C, LIMIT_TYPE_E; MAX_STEPS of
 # stage 1, NUM_TRAIN_EPOCHS of stage 2; NUM_BEAMS. LORA_R=128: stage 2 trains adapters. Further flags are those of
 # scripts/train_qwen3.py, for stage 2.
 set -euo pipefail
@@ -16,13 +16,12 @@ source "$(dirname "${BASH_SOURCE[0]}")/begin_pipeline.sh"
 of_a_stage="WEIGHT_DECAY MAX_GRAD_NORM SEED EVAL_STEPS SAVE_STEPS PER_DEVICE_TRAIN_BATCH_SIZE GRADIENT_ACCUMULATION_STEPS
     DATALOADER_NUM_WORKERS BF16 LOGGING_STEPS VALID_USERS GRADIENT_CHECKPOINTING"
 of_stage2="LEARNING_RATE NUM_TRAIN_EPOCHS WARMUP_RATIO PATIENCE LORA_R LORA_ALPHA LORA_DROPOUT LOAD_IN_4BIT"
-NAME=${NAME:-Beauty} question=type_c_seq_full protocol=leave_last_two split=test
+NAME=${NAME:-Beauty} VIEWS=${VIEWS:-onerec_think} question=type_c_seq_full protocol=leave_last_two split=test
 
 # --- two tables and semantic ids
 small='' demo=''
 if [ -z "${MODEL_DIR:-}" ]; then small=1; fi
 if [ -n "${DATA_DIR:-}" ]; then
-    if [ -n "${INTERACTION_DATA:-}" ]; then refuse "DATA_DIR and INTERACTION_DATA both name the data; unset one."; fi
     echo "== prep: their files become tables, and $NAME's parquet files"
     step "$PYTHON" "$scripts/prep.py" --source onerec_think --data_dir "$DATA_DIR" --name "$NAME" ${LIMIT:+--limit "$LIMIT"} \
         --output_dir "$home/tables" --their_files --overwrite
@@ -33,19 +32,22 @@ elif [ -z "${INTERACTION_DATA:-}" ]; then
     make_demo_ids results/openonerec/data/semantic_ids "$of_a_stage $of_stage2 MAX_STEPS"
     INTERACTION_DATA=dataset/demo.csv TEXT_DATA=information/demo.csv
     SEMANTIC_IDS=results/openonerec/data/semantic_ids/semantic_ids.json
-    LIMIT_TYPE_C=${LIMIT_TYPE_C:-2000} LIMIT_TYPE_E=${LIMIT_TYPE_E:-500} VALID_USERS=${VALID_USERS:-200}
+    if names "$VIEWS" onerec_think type_c; then LIMIT_TYPE_C=${LIMIT_TYPE_C:-2000}; fi
+    if names "$VIEWS" onerec_think type_e; then LIMIT_TYPE_E=${LIMIT_TYPE_E:-500}; fi
+    VALID_USERS=${VALID_USERS:-200}
     NUM_TRAIN_EPOCHS=${NUM_TRAIN_EPOCHS:-1} MAX_STEPS=${MAX_STEPS:-20}
 elif [ -z "${SEMANTIC_IDS:-}" ]; then
     refuse "SEMANTIC_IDS is not set: scripts/build_semantic_ids.py makes them of your items, or reads a project's index."
 fi
-of_data=(--interaction_data "$INTERACTION_DATA" --semantic_ids "$SEMANTIC_IDS" --split_protocol "$protocol")
+of_data=(--interaction_data "$INTERACTION_DATA" --semantic_ids "$SEMANTIC_IDS")
+if [ -n "${SPLIT_DATA:-}" ]; then of_data+=(--split_data "$SPLIT_DATA"); else of_data+=(--split_protocol "$protocol"); fi
 
 # build FOLDER FLAGS…: conversations of types A to E in $home/FOLDER
 build() {
     local flags=(--output_dir "$home/$1" --overwrite)
     add_flags SAMPLES_PER_USER LIMIT_TYPE_C LIMIT_TYPE_E SEED
     step "$PYTHON" "$scripts/build_samples.py" "${of_data[@]}" --text_data "$TEXT_DATA" --codec semantic_ids_llm \
-        --text_keys "${TEXT_KEYS:-title,tag,description}" --task "${VIEWS:-onerec_think}" "${flags[@]}" "${@:2}"
+        --text_keys "${TEXT_KEYS:-title,tag,description}" --task "$VIEWS" "${flags[@]}" "${@:2}"
 }
 
 # --- a model that knows the codes

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, recording_python, run_command
 
+from pixelrec_train.commands import build_samples
 from pixelrec_train.flags import parse_args
 
 SCRIPTS = ("run_onerec_think.sh", "run_minionerec.sh")
@@ -95,6 +96,39 @@ def test_each_list_of_views_is_a_model_and_a_row(tmp_path):
     assert [row.partition("=")[0] for row in judged] == [f"sft on {views}" for views in lists.split()]
 
 
+@pytest.mark.parametrize("model", [{"MODEL_DIR": "llm"}, {}])
+def test_the_category_is_told_to_views_whose_words_have_one(model, tmp_path):
+    lists = "sid_history_to_sid sid_to_title,title_history_to_sid minionerec"
+    result, steps = run(
+        "run_minionerec.sh", tmp_path, VIEWS=lists, CATEGORY="Office_Products", **model, **TABLES
+    )
+    assert result.returncode == 0, result.stderr
+    built = [config for name, config in steps if name == "build_samples"]
+    for config in built:
+        build_samples.check_used(config)  # what the command itself would refuse
+    told = ["", "office products", "office products"]
+    assert [config.category for config in built][-3:] == told and len(built) == (3 if model else 5)
+
+
+@pytest.mark.parametrize("views", ["type_a_sid_to_title,type_c_seq_full", "type_e_copurchase_forward"])
+def test_the_demos_limits_are_told_to_views_that_have_them(views, tmp_path):
+    for made in ("results/demo/table.json", "results/openonerec/data/semantic_ids/semantic_ids.json"):
+        (tmp_path / made).parent.mkdir(parents=True)
+        (tmp_path / made).write_text("{}")
+    result, steps = run("run_onerec_think.sh", tmp_path, VIEWS=views, MODEL_DIR="llm")
+    assert result.returncode == 0, result.stderr
+    (built,) = (config for name, config in steps if name == "build_samples")
+    build_samples.check_used(built)
+    assert built.limits == ({"type_c": 4000} if "type_c" in views else {"type_e": 1000})
+
+
+def test_a_split_of_ones_own_is_everybodys(tmp_path):
+    result, steps = run("run_onerec_think.sh", tmp_path, MODEL_DIR="llm", SPLIT_DATA="split.csv", **TABLES)
+    assert result.returncode == 0, result.stderr
+    reading = [config for _, config in steps if hasattr(config, "split_data")]
+    assert len(reading) == 6 and {(c.split_data, c.split_protocol) for c in reading} == {("split.csv", None)}
+
+
 def test_adapters_are_of_stage_2(tmp_path):
     result, steps = run(
         "run_onerec_think.sh", tmp_path, MODEL_DIR="llm", LORA_R="8", LORA_ALPHA="16", **TABLES
@@ -112,6 +146,9 @@ def test_adapters_are_of_stage_2(tmp_path):
         ({"INTERACTION_DATA": "a", "TEXT_DATA": "b"}, "SEMANTIC_IDS is not set"),
         ({"INTERACTION_DATA": "a"}, "belong together"),
         ({"NUM_GPUS": "none"}, "must be a number of ranks"),
+        ({"DATA_DIR": "x", "SEMANTIC_IDS": "ids.json"}, "DATA_DIR and SEMANTIC_IDS both name the data"),
+        ({"DATA_DIR": "x", "SPLIT_DATA": "rows.csv"}, "DATA_DIR and SPLIT_DATA both name the data"),
+        ({"SEMANTIC_IDS": "ids.json"}, "SEMANTIC_IDS goes with INTERACTION_DATA and TEXT_DATA"),
     ],
 )
 def test_a_contradiction_is_one_sentence_before_anything_runs(script, environment, says, tmp_path):
