@@ -119,7 +119,7 @@ def test_the_demos_limits_are_told_to_views_that_have_them(views, tmp_path):
     assert result.returncode == 0, result.stderr
     (built,) = (config for name, config in steps if name == "build_samples")
     build_samples.check_used(built)
-    assert built.limits == ({"type_c": 4000} if "type_c" in views else {"type_e": 1000})
+    assert built.limits == ({"type_c": 2000} if "type_c" in views else {"type_e": 500})
 
 
 def test_a_split_of_ones_own_is_everybodys(tmp_path):

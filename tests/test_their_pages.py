@@ -13,6 +13,7 @@ from pixelrec_train.commands.keep_thoughts import KeepThoughtsConfig
 from pixelrec_train.commands.predict import PredictConfig
 from pixelrec_train.commands.prep import PrepConfig
 from pixelrec_train.commands.train_qwen3 import Qwen3Config
+from pixelrec_train.config.generative import GenerativeConfig
 from pixelrec_train.config.tasks import FAMILIES
 from pixelrec_train.data.views.families import VIEWS
 from pixelrec_train.flags import fields_of
@@ -112,7 +113,14 @@ def test_their_files_and_variables_are_named_and_read():
 
 def test_flags_that_the_text_names_are_flags():
     """Outside of the tables of theirs, too."""
-    ours = names_of([KeepThoughtsConfig, ExpandConfig, *(c for configs in STEPS.values() for c in configs)])
+    ours = names_of(
+        [
+            KeepThoughtsConfig,
+            ExpandConfig,
+            GenerativeConfig,
+            *(c for configs in STEPS.values() for c in configs),
+        ]
+    )
     for name, text in PAGES.items():
         prose = "\n".join(line for line in text.splitlines() if not line.startswith("| "))
         for flag in re.findall(r"(?<![\w-])--([a-z][\w]+)", prose):
