@@ -241,6 +241,9 @@ def test_unless_told_otherwise_users_are_asked_as_samples_are_built(task, more, 
             assert renderer.encode([sample])[0][0][: len(whole)].tolist() == whole
             compared, longest = compared + 1, max(longest, len(users.held_out.history(e)))
     assert compared > 20 and longest > 10  # as many as MiniOneRec names
+    told = asking.how_asked(form, users.view, config)  # lies in table.json
+    assert told["question"] == task and told["history"] == VIEWS[task].most_history
+    assert told.get("add_think_pattern") is (thinks if form == CHAT else None)
 
 
 def test_an_item_of_any_training_row_is_not_cold_however_short_the_histories_of_prompts_are(asked):

@@ -80,7 +80,10 @@ def newest(config, form, view):
 
 
 def ask(prepared, speaker, form, users, config, tell=None, keep_lists=False):
-    """(Judged, {"seconds": …, …}) of a model asked in one way. tell, keep_lists: as of places.judge."""
+    """(Judged, {"seconds": …, "prompt": form, …}) of a model asked in one way.
+
+    tell, keep_lists: as of places.judge.
+    """
     start, prompt = time.monotonic(), prompts(prepared, speaker, form, users, config)
     shown = [prompt(e) for e in range(min(SHOWN_USERS, len(users.held_out)))] if config.verbose else []
     thinking = None
@@ -98,7 +101,16 @@ def ask(prepared, speaker, form, users, config, tell=None, keep_lists=False):
     for e, (tokens, thought) in enumerate(zip(shown, thoughts, strict=True)):
         title = f"user {e + 1} of {len(users.held_out):,}, asked by {form}"
         say("\n".join([title, *exchange(prepared, speaker, users, e, tokens, thought, judged.lists)]) + "\n")
-    return judged, {"seconds": time.monotonic() - start} | (thinking.facts() if thinking else {})
+    facts = {"seconds": time.monotonic() - start} | how_asked(form, users.view, config)
+    return judged, facts | (thinking.facts() if thinking else {})
+
+
+def how_asked(form, view, config):
+    """For table.json: what a prompt says, as far as flags choose it."""
+    facts = {"prompt": form, "history": newest(config, form, view)}
+    if form != HISTORY:
+        facts |= {"question": view.task}
+    return facts | ({"add_think_pattern": config.add_think_pattern} if form == CHAT else {})
 
 
 def exchange(prepared, speaker, users, e, tokens, thought, lists):

@@ -59,7 +59,7 @@ def evaluate(config):
             judged[row], facts[row] = ask(
                 prepared, speakers[name], form, users, config, saying(row), bool(config.save_results)
             )
-            facts[row] |= {"model_dir": directory, "prompt": form}
+            facts[row] |= {"model_dir": directory}
             say(f"{row}: {len(users.held_out):,} users in {facts[row]['seconds']:.0f} s")
     rows = report(config, users.inputs.split, users.held_out, judged, facts, by_beams(config))
     if distributed.rank() == 0 and config.save_results:

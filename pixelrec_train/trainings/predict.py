@@ -76,7 +76,7 @@ def by_model(config):
     judged, facts = ask(prepared, speaker, form, users, config, saying(name), keep_lists=True)
     return Ranked(
         name, users.inputs, users.held_out, user_names(users.inputs.interactions, config), titles, judged,
-        facts | {"model_dir": config.model_dir, "prompt": form}, speaker.spelled(prepared.codes),
+        facts | {"model_dir": config.model_dir}, speaker.spelled(prepared.codes),
         by_beams(config),
     )  # fmt: skip
 
