@@ -4,12 +4,11 @@ import sys
 from dataclasses import dataclass
 
 from pixelrec_train.config import DataFlags
+from pixelrec_train.config.reading import refuse_without_table
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import DIRECTORY, FILE, at_least, check_paths, flag, given, one_of, parse_args
+from pixelrec_train.flags import DIRECTORY, FILE, at_least, check_paths, flag, one_of, parse_args
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.semantic_id.codecs import CODECS
-
-OF_TABLES = ("valid_data", "test_data", "split_data", "user_column", "item_column", "time_column", "encoding")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +58,7 @@ def main(argv=None):
     config = check_paths(parse_args(CheckSamplesConfig, argv))
     from pixelrec_train.trainings.check_samples import Report
 
-    for name in OF_TABLES:
-        if name in given(config) and not config.interaction_data:
-            raise InputError(f"--{name} is for --interaction_data. Name that table, or leave it out.")
+    refuse_without_table(config)
     report = Report(config)
     for line in report.lines():
         print(line, flush=True)

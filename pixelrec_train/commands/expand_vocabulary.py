@@ -1,11 +1,10 @@
 """Give a causal LM a word for every code of the semantic ids."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import possible_directory, replaceable_directory
+from pixelrec_train.files import made_whole, possible_directory, replaceable_directory
 from pixelrec_train.flags import DISTINCT, SEED, Flags, Rule, flag, one_of, parse_args
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
@@ -89,22 +88,18 @@ class ExpandConfig(Flags):
 def main(argv=None):
     config = parse_args(ExpandConfig, argv)
     check_free(config)
-    from pixelrec_train.engine.manifest import remove
     from pixelrec_train.model.expansion import expand
 
     sizes = config.codebook_sizes()
     output = Path(config.output_model_dir)
-    partial = output.with_name(f"{output.name}.partial")
-    remove(partial)
-    try:
-        made = expand(
-            config.hf_model_dir, partial, config.codec, sizes, config.init, config.seed,
+
+    def make(directory):
+        return expand(
+            config.hf_model_dir, directory, config.codec, sizes, config.init, config.seed,
             config.trust_remote_code, config.chat_template, config.extra_tokens,
         )  # fmt: skip
-        remove(output)
-        os.replace(partial, output)
-    finally:
-        remove(partial)
+
+    made = made_whole(output, make)
     tokens = made.tokenizer_length - made.first_new_id
     ranges = ", ".join(f"{first}-{last}" for first, last in made.level_ranges)
     print(

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from pixelrec_train.commands.check_samples import OF_TABLES
 from pixelrec_train.config import DataFlags, LaunchFlags, TrustFlags
-from pixelrec_train.errors import InputError
+from pixelrec_train.config.reading import refuse_without_table
 from pixelrec_train.flags import (
     DIRECTORY,
     FILE,
@@ -15,7 +14,6 @@ from pixelrec_train.flags import (
     at_least,
     check_paths,
     flag,
-    given,
     one_of,
     parse_args,
 )
@@ -71,9 +69,7 @@ class KeepThoughtsConfig(DataFlags, TrustFlags, LaunchFlags):
 @speak_plainly
 def main(argv=None):
     config = check_paths(parse_args(KeepThoughtsConfig, argv))
-    for name in OF_TABLES:
-        if name in given(config) and not config.interaction_data:
-            raise InputError(f"--{name} is for --interaction_data. Name that table, or leave it out.")
+    refuse_without_table(config)
     from pixelrec_train.trainings import keep_thoughts
 
     keep_thoughts.main(config)

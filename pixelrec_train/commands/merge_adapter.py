@@ -1,11 +1,10 @@
 """Add an adapter (LoRA, in peft's format) to the language model that it was trained upon."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import replaceable_directory, write_json
+from pixelrec_train.files import made_whole, replaceable_directory, write_json
 from pixelrec_train.flags import DIRECTORY, Flags, check_paths, flag, parse_args
 from pixelrec_train.run.exit_status import speak_plainly
 
@@ -32,18 +31,14 @@ def main(argv=None):
     config = check_paths(parse_args(MergeConfig, argv))
     output = Path(config.output_model_dir)
     check_free(output, config)
-    from pixelrec_train.engine.manifest import remove
     from pixelrec_train.model.merging import merge
 
-    partial = output.with_name(f"{output.name}.partial")
-    remove(partial)
-    try:
-        base, layers = merge(config.adapter_dir, config.base_model_dir, partial, config.trust_remote_code)
-        write_json(partial / RECORD, {"base_model_dir": str(base), "adapter_dir": config.adapter_dir})
-        remove(output)
-        os.replace(partial, output)
-    finally:
-        remove(partial)
+    def make(directory):
+        base, layers = merge(config.adapter_dir, config.base_model_dir, directory, config.trust_remote_code)
+        write_json(directory / RECORD, {"base_model_dir": str(base), "adapter_dir": config.adapter_dir})
+        return base, layers
+
+    base, layers = made_whole(output, make)
     print(f"made {output}: {base} with an adapter in {layers} layers of it")
 
 

@@ -3,7 +3,18 @@
 from dataclasses import dataclass
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import COLUMNS, DISTINCT, FILE, NEW_DIRECTORY, Flags, Rule, at_least, flag, one_of
+from pixelrec_train.flags import (
+    COLUMNS,
+    DISTINCT,
+    FILE,
+    NEW_DIRECTORY,
+    Flags,
+    Rule,
+    at_least,
+    flag,
+    given,
+    one_of,
+)
 
 SEQUENCE = Rule("counts history + target: at least 2", lambda length: length >= 2)
 PROTOCOLS = LEAVE_LAST_TWO, LAST_ITEM, TIME_811 = "leave_last_two", "last_item", "time_811"
@@ -59,6 +70,17 @@ class DataFlags(TableFlags):
                 f"--split_protocol {self.split_protocol} says what is held out, but {says} does, too. "
                 f"Leave one of them out."
             )
+
+
+def refuse_without_table(config):
+    """Raises InputError where a flag of DataFlags was given and not --interaction_data, which it is about.
+
+    For commands that may do without.
+    """
+    about = (*DataFlags.__annotations__, *TableFlags.__annotations__)
+    for name in given(config):
+        if name in about and not config.interaction_data:
+            raise InputError(f"--{name} is for --interaction_data. Name that table, or leave it out.")
 
 
 @dataclass(frozen=True, kw_only=True)
