@@ -126,18 +126,18 @@ class BuildSamplesConfig(DataFlags, TextFlags, LayoutFlags):
         super().__post_init__()
         if bool(self.mix) + bool(self.weights) > 1:
             raise InputError("--mix and --weights both say the shares of tasks. Leave one out.")
-        shares = MIXES[self.mix] if self.mix else dict(map(share_of, self.weights))
+        shares = dict(MIXES[self.mix] if self.mix else map(share_of, self.weights))
         if len(shares) < len(self.weights):
             raise InputError(f"--weights names a task twice: {','.join(self.weights)}. Name each once.")
-        if shares and not self.general:
-            shares = {task: share for task, share in shares.items() if task != GENERAL or not self.mix}
+        if self.mix and not self.general:
+            shares.pop(GENERAL, None)
         if (GENERAL in shares) != bool(self.general):
             raise InputError(
                 "--general and the share of general in a mix go together: --general FILES --weights "
                 "general=0.1,… (or --mix)."
             )
-        self.set(task=named(shares or self.task), shares=shares)
-        self.set(task=tuple(task for task in self.task if task != GENERAL))
+        tasks = tuple(task for task in named(shares or self.task) if task != GENERAL)
+        self.set(task=tasks, shares=shares)
 
     @property
     def has(self):

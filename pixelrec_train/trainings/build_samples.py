@@ -47,9 +47,8 @@ def views_of(config):
     if config.preference_data:
         found = preferences.read(config.preference_data)
         instead["preference"] = preferences.view_of(found, VIEWS["preference"])
-    return build.views_of(
-        config.task, config.split, config.form, config.has, config.texts_by_name, instead
-    )  # fmt: skip
+    asked = config.task, config.split, config.form
+    return build.views_of(*asked, config.has, config.texts_by_name, instead)
 
 
 def plan_of(config, views, codec, also=frozenset()):
