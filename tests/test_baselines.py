@@ -17,12 +17,13 @@ from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.protocols import before_last
 from pixelrec_train.data.windows import TwoTowerCollator
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.baselines import item_knn, tfidf
 from pixelrec_train.evaluation.metrics import figures, paired_p
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import ByScores, Popularity
 from pixelrec_train.model.sasrec_model import SASRecModel
 from pixelrec_train.tasks.sasrec import SASRecTask
+from pixelrec_train.untrained.item_knn import item_knn
+from pixelrec_train.untrained.tfidf import tfidf
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +190,13 @@ def test_sasrec_without_a_window_has_zero_loss_and_finite_gradients(sasrec):
     loss.backward()
     assert loss.item() == 0
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in task.parameters())
+
+
+def test_truncated_history_sums_come_nearer_with_their_width(inputs):
+    knn = item_knn(inputs.split.taken, inputs.interactions.num_items)
+    histories = [inputs.split.test.history(e) for e in range(20)]
+    exact = knn(histories)
+    errors = [np.abs(knn.truncated(width)(histories) - exact).max() for width in (8, 64, 999)]
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-4
+    vectors = knn.truncated(64)
+    assert np.allclose(vectors.users(histories) @ vectors.right.T, vectors(histories), atol=1e-5)

@@ -7,7 +7,6 @@ from pixelrec_train.data.inputs import read_interactions, split_of
 from pixelrec_train.data.item_fields import read_fields
 from pixelrec_train.engine.session import on_all_ranks
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.baselines import item_knn, tfidf
 from pixelrec_train.evaluation.metrics import paired_p
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import ByScores, Popularity
@@ -27,6 +26,8 @@ from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run.checkpoints import run_of
 from pixelrec_train.run.log import say
 from pixelrec_train.trainings.train_sasrec import deepspeed_settings, train_sasrec
+from pixelrec_train.untrained.item_knn import item_knn
+from pixelrec_train.untrained.tfidf import tfidf
 
 
 def main(config):

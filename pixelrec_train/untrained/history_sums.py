@@ -1,0 +1,57 @@
+"""Scores that are sums over a history's items, the newest of them weighing most.
+
+score = recency(histories) @ left @ right.T, so what ranks is one vector of the user and one of every item.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils.extmath import randomized_svd
+
+
+@dataclass(frozen=True)
+class HistorySums:
+    """Called with b non-empty histories, oldest item first, it gives [b, num_items] scores."""
+
+    left: object  # [num_items, F] dense or sparse: what an item adds to the user's vector
+    right: object | None  # [num_items, F]: the item as a candidate; None = the identity
+    recent: int | None  # only so many of a history's newest items count; None = all
+    decay: float  # an item weighs this share of the one after it
+
+    @property
+    def num_items(self):
+        return self.left.shape[0]
+
+    def users(self, histories):
+        """[b, F] vectors, dense or sparse as `left` is."""
+        return recency(histories, self.num_items, self.recent, self.decay) @ self.left
+
+    def __call__(self, histories):
+        users = self.users(histories)
+        return dense(users if self.right is None else users @ self.right.T)
+
+    def pairs(self):
+        """[num_items, num_items] what an item of the history adds to a candidate's score."""
+        return self.left if self.right is None else self.left @ self.right.T
+
+    def truncated(self, width, seed=0):
+        """HistorySums with dense [num_items, width] vectors whose scores are nearest: a truncated SVD."""
+        u, s, v = randomized_svd(self.pairs(), min(width, self.num_items), random_state=seed)
+        root = np.sqrt(s)
+        return replace(self, left=(u * root).astype(np.float32), right=(v.T * root).astype(np.float32))
+
+
+def recency(histories, num_items, recent, decay):
+    """[b, num_items] sparse: 1 for a history's newest item, decay for the one before, decay ** 2, …"""
+    if recent is not None:
+        histories = [history[-recent:] for history in histories]
+    lengths = np.array([len(history) for history in histories])
+    age = np.concatenate([np.arange(n)[::-1] for n in lengths])
+    rows = np.repeat(np.arange(len(histories)), lengths)
+    shape = (len(histories), num_items)
+    return sparse.csr_matrix((np.power(decay, age), (rows, np.concatenate(histories))), shape)
+
+
+def dense(matrix):
+    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
