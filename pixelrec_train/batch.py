@@ -64,6 +64,19 @@ class Items(Tensors):
 
 
 @dataclass(frozen=True)
+class Candidates(Tensors):
+    """What is known of the items that stand beside each target, besides their embeddings.
+
+    P real positions of this rank's windows, M negatives, K untrained recommenders.
+    """
+
+    places: Tensor  # [P] of those positions among all B * S
+    of_target: Tensor  # [K, P] the target's offsets: scores, scaled to the largest there is
+    offsets: Tensor  # [K, P, M] the same of the pool
+    left_out: Tensor  # [P, M] True where a negative is none: the target itself, an item of the history
+
+
+@dataclass(frozen=True)
 class TwoTowerBatch(Tensors):
     """One rank's part of a micro-batch. It points at a table of item embeddings that all ranks make together.
 
@@ -81,6 +94,7 @@ class TwoTowerBatch(Tensors):
     mean_steps: Tensor  # [] valid positions of all ranks, divided by the ranks
     num_users: int  # windows of this rank that are real
     token_imbalance: float  # tokens of the largest share over those of the mean share
+    candidates: Candidates | None = None
 
     @property
     def history(self):

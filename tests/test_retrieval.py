@@ -180,7 +180,8 @@ def test_validation_loss_is_the_training_loss_at_the_target(trained, demo_config
     inputs, model = trained
     catalogue = encode_catalogue(model.encode_items, inputs.item_text, 4096)
     loss = ValidationLoss(catalogue, model.logit_scale.detach(), inputs.split.train_counts, 50, 0.99, seed=5)
-    recommender = TwoTower.of(model, catalogue, demo_config.max_seq_length, demo_config.retrieval, loss)
+    recommender = TwoTower.of(model, catalogue, demo_config.max_seq_length, demo_config.retrieval)
+    recommender.loss = loss
     mean = judge(recommender, inputs.split.valid, demo_config).counts["valid_loss"]
     valid, table = inputs.split.valid, torch.from_numpy(catalogue)
     histories = [valid.history(e) for e in range(len(valid))]

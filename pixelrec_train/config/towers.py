@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pixelrec_train.config.judging import RankingFlags, RetrievalFlags, require_cut_off
+from pixelrec_train.config.known import KnownFlags
 from pixelrec_train.config.reading import DataFlags, TokenFlags, WindowFlags
 from pixelrec_train.config.training import RunFlags
 from pixelrec_train.errors import InputError
@@ -119,6 +120,10 @@ class NceFlags(Flags):
         None,
         at_least(1),
     )
+    full_softmax: bool = flag(
+        "beside every target stand all training items but those of the history, in place of drawn negatives",
+        False,
+    )
     nce_thres: float = flag(
         "a negative this close (cosine) to the target is the same item, and is left out",
         0.99,
@@ -138,13 +143,14 @@ class NceFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HllmFlags(TokenFlags, WindowFlags, TowerFlags):
+class HllmFlags(TokenFlags, WindowFlags, TowerFlags, KnownFlags):
     """The first head's model: what it reads, and with which towers."""
 
     def check_towers(self):
         if not (self.text_data or self.id_only):
             raise InputError("--text_data is needed (or --id_only).")
         super().check_towers()
+        self.check_known(self.text_data)
 
 
 @dataclass(frozen=True, kw_only=True)

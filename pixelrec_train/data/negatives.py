@@ -18,12 +18,26 @@ class NegativeSampler:
         self.per_window, self.seed = per_window, seed
         check_candidates(train_counts, max_seq_length)
 
+    def pool(self, samples):
+        """[M] those of all windows of a micro-batch. samples: (slot, window) each."""
+        return np.concatenate([self.draw(slot, window) for slot, window in samples])
+
     def draw(self, slot, window):
         rng = np.random.default_rng([self.seed, slot.epoch, slot.position, 1])
         drawn = self.candidates[rng.integers(len(self.candidates), size=self.per_window)]
         while (clash := np.isin(drawn, window)).any():
             drawn[clash] = self.candidates[rng.integers(len(self.candidates), size=clash.sum())]
         return drawn
+
+
+class EveryItem:
+    """In place of draws, every training item once: the loss is a softmax over all of them."""
+
+    def __init__(self, train_counts):
+        self.candidates = np.flatnonzero(train_counts)
+
+    def pool(self, samples):
+        return self.candidates
 
 
 def check_candidates(train_counts, max_seq_length):

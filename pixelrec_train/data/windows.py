@@ -1,5 +1,7 @@
 """Training windows as a data set; windows and negatives -> TwoTowerBatch."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -30,16 +32,23 @@ class TwoTowerCollator:
     brings every item it looks at itself: looking up is cheaper than exchanging.
     """
 
-    def __init__(self, item_text, sampler, max_seq_length, chunk_tokens=None):
-        """chunk_tokens: tokens of one chunk of texts; None = all in one."""
+    def __init__(self, item_text, sampler, max_seq_length, chunk_tokens=None, beside=None):
+        """
+        Args:
+            chunk_tokens: tokens of one chunk of texts; None = all in one.
+            beside: candidates.Beside, which says more of negatives than their numbers; None = nothing is.
+        """
         self.item_text, self.sampler, self.max_seq_length = item_text, sampler, max_seq_length
-        self.chunk_tokens = chunk_tokens
+        self.chunk_tokens, self.beside = chunk_tokens, beside
         self.rank, self.ranks = distributed.rank(), distributed.world_size()
 
     def __call__(self, samples):
-        negatives = [self.sampler.draw(slot, window) for slot, window in samples]
-        windows = [window for _, window in samples]
-        return self.collate(windows, np.concatenate(negatives))
+        negatives = self.sampler.pool(samples)
+        batch = self.collate([window for _, window in samples], negatives)
+        if self.beside is None:
+            return batch
+        mine = [slot.sample for slot, _ in samples[self.rank :: self.ranks]]
+        return replace(batch, candidates=self.beside.candidates(mine, negatives, self.max_seq_length - 1))
 
     def collate(self, windows, negatives):
         """Item numbers of all ranks' windows, dealt to them in turn, and of the pool -> TwoTowerBatch."""

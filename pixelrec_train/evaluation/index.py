@@ -10,7 +10,7 @@ ITEMS_PER_BLOCK = 16384
 
 
 class FaissIndex:
-    """Inner-product search over unit vectors, every item compared (IndexFlatIP)."""
+    """Inner-product search, every item compared (IndexFlatIP)."""
 
     def __init__(self, vectors):
         faiss = import_faiss()
@@ -19,7 +19,7 @@ class FaissIndex:
         self.index.add(vectors)
 
     def search(self, queries, k):
-        """[b, D] unit queries -> [b, k] scores and item numbers, best first."""
+        """[b, D] queries -> [b, k] scores and item numbers, best first."""
         return self.index.search(queries, k)
 
     def save(self, path):
@@ -66,9 +66,10 @@ def best_first(scores, k):
     return best
 
 
-def build_index(embeddings, retrieval):
-    """[num_items, D] embeddings, of any length each -> an index over their directions."""
-    vectors, kind = unit(embeddings), FaissIndex if retrieval == "faiss" else ExactIndex
+def build_index(embeddings, retrieval, cosines=True):
+    """[num_items, D] embeddings, of any length each -> an index over their directions, or over them."""
+    vectors = unit(embeddings) if cosines else np.ascontiguousarray(embeddings, np.float32)
+    kind = FaissIndex if retrieval == "faiss" else ExactIndex
     marks = np.fromiter((hash(vector.tobytes()) for vector in vectors), np.int64, len(vectors))
     _, first, of = np.unique(marks, return_index=True, return_inverse=True)
     if len(first) == len(vectors):
@@ -134,7 +135,7 @@ def recommend(index, queries, seen, k, num_items):
     return ranked(index, queries, seen, k, num_items)[0]
 
 
-def ranked(index, queries, seen, k, num_items):
+def ranked(index, queries, seen, k, num_items, cosines=True):
     """The k best items of each user that the user has not seen.
 
     So many more are fetched that removing the seen ones is exact. Equal scores are ordered by item number.
@@ -142,13 +143,14 @@ def ranked(index, queries, seen, k, num_items):
     Args:
         queries: [b, D] user embeddings.
         seen: b arrays of item numbers to leave out.
+        cosines: as of the index.
 
     Returns:
         [b, k] item numbers, best first, and their scores; -1 and nan where fewer than k items are left.
     """
     seen = [np.unique(s) for s in seen]
     fetched = min(k + max(len(s) for s in seen), num_items)
-    scores, numbers = index.search(unit(queries), fetched)
+    scores, numbers = index.search(unit(queries) if cosines else queries, fetched)
     in_order = np.lexsort((numbers, -scores), axis=1)
     items = drop_seen(np.take_along_axis(numbers, in_order, axis=1), seen, k, num_items)
     return items, looked_up(items, numbers, scores)

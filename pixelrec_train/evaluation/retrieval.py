@@ -12,9 +12,11 @@ import torch.nn.functional as F
 
 from pixelrec_train import distributed
 from pixelrec_train.batch import pad_histories
+from pixelrec_train.engine.weights import whole
 from pixelrec_train.evaluation.index import build_index, ranked, unit
 from pixelrec_train.evaluation.metrics import target_places
 from pixelrec_train.evaluation.recommender import Found, Lists, Recommender
+from pixelrec_train.losses.nce import MAX_LOGIT_SCALE, hold
 from pixelrec_train.run import watchdog
 
 
@@ -61,20 +63,23 @@ def encode_histories(user_llm, catalogue, histories, max_seq_length):
 
 
 class TwoTower(Recommender):
-    """The items whose vectors are nearest to the user's."""
+    """The items whose vectors are nearest to the user's: by cosine, or by inner product."""
 
-    def __init__(self, encode, catalogue, retrieval, loss=None):
+    def __init__(self, encode, catalogue, retrieval, loss=None, cosines=True):
         """
         Args:
             encode: b histories -> [b, D] user embeddings.
             catalogue: [num_items, D] from encode_catalogue.
             retrieval: "faiss" or "exact".
-            loss: ([b, D] user embeddings, [b] targets) -> summed loss of these users, for judge alone.
+            loss: ([b, D] user embeddings, [b] targets, what is left out) -> summed loss of these users, for
+                judge alone.
+            cosines: False = lengths of vectors count, as in a blend's.
         """
         self.encode, self.catalogue, self.retrieval, self.loss = encode, catalogue, retrieval, loss
+        self.cosines = cosines
 
     @staticmethod
-    def of(model, catalogue, max_seq_length, retrieval, loss=None):
+    def of(model, catalogue, max_seq_length, retrieval):
         """Of an HLLMModel, which reads the newest max_seq_length - 1 items of a history."""
         dtype = next(model.user_llm.parameters()).dtype
         on_device = torch.from_numpy(catalogue).to(distributed.device(), dtype)
@@ -82,7 +87,18 @@ class TwoTower(Recommender):
         def encode(histories):
             return encode_histories(model.user_llm, on_device, histories, max_seq_length)
 
-        return TwoTower(encode, catalogue, retrieval, loss)
+        if model.offsets is None:
+            return TwoTower(encode, catalogue, retrieval)
+        with whole([model.logit_scale, model.offsets.weight]):
+            scale = hold(model.logit_scale.detach().float(), 0.0, MAX_LOGIT_SCALE).exp().cpu()
+            weight = model.offsets.weight.detach().float().cpu()
+
+        def encode_all(histories):
+            towers = scale * F.normalize(encode(histories).cpu(), dim=-1)
+            return torch.cat([towers, model.offsets.users(histories, weight)], dim=1)
+
+        vectors = np.concatenate([unit(catalogue), model.offsets.catalogue], axis=1)
+        return TwoTower(encode_all, vectors, retrieval, cosines=False)
 
     @staticmethod
     def joined(parts):
@@ -100,19 +116,25 @@ class TwoTower(Recommender):
         return TwoTower(encode, catalogue, parts[0].retrieval)
 
     @cached_property
+    def items(self):
+        """[num_items, D] fp32 on the CPU; of length 1 where cosines count."""
+        return unit(self.catalogue) if self.cosines else np.asarray(self.catalogue, np.float32)
+
+    @cached_property
     def index(self):
-        return build_index(self.catalogue, self.retrieval)
+        return build_index(self.catalogue, self.retrieval, self.cosines)
 
     def recommend(self, histories, left_out, k):
         return self.nearest(self.encode(histories), left_out, k).items
 
     def nearest(self, users, left_out, k):
-        """Lists, with cosines (or the means of those that are joined, times their number) as scores."""
-        return Lists(*ranked(self.index, users.cpu().numpy(), left_out, k, len(self.catalogue)))
+        """Lists, with cosines or inner products as scores."""
+        users = users.cpu().numpy()
+        return Lists(*ranked(self.index, users, left_out, k, len(self.catalogue), self.cosines))
 
     def find(self, histories, left_out, target, k):
         users = self.encode(histories)
-        loss = float(self.loss(users, target)) if self.loss else None
+        loss = float(self.loss(users, target, left_out)) if self.loss else None
         lists = self.nearest(users, left_out, k)
         return Found(target_places(lists.items, target), loss, lists)
 

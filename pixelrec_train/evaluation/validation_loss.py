@@ -23,8 +23,8 @@ class ValidationLoss:
         self.logit_scale, self.same_item_cosine, self.chunk = logit_scale, same_item_cosine, chunk
 
     @torch.no_grad()
-    def __call__(self, user, target):
-        """[b, D] user embeddings, [b] targets -> the sum of their losses in nats."""
+    def __call__(self, user, target, left_out):
+        """[b, D] user embeddings, [b] targets -> the sum of their losses in nats; left_out is not asked."""
         positive = self.catalogue[torch.from_numpy(target.astype(np.int64))].to(user.device)
         valid = torch.ones(len(user), 1, dtype=torch.bool, device=user.device)
         loss, _ = nce_loss(
@@ -33,6 +33,28 @@ class ValidationLoss:
             count=torch.ones((), device=user.device),
         )  # fmt: skip
         return loss
+
+
+class SoftmaxLoss:
+    """Of two towers that learn by a softmax over all training items, or with offsets: over all items."""
+
+    def __init__(self, items, train_counts, scale):
+        """items: [num_items, D] as they are ranked; scale: of the products that make the scores."""
+        self.items, self.scale = torch.from_numpy(items).to(distributed.device()), scale
+        self.is_new = torch.from_numpy(train_counts == 0).to(distributed.device())
+
+    @torch.no_grad()
+    def __call__(self, user, target, left_out):
+        """[b, D] users as they are ranked with, [b] targets, b arrays of items that are no candidates -> the
+        sum of their losses in nats."""
+        scores = self.scale * user.to(self.items.device) @ self.items.T
+        rows, target = torch.arange(len(user)), torch.from_numpy(target.astype(np.int64))
+        right = scores[rows, target].clone()
+        scores[:, self.is_new] = -torch.inf
+        for row, items in enumerate(left_out):
+            scores[row, torch.from_numpy(np.asarray(items, np.int64))] = -torch.inf
+        scores[rows, target] = right
+        return (scores.logsumexp(1) - right).sum()
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ Shapes: B users, S history positions, D embedding width, M negatives in the pool
 
 import math
 from functools import partial
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ def nce_loss(
     same_item_cosine: float,
     chunk: int | None = None,
     count: Tensor | None = None,
+    beside: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of every next item against one pool of negatives, in fp32.
 
@@ -40,6 +42,8 @@ def nce_loss(
             memory is that of [P, chunk]. None = all at once.
         count: number the sums over valid positions are divided by; default the valid positions of this
             call. A mean over ranks of that number makes every position of the global batch weigh the same.
+        beside: [P] of the positives and [P, M] of the negatives, for the P = B * S positions: what is added
+            to their scores; -inf leaves a negative out. None = nothing.
 
     Returns:
         The mean loss in nats, 0 where nothing is valid, and detached scalars divided by the same count:
@@ -60,12 +64,14 @@ def nce_loss(
     )
     scale = hold(logit_scale.float(), 0.0, MAX_LOGIT_SCALE).exp()
     right = (user * positive).sum(-1) * scale  # [P]
+    if beside:
+        right = right + beside[0]
     score = partial(score_pool, user, positive, right, scale=scale, same_item_cosine=same_item_cosine)
     if chunk and chunk < len(negatives):
-        score_chunk = partial(checkpoint, score, use_reentrant=False)
-        parts = [score_chunk(part) for part in negatives.split(chunk)]
-    else:
-        parts = [score(negatives)]
+        score = partial(checkpoint, score, use_reentrant=False)
+    size = chunk or len(negatives)
+    added = beside[1].split(size, 1) if beside else repeat(None)
+    parts = [score(part, with_it) for part, with_it in zip(negatives.split(size), added, strict=False)]
     wrong, better, left = zip(*parts, strict=True)
     better, left = sum(better), sum(left)  # [P]
 
@@ -85,18 +91,21 @@ def nce_loss(
     return loss, {name: value.detach() for name, value in metrics.items()}
 
 
-def score_pool(user, positive, right, negatives, *, scale, same_item_cosine):
+def score_pool(user, positive, right, negatives, added, *, scale, same_item_cosine):
     """What a part of the pool adds to each position: log of its summed exp scores, and two counts.
 
     Args:
         user, positive: [P, D] unit rows; negatives: [M, D] unit rows.
         right: [P] score of the positive.
+        added: [P, M] to the scores of the negatives, or None.
 
     Returns:
         [P] logsumexp of the scores of the negatives left, -inf where none is; [P] how many of them score at
         least as high as the positive (a tie counts against us); [P] how many are left.
     """
     logits = nce_logits(user, positive, negatives, scale, same_item_cosine)
+    if added is not None:
+        logits = logits + added
     with torch.no_grad():
         better, left = (logits >= right[:, None]).sum(-1), logits.isfinite().sum(-1)
     return logits.logsumexp(-1), better, left

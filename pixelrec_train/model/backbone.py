@@ -125,35 +125,6 @@ def read_tensors(path):
         raise InputError(f"{path} could not be read: {first_line(error)} Is it cut short?") from None
 
 
-def check_towers(item_llm, user_llm, hllm):
-    """Raises InputError where the two towers, their flags and the texts do not fit together.
-
-    item_llm: None where items are their id embeddings.
-    """
-    if not is_causal(user_llm):
-        raise InputError(
-            f"--user_model_dir {hllm.user_model_dir} ({type(user_llm).__name__}) lets a position see "
-            f"later ones; the user LLM must be causal, or it reads the item it has to predict."
-        )
-    history = max(hllm.max_seq_length, hllm.seq_length_in_evaluation) - 1
-    needs = [("user", user_llm, history, "--max_seq_length (or --eval_seq_length)")]
-    if item_llm is not None:
-        item_width, user_width = item_llm.config.hidden_size, user_llm.config.hidden_size
-        if item_width != user_width:
-            raise InputError(
-                f"--item_model_dir {hllm.item_model_dir} has hidden size {item_width} and --user_model_dir "
-                f"{hllm.user_model_dir} has {user_width}; the user LLM reads item embeddings, so they "
-                f"must be equal."
-            )
-        needs.append(("item", item_llm, hllm.max_text_length + hllm.item_emb_token_n, "--max_text_length"))
-    for name, model, needed, flag_name in needs:
-        limit = getattr(model.config, "max_position_embeddings", needed)
-        if needed > limit:
-            raise InputError(
-                f"{flag_name} needs {needed} positions, but the {name} LLM has {limit}. Lower the flag."
-            )
-
-
 def check_vocabulary(item_llm, item_text, directory):
     """Raises InputError when the tokenizer made ids the model has no embedding for."""
     rows = item_llm.get_input_embeddings().weight.shape[0]

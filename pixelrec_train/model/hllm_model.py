@@ -12,15 +12,11 @@ from pixelrec_train import distributed
 from pixelrec_train.batch import Items
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import tokenizer_files
-from pixelrec_train.model.backbone import (
-    check_towers,
-    load_backbone,
-    no_cache,
-    read_tensors,
-    save_tensors,
-    write_backbone,
-)
+from pixelrec_train.model.backbone import load_backbone, no_cache, read_tensors, save_tensors, write_backbone
+from pixelrec_train.model.fitting import check_parts, check_towers
+from pixelrec_train.model.item_features import ItemFeatures
 from pixelrec_train.model.item_id_embedding import ItemIdEmbedding
+from pixelrec_train.model.offsets import Offsets
 from pixelrec_train.model.text_encoder import TextEncoder
 
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
@@ -48,10 +44,12 @@ class HLLMModel(nn.Module):
     """The two towers, the vectors of item ids if there are any, and the temperature of their similarity."""
 
     def __init__(
-        self, item_llm: TextEncoder | None, user_backbone: nn.Module, item_id: ItemIdEmbedding | None = None
-    ):
+        self, item_llm: TextEncoder | None, user_backbone: nn.Module, item_id: ItemIdEmbedding | None = None,
+        item_features: ItemFeatures | None = None, offsets: Offsets | None = None,
+    ):  # fmt: skip
         super().__init__()
         self.item_llm, self.item_id = item_llm, item_id
+        self.item_features, self.offsets = item_features, offsets
         self.user_llm = UserEncoder(user_backbone)
         # One element, not a 0-dim scalar: DeepSpeed cannot flatten those.
         self.logit_scale = nn.Parameter(torch.full((1,), INITIAL_LOGIT_SCALE))
@@ -72,11 +70,13 @@ class HLLMModel(nn.Module):
         return user, table[batch.target], table[batch.negatives], self.logit_scale.clone()
 
     def encode_items(self, items: Items, chunks: int = 1) -> Tensor:
-        """[I, D] embeddings: of the text, plus the item's own vector; or either alone."""
-        if self.item_llm is None:
-            return self.item_id(items.numbers)
-        texts = self.encode_texts(items, chunks)
-        return texts if self.item_id is None else texts + self.item_id(items.numbers)
+        """[I, D] embeddings: of the text, plus the item's own vector; or either alone. With item features
+        both are joined by their network."""
+        texts = None if self.item_llm is None else self.encode_texts(items, chunks)
+        ids = None if self.item_id is None else self.item_id(items.numbers)
+        if self.item_features is not None:
+            return self.item_features(texts, items.numbers, ids)
+        return ids if texts is None else texts if ids is None else texts + ids
 
     def encode_texts(self, items: Items, chunks: int = 1) -> Tensor:
         """[I, D] embeddings of the texts, read by the item LLM unless it has read them for good."""
@@ -110,12 +110,13 @@ class HLLMModel(nn.Module):
                 )
 
     @staticmethod
-    def starting(hllm, item_ids=(), train_counts=None) -> "HLLMModel":
+    def starting(hllm, item_ids=(), train_counts=None, known=None) -> "HLLMModel":
         """What a run trains: pretrained towers, or the weights of --init_from, in fp32.
 
         Args:
             hllm: HllmFlags.
             item_ids, train_counts: of the catalogue; needed for item id embeddings only.
+            known: known_items.KnownItems; needed for --offsets and --item_features only.
 
         Raises:
             InputError: towers, flags and checkpoint do not fit together.
@@ -138,6 +139,10 @@ class HLLMModel(nn.Module):
         elif hllm.has_item_ids:
             width = model.user_llm.backbone.config.hidden_size
             model.item_id = ItemIdEmbedding.new(item_ids, width, train_counts, alone=hllm.id_only)
+        if hllm.offsets:
+            model.offsets = Offsets.starting(known, item_ids, model.offsets)
+        if hllm.item_features:
+            model.item_features = ItemFeatures.starting(known, item_ids, model, hllm)
         model.history_dropout = hllm.history_dropout
         if hllm.freeze_item_llm:
             model.item_llm.requires_grad_(False)
@@ -164,6 +169,12 @@ class HLLMModel(nn.Module):
                 shutil.copy(file, directory / "item_llm")
         if self.item_id is not None:
             self.item_id.export(directory, tensors["item_id.weight"])
+        if self.item_features is not None:
+            prefix = "item_features."
+            inner = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            self.item_features.export(directory, inner)
+        if self.offsets is not None:
+            self.offsets.export(directory, tensors["offsets.weight"])
         save_tensors(head, directory / HEAD_FILE)
 
     @staticmethod
@@ -189,7 +200,8 @@ class HLLMModel(nn.Module):
             item = load_backbone(directory / "item_llm", "the checkpoint", dtype, trust="item" in trust)
             item_llm = TextEncoder(item, token_n, max_text_length + token_n)
         user = load_backbone(directory / "user_llm", "the checkpoint", dtype, trust="user" in trust)
-        model = HLLMModel(item_llm, user, ItemIdEmbedding.load(directory, item_ids, dtype))
+        parts = [part.load(directory, item_ids, dtype) for part in (ItemIdEmbedding, ItemFeatures, Offsets)]
+        model = HLLMModel(item_llm, user, *parts)
         with torch.no_grad():
             # Parameters alone take the trained precision: rotary frequencies stay fp32, as in training.
             model.logit_scale.data = head["logit_scale"].to(dtype)
@@ -205,20 +217,3 @@ def starting_backbone(hllm, tower):
         directory, f"--{tower}_model_dir", random_init=tower in hllm.random_init,
         trust=tower in hllm.trust_remote_code,
     )  # fmt: skip
-
-
-def check_parts(model, hllm):
-    """Raises InputError when the checkpoint of --init_from has other parts than the flags ask for."""
-    token_n = int(model.item_llm is not None and model.item_llm.item_token is not None)
-    for wrong, found in (
-        (hllm.id_only != (model.item_llm is None),
-         f"{'no' if model.item_llm is None else 'an'} item LLM, but --id_only is {hllm.id_only}"),
-        (not hllm.id_only and token_n != hllm.item_emb_token_n,
-         f"{token_n} [ITEM] tokens, but --item_emb_token_n is {hllm.item_emb_token_n}"),
-        (model.item_id is not None and not hllm.has_item_ids,
-         "item id embeddings; add --item_id_embedding, or they would be lost"),
-    ):  # fmt: skip
-        if wrong:
-            raise InputError(f"--init_from {hllm.init_from} has {found}.")
-    item = None if model.item_llm is None else model.item_llm.backbone
-    check_towers(item, model.user_llm.backbone, hllm)

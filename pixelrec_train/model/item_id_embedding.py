@@ -1,16 +1,15 @@
 """One learnable vector per item id: added to an item's text embedding, or in its place."""
 
-import json
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixelrec_train.errors import InputError
 from pixelrec_train.model.backbone import read_tensors, save_tensors
+from pixelrec_train.model.item_rows import at_rows, known_rows, write_ids
 
-VECTORS, IDS = "item_id_embedding.safetensors", "item_ids.json"
+VECTORS = "item_id_embedding.safetensors"
 
 
 class ItemIdEmbedding(nn.Module):
@@ -48,7 +47,7 @@ class ItemIdEmbedding(nn.Module):
     def export(self, directory, weight):
         """Vectors and the ids they belong to, so that another file's numbering can find them."""
         save_tensors({"weight": weight}, Path(directory) / VECTORS)
-        (Path(directory) / IDS).write_text(json.dumps(self.item_ids, ensure_ascii=False), encoding="utf-8")
+        write_ids(directory, self.item_ids)
 
     @staticmethod
     def load(directory, item_ids, dtype) -> "ItemIdEmbedding | None":
@@ -60,21 +59,6 @@ class ItemIdEmbedding(nn.Module):
         if not (Path(directory) / VECTORS).is_file():
             return None
         known = read_tensors(Path(directory) / VECTORS)["weight"]
-        try:
-            ids = json.loads((Path(directory) / IDS).read_text("utf-8"))
-            row = {item_id: r for r, item_id in enumerate(ids)}
-            damaged = len(row) != len(known)
-        except (OSError, ValueError, TypeError):
-            damaged = True
-        if damaged:
-            raise InputError(f"{directory} is damaged: its {IDS} does not name the rows of its {VECTORS}.")
-        weight = torch.zeros(len(item_ids), known.shape[1], dtype=dtype)
-        here = [(i, row[item_id]) for i, item_id in enumerate(item_ids) if item_id in row]
-        if not here:
-            raise InputError(
-                f"none of the {len(item_ids):,} items is among the {len(row):,} whose id embeddings "
-                f"{directory} holds ({item_ids[0]!r} here, {next(iter(row))!r} there)."
-            )
-        ours, theirs = torch.tensor(here).T
-        weight[ours] = known[theirs].to(dtype)
+        rows = known_rows(directory, item_ids, len(known))
+        weight = torch.from_numpy(at_rows(known.float().numpy(), rows)).to(dtype)
         return ItemIdEmbedding(weight, item_ids)

@@ -1,5 +1,7 @@
 """The two-tower objective: find the next item among a pool of negatives gathered from all ranks."""
 
+import torch
+
 from pixelrec_train.engine.task import RANKED, Objective, Task
 from pixelrec_train.errors import TrainingStopped
 from pixelrec_train.losses.nce import nce_loss
@@ -35,15 +37,28 @@ class TwoTowerTask(Task):
 
     def forward(self, batch):
         user, target, pool, logit_scale = self.model(batch)
+        valid, beside = batch.valid, None
+        if batch.candidates is not None:
+            user, target = (x.flatten(0, 1)[batch.candidates.places].unsqueeze(0) for x in (user, target))
+            valid, beside = valid.new_ones(user.shape[:2]), self.beside(batch.candidates)
         loss, metrics = nce_loss(
-            user, target, pool, batch.valid, logit_scale,
-            same_item_cosine=self.same_item_cosine, chunk=self.nce_chunk, count=self.count(batch),
+            user, target, pool, valid, logit_scale, same_item_cosine=self.same_item_cosine,
+            chunk=self.nce_chunk, count=self.count(batch), beside=beside,
         )  # fmt: skip
         if self.model.reads_texts:
             computed = self.model.item_llm.computed_tokens(batch.items.texts, batch.chunks)
             metrics["token_efficiency"] = batch.num_tokens / computed
             metrics["token_imbalance"] = batch.token_imbalance
         return loss, metrics
+
+    def beside(self, candidates):
+        """Candidates -> [P] of the targets and [P, M] of the pool: what is added to the towers' scores."""
+        right, wrong = candidates.of_target, candidates.offsets
+        if self.model.offsets is None:
+            right, wrong = right.sum(0), wrong.sum(0)  # of none: zeros
+        else:
+            right, wrong = self.model.offsets(right), self.model.offsets(wrong)
+        return right, wrong.masked_fill(candidates.left_out, -torch.inf)
 
     def count(self, batch):
         """What the loss sums are divided by.

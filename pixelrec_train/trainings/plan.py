@@ -21,6 +21,9 @@ def describe_plan(config, inputs, model, resolved, world_size):
     batch = config.per_device_train_batch_size * world_size
     pool, candidates = batch * per_window, (inputs.split.train_counts > 0).sum()
     repeats = f", drawn from {candidates:,} items, so they repeat" if pool > candidates else ""
+    negatives = f"pool {pool:,} negatives ({per_window} per window{repeats})"
+    if config.full_softmax:
+        negatives = f"softmax over {candidates:,} items of training"
     stage = resolved["zero_optimization"]["stage"]
     bytes_per_weight = 2 if config.bf16 else 4
     frozen = sum(p.numel() for p in model.parameters()) - trained(model)
@@ -32,7 +35,7 @@ def describe_plan(config, inputs, model, resolved, world_size):
         *inputs.describe(),
         *describe_model(config, model, inputs),
         f"batch: {batch} windows x {config.gradient_accumulation_steps} per step over {world_size} ranks; "
-        f"pool {pool:,} negatives ({per_window} per window{repeats})",
+        f"{negatives}",
         steps_line(-(-len(inputs.split.windows) // batch), config),
         f"engine: ZeRO-{stage}, {'bf16' if config.bf16 else 'fp32'}, about {size(per_rank)} of weights, "
         f"gradients and optimizer state per rank, activations besides",
@@ -49,6 +52,12 @@ def describe_model(config, model, inputs):
         rows, width = model.item_id.weight.shape
         cold = (inputs.split.train_counts == 0).sum()
         yield f"item ids: {rows:,} vectors of {width}, none for {cold:,} cold items"
+    if model.item_features is not None:
+        width = model.item_features.features.shape[1]
+        yield f"item features: {as_text(config.item_features)}, {width} wide, joined by a network"
+    if model.offsets is not None:
+        widths = [f"{name} of {sums.right.shape[1]} columns" for name, sums in model.offsets.sums.items()]
+        yield f"offsets: {', '.join(widths)}"
     history = f"{config.max_seq_length - 1} items of history"
     if config.seq_length_in_evaluation != config.max_seq_length:
         history += f", {config.seq_length_in_evaluation - 1} in evaluation"

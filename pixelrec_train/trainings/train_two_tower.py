@@ -4,10 +4,11 @@ import time
 from pathlib import Path
 
 from pixelrec_train import distributed
+from pixelrec_train.data.candidates import Beside
 from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.item_text import ItemText, Reader
 from pixelrec_train.data.loader import Loader
-from pixelrec_train.data.negatives import NegativeSampler, check_candidates
+from pixelrec_train.data.negatives import EveryItem, NegativeSampler, check_candidates
 from pixelrec_train.data.windows import HistoryDataset, TwoTowerCollator
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.manifest import verify
@@ -17,9 +18,10 @@ from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.report import conclude
 from pixelrec_train.evaluation.retrieval import TwoTower, encode_catalogue
-from pixelrec_train.evaluation.validation_loss import ValidationLoss
+from pixelrec_train.evaluation.validation_loss import SoftmaxLoss, ValidationLoss
 from pixelrec_train.files import possible_directory
 from pixelrec_train.libraries import import_faiss
+from pixelrec_train.losses.nce import MAX_LOGIT_SCALE
 from pixelrec_train.machine.compiler import check_compiler
 from pixelrec_train.model.backbone import check_directory, check_vocabulary
 from pixelrec_train.model.hllm_model import HLLMModel
@@ -28,6 +30,7 @@ from pixelrec_train.recommend.trained import check_init_from
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.two_tower import TwoTowerTask
+from pixelrec_train.trainings.known_items import known_items
 from pixelrec_train.trainings.plan import ENDS_WITH_TEST, describe_plan
 
 
@@ -36,15 +39,15 @@ def main(config):
     if not config.dry_run:
         return on_all_ranks(config, lambda: run(config), config.resume)
     check_places(config, going_on=bool(config.resume))
-    inputs, model, resolved = prepare(config, config.dry_run)
+    inputs, _, model, resolved = prepare(config, config.dry_run)
     print("\n".join(describe_plan(config, inputs, model, resolved, config.dry_run)))
 
 
 def run(config):
     """One whole run, on every rank."""
     watchdog.at("reading data and towers")
-    inputs, model, resolved = prepare(config, distributed.world_size())
-    loader = build_loader(config, inputs)
+    inputs, known, model, resolved = prepare(config, distributed.world_size())
+    loader = build_loader(config, inputs, known)
     plan = describe_plan(config, inputs, model, resolved, distributed.world_size())
     save_memory_or_time(model, config, resolved)
     task, asked = (
@@ -105,22 +108,29 @@ def prepare(config, world_size):
         check_compiler()
     inputs = read_inputs(config, config, Reader.of(config, config.item_dir, config.trust_remote_code))
     inputs.split.judged("test", ENDS_WITH_TEST)
-    model = HLLMModel.starting(config, inputs.interactions.item_ids, inputs.split.train_counts)
+    known = known_items(inputs, config)
+    model = HLLMModel.starting(config, inputs.interactions.item_ids, inputs.split.train_counts, known)
     if model.item_llm is not None:
         check_vocabulary(model.item_llm.backbone, inputs.item_text, config.item_dir)
     check_candidates(inputs.split.train_counts, config.max_seq_length)
     width = model.user_llm.backbone.config.hidden_size
-    return inputs, model, ds_config.resolve(config, world_size, width)
+    return inputs, known, model, ds_config.resolve(config, world_size, width)
 
 
-def build_loader(config, inputs):
-    per_window = config.negatives_per_window(distributed.world_size())
-    sampler = NegativeSampler(inputs.split.train_counts, per_window, config.max_seq_length, config.seed)
+def build_loader(config, inputs, known):
+    split, beside = inputs.split, None
+    if config.full_softmax:
+        sampler = EveryItem(split.train_counts)
+    else:
+        per_window = config.negatives_per_window(distributed.world_size())
+        sampler = NegativeSampler(split.train_counts, per_window, config.max_seq_length, config.seed)
+    if config.full_softmax or config.offsets:
+        beside = Beside(split, known.scorers if known else [], config.keep_seen)
     # A frozen item LLM has read its texts before the first step.
     texts = ItemText.unread(inputs.interactions.num_items) if config.freeze_item_llm else inputs.item_text
     return Loader(
-        HistoryDataset(inputs.split),
-        TwoTowerCollator(texts, sampler, config.max_seq_length, config.item_chunk_tokens),
+        HistoryDataset(split),
+        TwoTowerCollator(texts, sampler, config.max_seq_length, config.item_chunk_tokens, beside),
         config.per_device_train_batch_size,
         config.seed,
         config.dataloader_num_workers,
@@ -132,13 +142,19 @@ def validate(task, inputs, config):
     """Validation figures of the current weights: recall, ndcg, mrr, the same for cold targets, valid_loss."""
     model, split, world_size = task.model, inputs.split, distributed.world_size()
     catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
-    pool_size = config.negatives_per_window(world_size) * config.per_device_train_batch_size * world_size
     with whole([model.logit_scale]):
         logit_scale = model.logit_scale.detach().clone()
-    loss = ValidationLoss(
-        catalogue, logit_scale, split.train_counts, pool_size, config.nce_thres, config.seed, config.nce_chunk
-    )
-    judged = judge(recommender(model, catalogue, config, loss), split.valid, config)
+    ranks = recommender(model, catalogue, config)
+    if config.full_softmax or config.offsets:
+        scale = 1.0 if not ranks.cosines else float(logit_scale.float().clamp(0, MAX_LOGIT_SCALE).exp())
+        ranks.loss = SoftmaxLoss(ranks.items, split.train_counts, scale)
+    else:
+        pool_size = config.negatives_per_window(world_size) * config.per_device_train_batch_size * world_size
+        ranks.loss = ValidationLoss(
+            catalogue, logit_scale, split.train_counts, pool_size, config.nce_thres, config.seed,
+            config.nce_chunk,
+        )  # fmt: skip
+    judged = judge(ranks, split.valid, config)
     cold = split.train_counts[split.valid.target] == 0
     cold_figures = metrics.figures(judged.places[cold], config.topk) if cold.any() else {}
     return (
@@ -148,8 +164,8 @@ def validate(task, inputs, config):
     )
 
 
-def recommender(model, catalogue, config, loss=None):
-    return TwoTower.of(model, catalogue, config.seq_length_in_evaluation, config.retrieval, loss)
+def recommender(model, catalogue, config):
+    return TwoTower.of(model, catalogue, config.seq_length_in_evaluation, config.retrieval)
 
 
 def finish(training, inputs, config):

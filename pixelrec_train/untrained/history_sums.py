@@ -37,9 +37,14 @@ class HistorySums:
 
     def truncated(self, width, seed=0):
         """HistorySums with dense [num_items, width] vectors whose scores are nearest: a truncated SVD."""
-        u, s, v = randomized_svd(self.pairs(), min(width, self.num_items), random_state=seed)
-        root = np.sqrt(s)
-        return replace(self, left=(u * root).astype(np.float32), right=(v.T * root).astype(np.float32))
+        same = self.left is self.right  # then pairs are the squares of its own singular values
+        matrix = self.left if same else self.pairs()
+        u, s, v = randomized_svd(matrix, min(width, *matrix.shape), random_state=seed)
+        if same:
+            left = right = (u * s).astype(np.float32)
+        else:
+            left, right = ((x * np.sqrt(s)).astype(np.float32) for x in (u, v.T))
+        return replace(self, left=left, right=right)
 
 
 def recency(histories, num_items, recent, decay):
@@ -55,3 +60,21 @@ def recency(histories, num_items, recent, decay):
 
 def dense(matrix):
     return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
+
+
+def scaled(scores, histories):
+    """Scores of different recommenders side by side: in units of the best new item's."""
+    return scores / largest(scores, histories)
+
+
+def largest(scores, histories):
+    """[b, 1] the largest score of an item outside the history, at least 1e-9."""
+    inside = np.zeros(scores.shape, bool)
+    mark(inside, histories)
+    return np.maximum(np.where(inside, 0, scores).max(1, keepdims=True), 1e-9)
+
+
+def mark(rows, histories):
+    """rows[b, i] = True where item i is in history b."""
+    lengths = [len(history) for history in histories]
+    rows[np.repeat(np.arange(len(rows)), lengths), np.concatenate([np.zeros(0, np.int64), *histories])] = True

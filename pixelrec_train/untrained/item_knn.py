@@ -1,9 +1,12 @@
-"""ItemKNN: items that the takers of the history's items took."""
+"""ItemKNN: items that the takers of the history's items took.
+
+Source: Deshpande and Karypis, TOIS 2004.
+"""
 
 import numpy as np
 from scipy import sparse
 
-from pixelrec_train.untrained.history_sums import HistorySums
+from pixelrec_train.untrained.history_sums import HistorySums, recency
 
 
 def item_knn(taken, num_items, recent=10, decay=0.8):
@@ -14,15 +17,50 @@ def item_knn(taken, num_items, recent=10, decay=0.8):
 
     Args:
         taken: interactions.Taken of the split.
-
-    Source: Deshpande and Karypis, TOIS 2004.
     """
-    users, items = taken.pairs()
-    shape = (int(users.max()) + 1, num_items)
-    taken = sparse.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape)
-    taken.data[:] = 1  # taking an item twice counts once
-    norms = np.sqrt(np.maximum(np.asarray(taken.sum(0)).ravel(), 1))
-    columns = taken @ sparse.diags(1 / norms)
-    cosines = (columns.T @ columns).tocoo()
-    cosines.data[cosines.row == cosines.col] = 0
-    return HistorySums(cosines.tocsr(), None, recent, decay)
+    return ItemKnn(taken, num_items, recent, decay).sums()
+
+
+class ItemKnn:
+    """The counts behind item_knn, from which one user can be taken out."""
+
+    def __init__(self, taken, num_items, recent=10, decay=0.8):
+        users, items = taken.pairs()
+        shape = (int(users.max()) + 1, num_items)
+        self.took = sparse.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape)
+        self.took.sum_duplicates()
+        self.took.data[:] = 1  # taking an item twice counts once
+        self.takers = np.asarray(self.took.sum(0)).ravel()  # [num_items]
+        together = (self.took.T @ self.took).tocoo()
+        together.data[together.row == together.col] = 0
+        self.together = together.tocsr()  # [num_items, num_items] users who took both
+        self.together.eliminate_zeros()
+        self.recent, self.decay = recent, decay
+
+    def sums(self):
+        """HistorySums of the cosines."""
+        norms = sparse.diags(1 / np.sqrt(np.maximum(self.takers, 1)))
+        return HistorySums((norms @ self.together @ norms).tocsr(), None, self.recent, self.decay)
+
+    def without(self, histories, users):
+        """[b, num_items] scores of the next item as if each history's user had taken nothing in training.
+
+        A user who is being learned from stands in the counts with the very items to be found: scores that
+        are part of a model must not have seen them, or it learns to trust what will not be there.
+
+        Args:
+            histories: b non-empty arrays of items that these users took in training.
+            users: [b] numbers, as in Taken.
+        """
+        others = self.takers - 1  # of an item that the user took
+        shares = np.where(others > 0, 1 / np.sqrt(np.maximum(others, 1)), 0).astype(np.float32)
+        weights = recency(histories, len(self.takers), self.recent, self.decay) @ sparse.diags(shares)
+        scores = (weights @ self.together).toarray()
+        own = self.took[users]
+        rows, items = np.repeat(np.arange(len(own.indptr) - 1), np.diff(own.indptr)), own.indices
+        # A pair of two of the user's items has one taker less, the user; an item is no pair of itself.
+        by_user = np.asarray(weights.sum(1)).ravel()[rows] - np.asarray(weights[rows, items]).ravel()
+        corrected = (scores[rows, items] - by_user) * shares[items]
+        scores /= np.sqrt(np.maximum(self.takers, 1))
+        scores[rows, items] = corrected
+        return scores

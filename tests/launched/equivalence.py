@@ -80,9 +80,9 @@ def train(config, steps=20, resume=None):
 
     resume: a checkpoint to go on from.
     """
-    inputs, model, resolved = prepare(config, distributed.world_size())
+    inputs, known, model, resolved = prepare(config, distributed.world_size())
     save_memory_or_time(model, config, resolved)
-    loader = build_loader(config, inputs)
+    loader = build_loader(config, inputs, known)
     per_epoch = steps_per_epoch(loader.batches_in(0), config)
     epochs = -(-steps // per_epoch)
     state, log = TrainState(total_steps=per_epoch * epochs), Recorder()

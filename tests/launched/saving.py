@@ -154,9 +154,9 @@ def full_disks(engine, state, config):
 
 def main(out, config):
     rendezvous.initialise(2)
-    inputs, model, resolved = prepare(config, 1)
+    inputs, known, model, resolved = prepare(config, 1)
     engine = build_engine(TwoTowerTask(model, config, config.item_dir), config, resolved, total_steps=9)
-    loss, _ = engine(next(build_loader(config, inputs).epoch(0)))
+    loss, _ = engine(next(build_loader(config, inputs, known).epoch(0)))
     engine.backward(loss)
     engine.step()  # so that there are moments to save
     findings = {}
