@@ -23,7 +23,9 @@ class KnownFlags(Flags):
         DISTINCT,
     )
     offset_width: int = flag(
-        "of the vectors that stand for each of --offsets (a truncated SVD)", 1024, at_least(1)
+        "of the vectors that stand for each of --offsets (a truncated SVD; of TF-IDF at most 512)",
+        1024,
+        at_least(1),
     )
     item_features: tuple[str, ...] = flag(
         "vectors that a small network joins to the text's embedding: tfidf, cooccurrence (truncated SVDs)",

@@ -13,6 +13,8 @@ from pixelrec_train.untrained.history_sums import HistorySums
 from pixelrec_train.untrained.item_knn import ItemKnn
 from pixelrec_train.untrained.tfidf import tfidf
 
+ENOUGH_FOR_TEXTS = 512  # columns of TF-IDF: as many rank as all words do
+
 
 class KnownItems(NamedTuple):
     scorers: list  # of candidates.Beside, one for each of --offsets
@@ -31,7 +33,8 @@ def known_items(inputs, config):
     # Co-occurrence last: its columns are what a cold item has not.
     features = [name for name in (TFIDF, COOCCURRENCE) if name in config.item_features]
     making = Making(inputs, config)
-    sums = {name: making.truncated(name, config.offset_width) for name in config.offsets}
+    widths = {ITEM_KNN: config.offset_width, TFIDF: min(config.offset_width, ENOUGH_FOR_TEXTS)}
+    sums = {name: making.truncated(name, widths[name]) for name in config.offsets}
     tables = [making.feature(name, config.feature_width) for name in features]
     of_takers = tables[-1].shape[1] if COOCCURRENCE in features else 0
     joined = torch.from_numpy(np.concatenate(tables, axis=1)) if tables else None

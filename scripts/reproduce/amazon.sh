@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Sourced by amazon_*.sh: what is set, and the two-tower model that both train.
+# Sourced by amazon_*.sh: what is set, and the two-tower model that they train.
 : "${INTERACTION_DATA:?set it to the interaction CSV}" "${TEXT_DATA:?set it to the item CSV}"
-: "${ITEM_MODEL_DIR:?set it to the directory of all-MiniLM-L6-v2}"
+if [ -z "${WITHOUT_LLM:-}" ]; then : "${ITEM_MODEL_DIR:?set it to the directory of all-MiniLM-L6-v2}"; fi
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1 # paths are the repository's
 # shellcheck source=../prepare_python.sh
 source scripts/prepare_python.sh
@@ -26,7 +26,7 @@ fi
 # shellcheck disable=SC2034 # for who sources this
 {
     data=(--interaction_data "$INTERACTION_DATA" --text_data "$TEXT_DATA")
-    frozen=(--item_model_dir "$ITEM_MODEL_DIR" --freeze_item_llm) # its embeddings are computed once
+    frozen=(--item_model_dir "${ITEM_MODEL_DIR:-}" --freeze_item_llm) # its embeddings are computed once
     on_cpu=("${data[@]}" --bf16 False --gradient_checkpointing False --dataloader_num_workers 0
         --per_device_train_batch_size $((64 / ranks)) --save_total_limit 1 --overwrite)
 }
@@ -38,4 +38,4 @@ train_two_tower() {
         --learning_rate 1e-3 --history_dropout 0.3 --output_dir "$OUTPUT_DIR/$1" "${@:2}"
 }
 
-"$PYTHON" "$scripts/make_demo.py" --text_data "$TEXT_DATA" --towers_dir "$OUTPUT_DIR/towers" --hidden_size 384
+"$PYTHON" "$scripts/make_demo.py" --text_data "$TEXT_DATA" --towers_dir "$OUTPUT_DIR/towers" --hidden_size "${WIDTH:-384}"
