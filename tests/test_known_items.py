@@ -164,19 +164,6 @@ def test_a_checkpoint_ranks_as_the_model_did_in_any_order_of_items(config, input
         HLLMModel.load(tmp_path, config.max_text_length, ids)
 
 
-def test_dropped_ids_make_an_item_as_new_as_a_cold_one(config, inputs, known, model):
-    items = inputs.item_text.items(np.arange(20))
-    features = model.item_features
-    features.settle(known.of_takers, dropout=0.0, id_dropout=1.0)
-    with torch.no_grad():
-        dropped = model.train().encode_items(items)
-        model.eval()
-        features.features[:, -known.of_takers :] = 0
-        model.item_id.weight[:] = 0
-        cold = model.encode_items(items)
-    assert torch.allclose(dropped, cold, atol=1e-6)
-
-
 def test_every_new_weight_learns_and_the_validation_loss_is_the_training_loss(config, inputs, known, model):
     task = TwoTowerTask(model, config, config.item_dir)
     task(batch_of(config, inputs, known))[0].backward()

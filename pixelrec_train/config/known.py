@@ -35,16 +35,9 @@ class KnownFlags(Flags):
     )
     feature_width: int = flag("of each of --item_features", 256, at_least(1))
     item_dropout: float = flag("dropout in the network of --item_features", 0.3, SHARE)
-    id_dropout: float = flag(
-        "share of the items that are shown to --item_features as cold ones, without id and co-occurrence",
-        0.0,
-        SHARE,
-    )
 
     def check_known(self, text_data):
-        """Raises InputError where texts are asked for and not named, or an order has nothing to do."""
+        """Raises InputError where texts are asked for and not named."""
         for name in ("offsets", "item_features"):
             if TFIDF in getattr(self, name) and not text_data:
                 raise InputError(f"--{name} tfidf reads item texts: --text_data is needed.")
-        if self.id_dropout and not self.item_features:
-            raise InputError("--id_dropout is for --item_features, which is not given. Leave it out.")

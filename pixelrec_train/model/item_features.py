@@ -13,11 +13,7 @@ FILE = "item_features.safetensors"
 
 
 class ItemFeatures(nn.Module):
-    """Text embedding and known vectors, end to end, through two layers; ids are added, the sum is normed.
-
-    While training, an item is now and then as new as a cold one: without its id and whatever else comes of
-    who took it. So the network learns to say of such items what their text does.
-    """
+    """Text embedding and known vectors, end to end, through two layers; ids are added, the sum is normed."""
 
     def __init__(self, features: Tensor, item_ids: list[str], text_width: int, width: int):
         """
@@ -31,7 +27,7 @@ class ItemFeatures(nn.Module):
         self.inner = nn.Linear(text_width + features.shape[1], 2 * width)
         self.outer = nn.Linear(2 * width, width)
         self.norm = nn.LayerNorm(width)
-        self.settle(0, 0.0, 0.0)
+        self.dropout = 0.0
 
     @staticmethod
     def starting(known, item_ids, model, hllm) -> "ItemFeatures":
@@ -44,23 +40,13 @@ class ItemFeatures(nn.Module):
             text_width = 0 if model.item_llm is None else model.item_llm.backbone.config.hidden_size
             width = model.user_llm.backbone.config.hidden_size
             features = ItemFeatures(known.features, item_ids, text_width, width)
-        features.features = known.features
-        return features.settle(known.of_takers, hllm.item_dropout, hllm.id_dropout)
-
-    def settle(self, of_takers, dropout, id_dropout):
-        """How it trains: the last `of_takers` columns of features are what a cold item has not; dropout."""
-        self.of_takers, self.dropout, self.id_dropout = of_takers, dropout, id_dropout
-        return self
+        features.features, features.dropout = known.features, hllm.item_dropout
+        return features
 
     def forward(self, texts: Tensor | None, numbers: Tensor, ids: Tensor | None) -> Tensor:
         """[I, text_width] embeddings, [I] numbers, [I, D] vectors of ids -> [I, D]."""
         weight = self.inner.weight
         known = self.features[numbers].to(weight.dtype)
-        if self.training and self.id_dropout:
-            kept = (torch.rand(len(numbers), 1, device=known.device) >= self.id_dropout).to(known.dtype)
-            always = known.shape[1] - self.of_takers
-            known = torch.cat([known[:, :always], known[:, always:] * kept], dim=1)
-            ids = ids if ids is None else ids * kept
         if texts is not None:
             known = torch.cat([F.normalize(texts, dim=-1).to(weight.dtype), known], dim=1)
         hidden = F.gelu(self.inner(F.dropout(known, self.dropout, self.training)))

@@ -20,7 +20,6 @@ class KnownItems(NamedTuple):
     scorers: list  # of candidates.Beside, one for each of --offsets
     sums: dict[str, HistorySums]  # of dense vectors, the same
     features: torch.Tensor | None  # [num_items, F] fp32 of --item_features
-    of_takers: int  # how many of the last columns of `features` come of who took an item
 
 
 def known_items(inputs, config):
@@ -30,15 +29,12 @@ def known_items(inputs, config):
     """
     if not (config.offsets or config.item_features):
         return None
-    # Co-occurrence last: its columns are what a cold item has not.
-    features = [name for name in (TFIDF, COOCCURRENCE) if name in config.item_features]
     making = Making(inputs, config)
     widths = {ITEM_KNN: config.offset_width, TFIDF: min(config.offset_width, ENOUGH_FOR_TEXTS)}
     sums = {name: making.truncated(name, widths[name]) for name in config.offsets}
-    tables = [making.feature(name, config.feature_width) for name in features]
-    of_takers = tables[-1].shape[1] if COOCCURRENCE in features else 0
+    tables = [making.feature(name, config.feature_width) for name in config.item_features]
     joined = torch.from_numpy(np.concatenate(tables, axis=1)) if tables else None
-    return KnownItems([making.scorer(name, sums) for name in config.offsets], sums, joined, of_takers)
+    return KnownItems([making.scorer(name, sums) for name in config.offsets], sums, joined)
 
 
 class Making:
