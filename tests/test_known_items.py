@@ -81,6 +81,16 @@ def test_item_knn_without_a_user_is_item_knn_of_the_others():
         assert np.allclose(found[user], others([histories[user]])[0], atol=1e-6)
 
 
+def test_item_knn_with_items_of_their_own_ranks_new_items_alike(inputs):
+    knn = ItemKnn(inputs.split.taken, inputs.interactions.num_items)
+    histories = [inputs.split.test.history(e) for e in range(10)]
+    found, expected = knn.of_its_own()(histories), knn.sums()(histories)
+    exact = knn.sums().truncated(inputs.interactions.num_items)(histories)
+    for row, history in enumerate(histories):
+        assert np.allclose(np.delete(found[row], history), np.delete(expected[row], history), atol=1e-6)
+    assert np.allclose(exact, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("keep_seen", [False, True])
 def test_candidates_are_those_of_a_loop(config, inputs, known, keep_seen):
     batch = batch_of(config, inputs, known, keep_seen)
@@ -98,7 +108,7 @@ def test_candidates_are_those_of_a_loop(config, inputs, known, keep_seen):
             assert set(pool[found.left_out[row].numpy()]) == left_out & set(pool)
             for k, scorer in enumerate(known.scorers):
                 scores = scorer([history], np.array([user]))[0]
-                best = max(score for item, score in enumerate(scores) if item not in history)
+                best = max(s for item, s in enumerate(scores) if keep_seen or item not in history)
                 expected = scores / max(best, 1e-9)
                 assert np.allclose(found.offsets[k, row], expected[pool], atol=1e-5)
                 assert found.of_target[k, row] == pytest.approx(expected[target], abs=1e-5)
@@ -159,7 +169,7 @@ def test_a_checkpoint_ranks_as_the_model_did_in_any_order_of_items(config, input
     for name, sums in turned.offsets.sums.items():
         assert np.array_equal(sums.left[::-1], model.offsets.sums[name].left)
         assert np.array_equal(sums.right[::-1], model.offsets.sums[name].right)
-    (tmp_path / "offsets.json").write_text('{"item_knn": 7}')
+    (tmp_path / "offsets.json").write_text('{"keep_seen": false, "sums": {"item_knn": 7}}')
     with pytest.raises(InputError, match="offsets.json does not fit its offsets.safetensors"):
         HLLMModel.load(tmp_path, config.max_text_length, ids)
 

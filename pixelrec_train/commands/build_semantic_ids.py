@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass
 
-from pixelrec_train.config import CatalogueFlags, DataFlags, LoopFlags, TokenFlags, TrustFlags
+from pixelrec_train.config import (
+    CatalogueFlags,
+    DataFlags,
+    LoopFlags,
+    PoolingFlags,
+    TokenFlags,
+    TrustFlags,
+)
 from pixelrec_train.engine.ds_file import adopted
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import (
@@ -23,7 +30,7 @@ SOURCES = ("checkpoint", "encoder_model_dir", "matrix", "import_index", "semanti
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildConfig(DataFlags, TokenFlags, CatalogueFlags, TrustFlags, LoopFlags):
+class BuildConfig(DataFlags, TokenFlags, CatalogueFlags, TrustFlags, PoolingFlags, LoopFlags):
     """Give every item a semantic id, from exactly one of --checkpoint, --encoder_model_dir and --matrix.
 
     Or read another project's index (--import_index), or ids made before (--semantic_ids), and write such an
@@ -33,7 +40,7 @@ class BuildConfig(DataFlags, TokenFlags, CatalogueFlags, TrustFlags, LoopFlags):
     # where the embeddings come from
     checkpoint: str | None = flag("a two-tower checkpoint-epoch-N or best_model; its item embeddings", None)
     encoder_model_dir: str | None = flag(
-        "any Hugging Face encoder; the mean over the tokens of --text_data", None
+        "any Hugging Face encoder; --pooling of the tokens of --text_data", None
     )
     matrix: str | None = flag("saved embeddings [items, width], .npy or .safetensors", None)
     matrix_ids: str | None = flag("its item ids in the order of its rows: one a line, or a JSON list", None)
@@ -146,6 +153,7 @@ class BuildConfig(DataFlags, TokenFlags, CatalogueFlags, TrustFlags, LoopFlags):
              f"give exactly one of {flags}; got {', '.join(given) or 'none'}."),
             (self.matrix and not self.matrix_ids, "--matrix needs --matrix_ids: which item is which row?"),
             (self.encoder_model_dir and not self.text_data, "--encoder_model_dir needs --text_data."),
+            (self.pooling and not self.encoder_model_dir, "--pooling is for --encoder_model_dir."),
             ((self.valid_data or self.split_data) and not (self.interaction_data or self.checkpoint),
              "--valid_data, --test_data and --split_data need --interaction_data."),
             (self.split_protocol and not (self.interaction_data or self.checkpoint),

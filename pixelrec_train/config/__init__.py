@@ -13,12 +13,20 @@ from pixelrec_train.config.reading import (
     TokenFlags,
     WindowFlags,
 )
-from pixelrec_train.config.towers import HllmFlags, NceFlags, TowerFlags, TrainConfig, TrustFlags
+from pixelrec_train.config.towers import (
+    HllmFlags,
+    NceFlags,
+    PoolingFlags,
+    TowerFlags,
+    TrainConfig,
+    TrustFlags,
+)
 from pixelrec_train.config.training import LaunchFlags, LoopFlags, OptimisationFlags, OutputFlags, RunFlags
 
 __all__ = [
     "CacheFlags", "CatalogueFlags", "DataFlags", "DecodingFlags", "GenerativeConfig", "HllmFlags",
-    "LaunchFlags", "LoopFlags", "NceFlags", "OptimisationFlags", "OutputFlags", "RankingFlags",
+    "LaunchFlags", "LoopFlags", "NceFlags", "OptimisationFlags", "OutputFlags", "PoolingFlags",
+    "RankingFlags",
     "RetrievalFlags", "RunFlags", "TableFlags", "TextFlags", "TokenFlags", "TowerFlags", "TrainConfig",
     "TrustFlags", "WindowFlags", "require_cut_off",
 ]  # fmt: skip

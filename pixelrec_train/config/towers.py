@@ -1,6 +1,7 @@
 """Flags of the first head: its two towers and their loss."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pixelrec_train.config.judging import RankingFlags, RetrievalFlags, require_cut_off
 from pixelrec_train.config.known import KnownFlags
@@ -8,7 +9,9 @@ from pixelrec_train.config.reading import DataFlags, TokenFlags, WindowFlags
 from pixelrec_train.config.training import RunFlags
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import SHARE, Flags, Rule, as_text, at_least, flag, one_of
+from pixelrec_train.sentence_encoder import MODULES, SentenceEncoder
 
+ITEM_PROMPT = "Compress the following sentence into embedding: "
 TOWERS = ("none", "item", "user", "item,user", "user,item")
 
 
@@ -22,11 +25,23 @@ class TrustFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TowerFlags(TrustFlags):
+class PoolingFlags(Flags):
+    pooling: str | None = flag(
+        "what a text without [ITEM] is: mean or cls (the first) or last_token of its tokens; None = as a "
+        "sentence-transformers directory says, else mean",
+        None,
+        one_of("mean", "cls", "last_token"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerFlags(TrustFlags, PoolingFlags):
     """The two towers: where they come from, and how they are trained."""
 
     item_prompt: str = flag(
-        "text in front of every item's fields", "Compress the following sentence into embedding: "
+        "text in front of every item's fields; unless another is given, that of a sentence-transformers "
+        "directory which is followed",
+        ITEM_PROMPT,
     )
     item_model_dir: str | None = flag("Hugging Face directory (model and tokenizer) of the item LLM", None)
     user_model_dir: str | None = flag("Hugging Face directory of the user LLM", None)
@@ -44,7 +59,13 @@ class TowerFlags(TrustFlags):
     item_id_embedding: bool = flag("add a learnable vector per item to its text embedding", False)
     id_only: bool = flag("items are their id embeddings alone; no text is read", False)
     item_emb_token_n: int = flag(
-        "1 = a learnable [ITEM] token reads the text; 0 = mean over its tokens", 1, one_of(0, 1)
+        "1 = a learnable [ITEM] token reads the text; 0 = --pooling of its tokens, also of a frozen "
+        "sentence-transformers directory",
+        1,
+        one_of(0, 1),
+    )
+    projection: bool = flag(
+        "a learned linear map from item embeddings to the user LLM; where widths differ in any case", False
     )
     gradient_checkpointing: bool = flag(
         "recompute activations in the backward pass to save memory", True, may_differ=True
@@ -66,6 +87,8 @@ class TowerFlags(TrustFlags):
     def __post_init__(self):
         """Raises InputError also when the flags leave open, or say twice, what reads items and users."""
         super().__post_init__()
+        if self.freeze_item_llm and self.item_model_dir and (Path(self.item_model_dir) / MODULES).is_file():
+            self.set(item_emb_token_n=0)
         self.check_towers()
 
     def check_towers(self):
@@ -85,6 +108,11 @@ class TowerFlags(TrustFlags):
             (freeze and self.item_emb_token_n and not self.init_from,
              "--freeze_item_llm would keep a new [ITEM] token random. Use --item_emb_token_n 0 (the mean of "
              "the tokens), or --init_from a checkpoint that has learned one."),
+            (self.id_only and (self.pooling or self.projection),
+             f"--id_only has no text to {'pool' if self.pooling else 'project'}: leave out "
+             f"--{'pooling' if self.pooling else 'projection'}."),
+            (self.pooling and self.item_emb_token_n,
+             f"--pooling {self.pooling} is for --item_emb_token_n 0: here the [ITEM] token reads the text."),
             (chunk and not self.reads_texts,
              "--item_chunk_tokens is for an item LLM that trains (not --freeze_item_llm, --id_only)."),
             (chunk and not self.gradient_checkpointing,
@@ -99,6 +127,14 @@ class TowerFlags(TrustFlags):
     def item_dir(self):
         """Where the item LLM and its tokenizer lie; None without one."""
         return f"{self.init_from}/item_llm" if self.init_from else self.item_model_dir
+
+    def encoder_of(self, item_dir, flag_name="--item_model_dir"):
+        """SentenceEncoder by which the texts are read; None = by [ITEM], or as the mean of the tokens."""
+        if self.id_only or self.item_emb_token_n:
+            return None
+        found = SentenceEncoder.of(item_dir, flag_name, self.pooling)
+        own = self.item_prompt == ITEM_PROMPT and (Path(item_dir) / MODULES).is_file()
+        return found and found.within(self.max_text_length, None if own else self.item_prompt)
 
     @property
     def reads_texts(self):

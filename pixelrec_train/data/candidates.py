@@ -45,7 +45,7 @@ class Beside:
         if not self.keep_seen:
             mark(left_out, histories)
         scorers, users = self.scorers if histories else [], np.array(users)
-        offsets = [scaled(score(histories, users), histories) for score in scorers]
+        offsets = [scaled(score(histories, users), histories, self.keep_seen) for score in scorers]
         offsets = np.array(offsets, np.float32).reshape(-1, len(places), num_items)
         of_target = np.take_along_axis(offsets, targets[None, :, None], axis=2)[:, :, 0]
         left_out[np.arange(len(places)), targets] = True

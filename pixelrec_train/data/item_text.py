@@ -17,6 +17,7 @@ from pixelrec_train.data.cache import cached, fingerprint
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import tokenizer_files
 from pixelrec_train.libraries import load_tokenizer
+from pixelrec_train.sentence_encoder import SentenceEncoder
 
 UNREAD = "unread"
 
@@ -83,13 +84,16 @@ class Reader(NamedTuple):
     trust: bool = False
     item_prompt: str = ""
     item_emb_token_n: int = 0
+    encoder: SentenceEncoder | None = None  # where it says how texts are cut, and their case
 
     @staticmethod
     def of(hllm, item_dir, trust):
         """Of the item LLM of HllmFlags; None where there is none. trust: towers that may run their code."""
         if hllm.id_only:
             return None
-        return Reader(hllm, item_dir, "item" in trust, hllm.item_prompt, hllm.item_emb_token_n)
+        encoder = hllm.encoder_of(item_dir)
+        prompt = encoder.prompt if encoder else hllm.item_prompt
+        return Reader(hllm, item_dir, "item" in trust, prompt, hllm.item_emb_token_n, encoder)
 
 
 def read(catalogue, reader):
@@ -101,11 +105,11 @@ def read(catalogue, reader):
     Raises:
         InputError: a text column is missing, the tokenizer cannot be loaded, or the prompt leaves no room.
     """
-    texts, item_dir, trust, item_prompt, item_emb_token_n = reader
+    texts, item_dir, trust, item_prompt, item_emb_token_n, sentences = reader
     mark = fingerprint(
         "item text 2", catalogue.fingerprint, Path(texts.text_data), texts.text_keys, texts.item_column,
         texts.encoding, texts.allow_missing_text, item_prompt, texts.max_text_length, item_emb_token_n,
-        *tokenizer_files(item_dir),
+        *([sentences.max_tokens, sentences.lowercase] if sentences else []), *tokenizer_files(item_dir),
     )  # fmt: skip
 
     def build():
@@ -120,21 +124,21 @@ def read(catalogue, reader):
                 f"{texts.max_text_length}: every item would read the same. Raise --max_text_length or "
                 f"shorten the prompt (--item_prompt '')."
             )
-        tokens, offsets = tokenise(tokenizer, read, texts.max_text_length, item_emb_token_n)
+        tokens, offsets = tokenise(tokenizer, read, texts.max_text_length, item_emb_token_n, sentences)
         return {"tokens": tokens, "offsets": offsets}, facts
 
     arrays, facts = cached(texts.cache_dir, "item_text", mark, build)
     return ItemText(**arrays, **facts, fingerprint=mark)
 
 
-def tokenise(tokenizer, texts, max_text_length, item_emb_token_n, block=256):
+def tokenise(tokenizer, texts, max_text_length, item_emb_token_n, sentences=None, block=256):
     """Texts -> tokens and offsets of ItemText: of each text its first max_text_length ids, then one
     placeholder 0 for [ITEM].
 
     With item_emb_token_n = 0 there is no placeholder, and a text without any token becomes one
-    end-of-text token, so that its mean exists.
+    end-of-text token, so that its mean exists. With a SentenceEncoder, that says how a text is cut.
     """
-    encode = encoder(tokenizer)
+    encode = encoder(tokenizer) if sentences is None else as_sentences(tokenizer, sentences)
     placeholder = [0] if item_emb_token_n else []
     empty = [] if item_emb_token_n else [tokenizer.eos_token_id or tokenizer.pad_token_id or 0]
     tokens, lengths = [np.zeros(0, np.int32)], [0]
@@ -161,6 +165,13 @@ def encoder(tokenizer):
         return lambda texts: tokenizer(texts, add_special_tokens=True, verbose=False)["input_ids"]
     tokenizer("")  # switches off truncation and padding that tokenizer.json may hold, as every call does
     return lambda texts: [e.ids for e in backend.encode_batch_fast(texts, add_special_tokens=True)]
+
+
+def as_sentences(tokenizer, sentences):
+    """The same as sentence-transformers cuts them: a long text keeps the special tokens at its end."""
+    limit = {"max_length": sentences.max_tokens, "truncation": True, "verbose": False}
+    case = str.lower if sentences.lowercase else str
+    return lambda texts: tokenizer(list(map(case, texts)), **limit)["input_ids"]
 
 
 def is_plain(tokenizer):

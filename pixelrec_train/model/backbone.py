@@ -102,6 +102,15 @@ def write_backbone(backbone, directory, weights):
             custom_object_save(part, directory)  # a tower with code of its own takes it along
 
 
+def starting_backbone(hllm, tower):
+    """The backbone of "item" or "user" in fp32, pretrained or with random weights, as the flags say."""
+    directory = getattr(hllm, f"{tower}_model_dir")
+    return load_backbone(
+        directory, f"--{tower}_model_dir", random_init=tower in hllm.random_init,
+        trust=tower in hllm.trust_remote_code,
+    )  # fmt: skip
+
+
 def second_names(model):
     """State-dict names of parameters that have another name already; a file must not hold them twice."""
     return (

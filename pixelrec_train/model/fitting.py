@@ -17,13 +17,6 @@ def check_towers(item_llm, user_llm, hllm):
     history = max(hllm.max_seq_length, hllm.seq_length_in_evaluation) - 1
     needs = [("user", user_llm, history, "--max_seq_length (or --eval_seq_length)")]
     if item_llm is not None:
-        item_width, user_width = item_llm.config.hidden_size, user_llm.config.hidden_size
-        if item_width != user_width and not hllm.item_features:  # their network joins any
-            raise InputError(
-                f"--item_model_dir {hllm.item_model_dir} has hidden size {item_width} and --user_model_dir "
-                f"{hllm.user_model_dir} has {user_width}; the user LLM reads item embeddings, so they "
-                f"must be equal."
-            )
         needs.append(("item", item_llm, hllm.max_text_length + hllm.item_emb_token_n, "--max_text_length"))
     for name, model, needed, flag_name in needs:
         limit = getattr(model.config, "max_position_embeddings", needed)

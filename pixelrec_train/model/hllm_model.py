@@ -12,12 +12,21 @@ from pixelrec_train import distributed
 from pixelrec_train.batch import Items
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import tokenizer_files
-from pixelrec_train.model.backbone import load_backbone, no_cache, read_tensors, save_tensors, write_backbone
+from pixelrec_train.model.backbone import (
+    load_backbone,
+    no_cache,
+    read_tensors,
+    save_tensors,
+    starting_backbone,
+    write_backbone,
+)
 from pixelrec_train.model.fitting import check_parts, check_towers
 from pixelrec_train.model.item_features import ItemFeatures
 from pixelrec_train.model.item_id_embedding import ItemIdEmbedding
 from pixelrec_train.model.offsets import Offsets
+from pixelrec_train.model.projection import Projection
 from pixelrec_train.model.text_encoder import TextEncoder
+from pixelrec_train.sentence_encoder import SentenceEncoder
 
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 HEAD_FILE = "hllm_head.safetensors"
@@ -51,6 +60,7 @@ class HLLMModel(nn.Module):
         self.item_llm, self.item_id = item_llm, item_id
         self.item_features, self.offsets = item_features, offsets
         self.user_llm = UserEncoder(user_backbone)
+        self.projection: Projection | None = None  # of text embeddings, where it is needed
         # One element, not a 0-dim scalar: DeepSpeed cannot flatten those.
         self.logit_scale = nn.Parameter(torch.full((1,), INITIAL_LOGIT_SCALE))
         self.history_dropout = 0.0
@@ -70,16 +80,16 @@ class HLLMModel(nn.Module):
         return user, table[batch.target], table[batch.negatives], self.logit_scale.clone()
 
     def encode_items(self, items: Items, chunks: int = 1) -> Tensor:
-        """[I, D] embeddings: of the text, plus the item's own vector; or either alone. With item features
-        both are joined by their network."""
+        """[I, D] embeddings: of the text, the item's own vector and its features, as far as there are any."""
         texts = None if self.item_llm is None else self.encode_texts(items, chunks)
+        texts = texts if self.projection is None else self.projection(texts)
         ids = None if self.item_id is None else self.item_id(items.numbers)
         if self.item_features is not None:
             return self.item_features(texts, items.numbers, ids)
         return ids if texts is None else texts if ids is None else texts + ids
 
     def encode_texts(self, items: Items, chunks: int = 1) -> Tensor:
-        """[I, D] embeddings of the texts, read by the item LLM unless it has read them for good."""
+        """[I, width of the item LLM] of the texts, read by it unless it has read them for good."""
         return self.item_llm(items.texts, chunks) if self.reads_texts else self.stored[items.numbers]
 
     @property
@@ -88,7 +98,7 @@ class HLLMModel(nn.Module):
         return self.item_llm is not None and self.stored is None
 
     def store_texts(self, embeddings: Tensor):
-        """From now on a text's embedding is its row of [num_items, D], as a frozen item LLM gave it."""
+        """From now on a text's embedding is its row of [num_items, width of the item LLM], once frozen."""
         weight = self.user_llm.backbone.get_input_embeddings().weight
         self.stored = embeddings.to(distributed.device(), weight.dtype)
 
@@ -116,28 +126,34 @@ class HLLMModel(nn.Module):
         Args:
             hllm: HllmFlags.
             item_ids, train_counts: of the catalogue; needed for item id embeddings only.
-            known: known_items.KnownItems; needed for --offsets and --item_features only.
+            known: KnownItems; needed for --offsets and --item_features only.
 
         Raises:
             InputError: towers, flags and checkpoint do not fit together.
         """
+        encoder = hllm.encoder_of(hllm.item_dir)
         if hllm.init_from:
             model = HLLMModel.load(
                 hllm.init_from, hllm.max_text_length, item_ids, torch.float32, hllm.trust_remote_code
             )
             check_parts(model, hllm)
+            if encoder is not None:
+                model.item_llm.pooling.encoder = encoder
         else:
             item = None if hllm.id_only else starting_backbone(hllm, "item")
             user = starting_backbone(hllm, "user")
             check_towers(item, user, hllm)
             if item is not None:
-                longest = hllm.max_text_length + hllm.item_emb_token_n
-                item = TextEncoder(item, hllm.item_emb_token_n, longest)
+                pooling_dir = None if "item" in hllm.random_init else hllm.item_dir
+                item = TextEncoder.of(item, hllm.item_emb_token_n, hllm.max_text_length, encoder, pooling_dir)
             model = HLLMModel(item, user)
+        width = model.user_llm.backbone.config.hidden_size
+        joined = hllm.item_features and not hllm.projection  # by their network, whatever the widths
+        if not (model.item_llm is None or model.projection or joined):
+            model.projection = Projection.between(model.item_llm.width, width, hllm.projection)
         if model.item_id is not None:
             model.item_id.settle(train_counts, alone=hllm.id_only)
         elif hllm.has_item_ids:
-            width = model.user_llm.backbone.config.hidden_size
             model.item_id = ItemIdEmbedding.new(item_ids, width, train_counts, alone=hllm.id_only)
         if hllm.offsets:
             model.offsets = Offsets.starting(known, item_ids, model.offsets)
@@ -167,6 +183,11 @@ class HLLMModel(nn.Module):
                 head["item_emb_tokens"] = tensors["item_llm.item_token"]
             for file in tokenizer_files(tokenizer_dir):
                 shutil.copy(file, directory / "item_llm")
+            prefix = "item_llm.pooling."
+            behind = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            self.item_llm.pooling.export(directory / "item_llm", behind)
+        if self.projection is not None:
+            head["projection"] = tensors["projection.weight"]
         if self.item_id is not None:
             self.item_id.export(directory, tensors["item_id.weight"])
         if self.item_features is not None:
@@ -198,22 +219,16 @@ class HLLMModel(nn.Module):
         if (directory / "item_llm").is_dir():
             token_n = int("item_emb_tokens" in head)
             item = load_backbone(directory / "item_llm", "the checkpoint", dtype, trust="item" in trust)
-            item_llm = TextEncoder(item, token_n, max_text_length + token_n)
+            encoder = None if token_n else SentenceEncoder.of(directory / "item_llm", "the checkpoint")
+            item_llm = TextEncoder.of(item, token_n, max_text_length, encoder, directory / "item_llm")
         user = load_backbone(directory / "user_llm", "the checkpoint", dtype, trust="user" in trust)
         parts = [part.load(directory, item_ids, dtype) for part in (ItemIdEmbedding, ItemFeatures, Offsets)]
         model = HLLMModel(item_llm, user, *parts)
+        if "projection" in head:
+            model.projection = Projection(head["projection"].to(dtype))
         with torch.no_grad():
             # Parameters alone take the trained precision: rotary frequencies stay fp32, as in training.
             model.logit_scale.data = head["logit_scale"].to(dtype)
             if "item_emb_tokens" in head:
                 model.item_llm.item_token.copy_(head["item_emb_tokens"].reshape(-1))
         return model.eval()
-
-
-def starting_backbone(hllm, tower):
-    """The backbone of "item" or "user" in fp32, pretrained or with random weights, as the flags say."""
-    directory = getattr(hllm, f"{tower}_model_dir")
-    return load_backbone(
-        directory, f"--{tower}_model_dir", random_init=tower in hllm.random_init,
-        trust=tower in hllm.trust_remote_code,
-    )  # fmt: skip

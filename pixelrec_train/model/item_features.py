@@ -37,8 +37,9 @@ class ItemFeatures(nn.Module):
         """
         features = model.item_features
         if features is None or features.features.shape != known.features.shape:
-            text_width = 0 if model.item_llm is None else model.item_llm.backbone.config.hidden_size
-            width = model.user_llm.backbone.config.hidden_size
+            width = text_width = model.user_llm.backbone.config.hidden_size
+            if model.projection is None:
+                text_width = 0 if model.item_llm is None else model.item_llm.width
             features = ItemFeatures(known.features, item_ids, text_width, width)
         features.features, features.dropout = known.features, hllm.item_dropout
         return features

@@ -26,16 +26,20 @@ INITIAL, STEP = (
 class Offsets(nn.Module):
     """K HistorySums of dense vectors, and how much each counts."""
 
-    def __init__(self, sums: dict[str, HistorySums], item_ids: list[str]):
-        """item_ids: of the rows of their vectors."""
+    def __init__(self, sums: dict[str, HistorySums], item_ids: list[str], keep_seen: bool):
+        """
+        Args:
+            item_ids: of the rows of their vectors.
+            keep_seen: whether items of the history are candidates, in units of whose best score all are.
+        """
         super().__init__()
-        self.sums, self.item_ids = sums, item_ids
+        self.sums, self.item_ids, self.keep_seen = sums, item_ids, keep_seen
         self.weight = nn.Parameter(torch.full((len(sums),), INITIAL / STEP))
 
     @staticmethod
     def starting(known, item_ids, before=None) -> "Offsets":
         """What a run trains, of known_items.KnownItems; `before`: of --init_from, whose factors are kept."""
-        offsets = Offsets(known.sums, item_ids)
+        offsets = Offsets(known.sums, item_ids, known.keep_seen)
         if before is not None and list(before.sums) == list(known.sums):
             offsets.weight = before.weight
         return offsets
@@ -57,7 +61,7 @@ class Offsets(nn.Module):
         parts = []
         for factor, sums in zip((weight.float() * STEP).tolist(), self.sums.values(), strict=True):
             users = dense(sums.users(histories)).astype(np.float32)
-            parts.append(factor * users / largest(users @ sums.right.T, histories))
+            parts.append(factor * users / largest(users @ sums.right.T, histories, self.keep_seen))
         return torch.from_numpy(np.concatenate(parts, axis=1))
 
     def export(self, directory, weight):
@@ -66,7 +70,8 @@ class Offsets(nn.Module):
         for name, sums in self.sums.items():
             tensors |= {f"{name}.{side}": torch.from_numpy(getattr(sums, side)) for side in ("left", "right")}
         save_tensors(tensors, Path(directory) / VECTORS)
-        how = {name: (sums.recent, sums.decay) for name, sums in self.sums.items()}
+        how = {"keep_seen": self.keep_seen}
+        how["sums"] = {name: (sums.recent, sums.decay) for name, sums in self.sums.items()}
         write_ids(directory, self.item_ids)
         (Path(directory) / NAMES).write_text(json.dumps(how, indent=1), encoding="utf-8")
 
@@ -77,7 +82,8 @@ class Offsets(nn.Module):
             return None
         tensors = read_tensors(Path(directory) / VECTORS)
         try:
-            how = json.loads((Path(directory) / NAMES).read_text("utf-8"))
+            told = json.loads((Path(directory) / NAMES).read_text("utf-8"))
+            how = told["sums"]
             sides = {name: [tensors[f"{name}.{side}"].numpy() for side in ("left", "right")] for name in how}
             rows = known_rows(directory, item_ids, len(next(iter(sides.values()))[0]))
             offsets = Offsets(
@@ -86,6 +92,7 @@ class Offsets(nn.Module):
                     for name, one in how.items()
                 },
                 item_ids,
+                told["keep_seen"],
             )
             offsets.weight.data = tensors["weight"].to(dtype)
         except (OSError, KeyError, ValueError, StopIteration, TypeError):

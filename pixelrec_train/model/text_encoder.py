@@ -17,19 +17,24 @@ from pixelrec_train.model import packed_attention
 from pixelrec_train.model.backbone import is_causal, no_cache
 from pixelrec_train.model.last_layer import read_last_tokens_alone
 from pixelrec_train.model.packed_attention import Segments
+from pixelrec_train.model.pooling import Pooling
 
 PADDED_CALLS = 4  # always as many, so that all ranks call the model equally often
 
 
 class TextEncoder(nn.Module):
-    """A transformer that reads texts; its [ITEM] token (or the mean of its tokens) is the embedding.
+    """A transformer that reads texts; its [ITEM] token (or a pooling of its tokens) is the embedding.
 
     A causal model runs all texts as one packed row with attention per text. Others are padded on the
     right in four groups of similar length. Which of the two is decided once, by trying: `way` says it.
     """
 
-    def __init__(self, backbone: nn.Module, item_emb_token_n: int, longest: int):
-        """longest: tokens of the longest text it will read, [ITEM] included; a sliding window may cut it."""
+    def __init__(self, backbone: nn.Module, item_emb_token_n: int, longest: int, encoder=None):
+        """
+        Args:
+            longest: tokens of the longest text it will read, [ITEM] included; a sliding window may cut it.
+            encoder: SentenceEncoder, how it pools without [ITEM]; None = the mean of the tokens.
+        """
         super().__init__()
         self.backbone = backbone
         width = backbone.config.hidden_size
@@ -37,10 +42,25 @@ class TextEncoder(nn.Module):
         self.item_token = nn.Parameter(torch.empty(width, dtype=weight.dtype)) if item_emb_token_n else None
         if item_emb_token_n:
             nn.init.normal_(self.item_token, std=0.02)
+        self.pooling = Pooling(width, encoder, weight.dtype)
         self.packed, self.way = self.choose_way(longest)
 
+    @staticmethod
+    def of(backbone, item_emb_token_n, max_text_length, encoder, directory) -> "TextEncoder":
+        """For texts of at most max_text_length tokens, with what lies behind the transformer in a model
+        directory; None = its random weights."""
+        model = TextEncoder(backbone, item_emb_token_n, max_text_length + item_emb_token_n, encoder)
+        if directory is not None:
+            model.pooling.load(directory)
+        return model
+
+    @property
+    def width(self):
+        """Of an embedding."""
+        return self.pooling.width
+
     def forward(self, texts: PackedTexts, chunks: int = 1) -> Tensor:
-        """Texts -> [I, D] embeddings: the final-norm hidden state at [ITEM], or its mean over the tokens.
+        """Texts -> [I, D] embeddings: the final-norm hidden state at [ITEM], or what Pooling makes of it.
 
         Args:
             chunks: parts with about equally many tokens, read one after the other. Of all but the last only
@@ -70,7 +90,7 @@ class TextEncoder(nn.Module):
         )
         if token is not None:
             return hidden[segments.last]
-        return segment_mean(hidden, texts.lengths)
+        return self.pooling(hidden, texts.lengths)
 
     def run_packed(self, embeds, segments):
         """[T, D] -> [T, D], one call."""
@@ -149,12 +169,3 @@ def padded_groups(lengths):
     """[I] lengths -> PADDED_CALLS groups of similar lengths; of fewer texts than groups, some come twice."""
     order = np.argsort(lengths, kind="stable")
     return np.array_split(np.resize(order, max(len(order), PADDED_CALLS)), PADDED_CALLS)
-
-
-def segment_mean(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """[T, D] rows of texts with these lengths -> [I, D] mean of each, summed in fp32."""
-    lengths = lengths.to(hidden.device)
-    text = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
-    zeros = torch.zeros(len(lengths), hidden.shape[1], device=hidden.device)
-    total = zeros.index_add(0, text, hidden.float())
-    return (total / lengths.unsqueeze(1)).to(hidden.dtype)

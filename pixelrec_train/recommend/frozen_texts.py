@@ -41,5 +41,6 @@ def mark_of(encoder, item_text, directory, eval_tokens, compiled):
         "text embeddings 1", item_text.fingerprint, token, eval_tokens, encoder.way, compiled,
         device, torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability(),
         weight.dtype, torch.get_num_threads(), torch.__version__, transformers.__version__,
+        *encoder.pooling.mark(directory),
         *(file for kind in ("config.json", "*.safetensors", "*.py") for file in sorted(directory.glob(kind))),
     )  # fmt: skip

@@ -19,6 +19,7 @@ from pixelrec_train.model.backbone import check_directory, check_vocabulary, loa
 from pixelrec_train.model.text_encoder import TextEncoder
 from pixelrec_train.recommend.checkpoints import load_towers
 from pixelrec_train.recommend.frozen_texts import embed_texts
+from pixelrec_train.sentence_encoder import SentenceEncoder
 
 
 class Items(NamedTuple):
@@ -45,29 +46,36 @@ def of_checkpoint(checkpoint, files, trust, eval_tokens):
     return Items(item_ids, table, inputs.split.popularity, f"the checkpoint {checkpoint}")
 
 
-def of_encoder(directory, data, texts, trust, eval_tokens):
-    """Of each item the mean over its text's tokens, as a Hugging Face encoder reads them.
+def of_encoder(directory, data, texts, trust, eval_tokens, pooling=None):
+    """Of each item what a Hugging Face encoder makes of its text: as a sentence-transformers directory says,
+    else the mean over its tokens.
 
     Args:
         data: DataFlags, whose items these are; without --interaction_data they are those of the texts.
         texts: TokenFlags.
         trust: whether the directory's own code may run.
+        pooling: in place of that.
     """
     existing_file(texts.text_data, "--text_data")
     check_directory(directory, "--encoder_model_dir", trust)
     item_ids, counts, mark = catalogue(data, texts)
     items = SimpleNamespace(item_ids=item_ids, fingerprint=mark)
-    read = item_text.read(items, item_text.Reader(texts, directory, trust))
-    backbone = load_backbone(directory, "--encoder_model_dir", trust=trust).to(distributed.device()).eval()
+    reads = SentenceEncoder.of(directory, "--encoder_model_dir", pooling)
+    reads = reads and reads.within(texts.max_text_length, None)
+    prompt = reads.prompt if reads else ""
+    read = item_text.read(items, item_text.Reader(texts, directory, trust, prompt, 0, reads))
+    backbone = load_backbone(directory, "--encoder_model_dir", trust=trust)
     limit = getattr(backbone.config, "max_position_embeddings", texts.max_text_length)
     if texts.max_text_length > limit:
         raise InputError(
             f"--max_text_length {texts.max_text_length} is more than the {limit} positions of the encoder."
         )
     check_vocabulary(backbone, read, directory)
-    encoder = TextEncoder(backbone, item_emb_token_n=0, longest=texts.max_text_length)
+    encoder = TextEncoder.of(backbone, 0, texts.max_text_length, reads, directory).to(distributed.device())
+    encoder.eval()
     table, _ = embed_texts(encoder, read, directory, eval_tokens, texts.cache_dir)
-    return Items(item_ids, table.numpy(), counts, f"the encoder {directory}")
+    how = f" ({reads})" if reads else ""
+    return Items(item_ids, table.numpy(), counts, f"the encoder {directory}{how}")
 
 
 def catalogue(data, texts):

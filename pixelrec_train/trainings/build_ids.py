@@ -103,7 +103,9 @@ def embed(config):
     """Items of the source the flags name."""
     trust, eval_tokens = config.trust_remote_code, config.eval_tokens
     if config.encoder_model_dir:
-        return of_encoder(config.encoder_model_dir, config, config, "item" in trust, eval_tokens)
+        return of_encoder(
+            config.encoder_model_dir, config, config, "item" in trust, eval_tokens, config.pooling
+        )
     if config.matrix:
         return of_matrix(config.matrix, config.matrix_ids, config)
     files = data_files(config, text_data=config.text_data, allow_missing_text=config.allow_missing_text)

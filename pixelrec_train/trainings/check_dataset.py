@@ -60,7 +60,7 @@ def load(config):
     item_ids = inputs.interactions.item_ids
     if not config.has_texts:
         return inputs, None
-    return inputs, read_texts(item_ids, config, config.item_prompt)[0]
+    return inputs, read_texts(item_ids, config, reader.item_prompt if reader else config.item_prompt)[0]
 
 
 def rows_too_wide(config):

@@ -38,8 +38,7 @@ def epoch_cost(config):
     try:
         reading = seconds_to_read(model, inputs.item_text, device)
         if config.freeze_item_llm:
-            width = model.user_llm.backbone.config.hidden_size
-            model.store_texts(torch.randn(inputs.interactions.num_items, width))
+            model.store_texts(torch.randn(inputs.interactions.num_items, model.item_llm.width))
         times, tokens, activations = measure(task, build_loader(alone, inputs), device)
     except torch.OutOfMemoryError:
         yield f"measured: a micro-batch does not fit into this {device.type}. {LESS}"

@@ -20,12 +20,13 @@ class KnownItems(NamedTuple):
     scorers: list  # of candidates.Beside, one for each of --offsets
     sums: dict[str, HistorySums]  # of dense vectors, the same
     features: torch.Tensor | None  # [num_items, F] fp32 of --item_features
+    keep_seen: bool  # whether items of a history are candidates
 
 
 def known_items(inputs, config):
     """KnownItems of Inputs, or None where neither --offsets nor --item_features ask for any.
 
-    config: KnownFlags, TextFlags.
+    config: KnownFlags, TextFlags, RankingFlags.
     """
     if not (config.offsets or config.item_features):
         return None
@@ -34,7 +35,7 @@ def known_items(inputs, config):
     sums = {name: making.truncated(name, widths[name]) for name in config.offsets}
     tables = [making.feature(name, config.feature_width) for name in config.item_features]
     joined = torch.from_numpy(np.concatenate(tables, axis=1)) if tables else None
-    return KnownItems([making.scorer(name, sums) for name in config.offsets], sums, joined)
+    return KnownItems([making.scorer(name, sums) for name in config.offsets], sums, joined, config.keep_seen)
 
 
 class Making:
@@ -66,13 +67,15 @@ class Making:
         """HistorySums of dense vectors."""
         inputs = self.inputs
         texts = [Path(self.config.text_data), self.config.text_keys] if name == TFIDF else []
-        mark = fingerprint(
-            "history sums 1", name, width, inputs.interactions.fingerprint, inputs.split.origin, *texts
-        )
+        keep_seen = self.config.keep_seen
+        about = inputs.interactions.fingerprint, inputs.split.origin, keep_seen, *texts
+        mark = fingerprint("history sums 2", name, width, *about)
 
         def build():
             exact = self.exact(name)
-            sums = (exact.sums() if name == ITEM_KNN else exact).truncated(width)
+            if name == ITEM_KNN:
+                exact = exact.sums() if keep_seen else exact.of_its_own()
+            sums = exact.truncated(width)
             return {"left": sums.left, "right": sums.right}, {"recent": sums.recent, "decay": sums.decay}
 
         arrays, facts = cached(self.config.cache_dir, "history_sums", mark, build)

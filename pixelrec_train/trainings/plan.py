@@ -1,5 +1,7 @@
 """What a run is going to do, in numbers, before it does it."""
 
+from pathlib import Path
+
 from pixelrec_train import distributed
 from pixelrec_train.config import HllmFlags
 from pixelrec_train.engine.ds_file import remarks
@@ -7,6 +9,7 @@ from pixelrec_train.engine.state import steps_per_epoch, total_steps
 from pixelrec_train.flags import as_text
 from pixelrec_train.model.adapters import in_4bit
 from pixelrec_train.recommend.trained import settings_of
+from pixelrec_train.sentence_encoder import MODULES
 
 ENDS_WITH_TEST = (
     "This training ends with a table of them: use another --split_protocol, or scripts/train_qwen3.py, which "
@@ -28,7 +31,7 @@ def describe_plan(config, inputs, model, resolved, world_size):
     bytes_per_weight = 2 if config.bf16 else 4
     frozen = sum(p.numel() for p in model.parameters()) - trained(model)
     if config.freeze_item_llm:
-        frozen += inputs.interactions.num_items * model.user_llm.backbone.config.hidden_size
+        frozen += inputs.interactions.num_items * model.item_llm.width
     per_rank = state_bytes(trained(model), bytes_per_weight, stage, world_size)
     per_rank += frozen * bytes_per_weight / (world_size if stage >= 3 else 1)
     return [
@@ -48,6 +51,10 @@ def describe_model(config, model, inputs):
         state = "frozen, embeds the catalogue once" if config.freeze_item_llm else (
             f"{trained(model.item_llm):,} trained parameters")  # fmt: skip
         yield f"item_llm: {state}, {model.item_llm.way}; text from {as_text(config.text_keys)}"
+        yield from describe_reading(config, model.item_llm)
+    if model.projection is not None:
+        to, of = model.projection.weight.shape
+        yield f"projection: a learned linear map from item embeddings of {of} to the user LLM's {to}"
     if model.item_id is not None:
         rows, width = model.item_id.weight.shape
         cold = (inputs.split.train_counts == 0).sum()
@@ -68,6 +75,17 @@ def describe_model(config, model, inputs):
         pairs = [(name, getattr(trained_as, name), getattr(config, name)) for name in names]
         other = [f"--{name} {then!r}, now {now!r}" for name, then, now in pairs if then != now]
         yield f"weights: of {config.init_from}" + (f"; trained with {'; '.join(other)}" if other else "")
+
+
+def describe_reading(config, item_llm):
+    """How a text's tokens become its embedding, where that is not just their mean."""
+    is_theirs = (Path(config.item_dir) / MODULES).is_file()
+    if item_llm.item_token is None and item_llm.pooling.encoder is not None:
+        whose = "as its sentence-transformers directory says, " if is_theirs else ""
+        by_hand = " (--pooling)" if config.pooling else ""
+        yield f"item embedding: {whose}{item_llm.pooling.encoder}{by_hand}"
+    elif is_theirs:
+        yield "item embedding: of [ITEM]; --item_emb_token_n 0 follows its sentence-transformers directory"
 
 
 def steps_line(micro_batches, loop):

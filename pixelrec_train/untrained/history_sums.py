@@ -36,8 +36,11 @@ class HistorySums:
         return self.left if self.right is None else self.left @ self.right.T
 
     def truncated(self, width, seed=0):
-        """HistorySums with dense [num_items, width] vectors whose scores are nearest: a truncated SVD."""
+        """HistorySums with dense vectors of so many columns, whose scores are nearest: a truncated SVD; or
+        the very scores, where width reaches num_items."""
         same = self.left is self.right  # then pairs are the squares of its own singular values
+        if width >= self.num_items:
+            return replace(self, left=dense(self.pairs()), right=np.eye(self.num_items, dtype=np.float32))
         matrix = self.left if same else self.pairs()
         u, s, v = randomized_svd(matrix, min(width, *matrix.shape), random_state=seed)
         if same:
@@ -62,15 +65,16 @@ def dense(matrix):
     return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
 
 
-def scaled(scores, histories):
-    """Scores of different recommenders side by side: in units of the best new item's."""
-    return scores / largest(scores, histories)
+def scaled(scores, histories, keep_seen):
+    """Scores of different recommenders side by side: in units of the best candidate's."""
+    return scores / largest(scores, histories, keep_seen)
 
 
-def largest(scores, histories):
-    """[b, 1] the largest score of an item outside the history, at least 1e-9."""
+def largest(scores, histories, keep_seen):
+    """[b, 1] the largest score, unless keep_seen of an item outside the history; at least 1e-9."""
     inside = np.zeros(scores.shape, bool)
-    mark(inside, histories)
+    if not keep_seen:
+        mark(inside, histories)
     return np.maximum(np.where(inside, 0, scores).max(1, keepdims=True), 1e-9)
 
 

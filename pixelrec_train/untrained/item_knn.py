@@ -42,6 +42,12 @@ class ItemKnn:
         norms = sparse.diags(1 / np.sqrt(np.maximum(self.takers, 1)))
         return HistorySums((norms @ self.together @ norms).tocsr(), None, self.recent, self.decay)
 
+    def of_its_own(self):
+        """HistorySums in which an item is a neighbour of its own: where the history is no candidate, the same
+        ranking from two equal sides, of which a truncated SVD keeps more."""
+        columns = (self.took @ sparse.diags(1 / np.sqrt(np.maximum(self.takers, 1)))).T.tocsr()
+        return HistorySums(columns, columns, self.recent, self.decay)
+
     def without(self, histories, users):
         """[b, num_items] scores of the next item as if each history's user had taken nothing in training.
 

@@ -12,15 +12,18 @@ set -euo pipefail
 WIDTH=${WIDTH:-128} WITHOUT_LLM=1
 source "$(dirname "${BASH_SOURCE[0]}")/amazon.sh"
 SEEDS=${SEEDS:-42}
-split=() checkpoints=() joined=''
-if [ -n "${SPLIT_DATA:-}" ]; then split=(--split_data "$SPLIT_DATA" --keep_seen); fi
+split=() exact=() checkpoints=() joined=''
+if [ -n "${SPLIT_DATA:-}" ]; then
+    split=(--split_data "$SPLIT_DATA" --keep_seen)
+    exact=(--offset_width 5000) # seen items are candidates, and what they add to themselves is cut by no truncated SVD
+fi
 items=("${frozen[@]}" --item_prompt "" --item_emb_token_n 0 --max_text_length 128)
 if [ -z "${ITEM_MODEL_DIR:-}" ]; then items=(--id_only); fi
 
 for seed in $SEEDS; do
     "${launcher[@]}" "$scripts/train_pixelrec.py" "${on_cpu[@]}" ${split[@]+"${split[@]}"} --text_keys "$TEXT_KEYS" \
         "${items[@]}" --user_model_dir "$OUTPUT_DIR/towers/user_llm" --item_id_embedding \
-        --offsets item_knn,tfidf --offset_width 2048 --item_features tfidf,cooccurrence --full_softmax \
+        --offsets item_knn,tfidf ${exact[@]+"${exact[@]}"} --item_features tfidf,cooccurrence --full_softmax \
         --max_seq_length "${MAX_SEQ_LENGTH:-21}" --learning_rate 1e-3 --weight_decay 0.05 --history_dropout 0.3 \
         --num_train_epochs 12 --patience 2 --seed "$seed" --output_dir "$OUTPUT_DIR/seed_$seed" --logging_dir "$LOGGING_DIR/seed_$seed"
     checkpoints+=(--checkpoint "$OUTPUT_DIR/seed_$seed/best_model")

@@ -135,11 +135,11 @@ def what_follows_a_resume(config, stage_number):
     folder = f"{config.output_dir}-resumed{stage_number}"
     settings = dict(save_steps=3, logging_steps=4, save_total_limit=99, output_dir=folder)
     settings["per_device_train_batch_size"] = 3 * config.per_device_train_batch_size  # few steps
-    same = stage(config, stage_number, history_dropout=0.2, **settings)
+    same = stage(config, stage_number, history_dropout=0.2, projection=True, **settings)
     claim(same)
     whole = train(same, steps=8)[0]
     again = train(same, steps=8, resume=checkpoint(same, 6))[0]
-    other = stage(config, 5 - stage_number, history_dropout=0.2, **settings)
+    other = stage(config, 5 - stage_number, history_dropout=0.2, projection=True, **settings)
     elsewhere = train(other, steps=8, resume=checkpoint(same, 6))[0]
     late = len(again)
     return {"whole": whole[-late:], "again": again, "other_stage": elsewhere}
@@ -240,7 +240,7 @@ def main(out, config):
         findings[f"ids{number}"] = train(stage(config, number, item_id_embedding=True), steps=4)[0][:4]
         frozen = stage(
             config, number, item_emb_token_n=0, freeze_item_llm=True, item_id_embedding=True,
-            cache_dir=f"{config.output_dir}-cache{number}",
+            cache_dir=f"{config.output_dir}-cache{number}", pooling="last_token", projection=True,
         )  # fmt: skip
         findings[f"frozen{number}"] = train(frozen, steps=4)[0][:4]
         with patch.object(frozen_texts, "encode_catalogue", None):  # it is cached now
