@@ -119,6 +119,23 @@ class TwoTowerBatch(Tensors):
 
 
 @dataclass(frozen=True)
+class SequenceBatch(Tensors):
+    """One rank's part of a micro-batch of histories by item number, for models that read no text."""
+
+    items: Tensor  # [B, S + 1] item numbers, oldest first, padded on the right with 0
+    times: Tensor  # [B, S + 1] float64 seconds; 0 where not known
+    valid: Tensor  # [B, S] True where items[:, s] -> items[:, s + 1] is a real step
+    negatives: Tensor  # [M] item numbers, the same on all ranks; none where the loss looks at all items
+    mean_steps: Tensor  # [] valid positions of all ranks, divided by the ranks
+    num_users: int  # histories of this rank that are real
+
+    @property
+    def counts(self):
+        """What of this rank the log gives rates of."""
+        return {"users": self.num_users}
+
+
+@dataclass(frozen=True)
 class TokenBatch(Tensors):
     """One rank's part of a micro-batch of texts, and which of their tokens are to be predicted.
 

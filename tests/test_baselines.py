@@ -8,20 +8,24 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import inputs_of
 from transformers import set_seed
 
 from pixelrec_train import distributed
 from pixelrec_train.data.interactions import HeldOut
-from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.protocols import before_last
-from pixelrec_train.data.windows import TwoTowerCollator
+from pixelrec_train.data.stretches import StretchCollator, cut_stretches
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.metrics import figures, paired_p
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import ByScores, Popularity
-from pixelrec_train.model.sasrec_model import SASRecModel
-from pixelrec_train.tasks.sasrec import SASRecTask
+from pixelrec_train.model.esasrec_model import LigrBlock
+from pixelrec_train.model.hstu_model import HstuBlock, time_bucket
+from pixelrec_train.tasks.next_item import NextItemTask
+from pixelrec_train.trainings.baselines import chosen_ease
+from pixelrec_train.trainings.train_sequential import MODELS, ByScoresInTime
+from pixelrec_train.untrained.ease import DECAYS, PENALTIES, ease
 from pixelrec_train.untrained.item_knn import item_knn
 from pixelrec_train.untrained.tfidf import tfidf
 
@@ -133,63 +137,183 @@ def test_the_paired_p_is_that_of_resampled_users():
     assert paired_p(ours * 0, ours * 0 + 50, (10,))["ndcg@10"] == pytest.approx(0.0002)
 
 
-@pytest.fixture
-def sasrec(inputs, demo_config):
+def test_ease_is_the_best_linear_model_without_a_diagonal(inputs):
+    """Each item's column solves its own ridge regression on the other items."""
+    users, items = inputs.split.taken.pairs()
+    kept = items < 30
+    matrix = np.zeros((users.max() + 1, 30))
+    matrix[users[kept], items[kept]] = 1
+    taken = SimpleNamespace(pairs=lambda: (users[kept], items[kept]))
+    fast = ease(taken, 30, penalty=3.0).left
+    for item in range(30):
+        others = [other for other in range(30) if other != item]
+        x = matrix[:, others]
+        slow = np.linalg.solve(x.T @ x + 3.0 * np.eye(29), x.T @ matrix[:, item])
+        assert fast[item, item] == 0 and np.allclose(fast[others, item], slow, atol=1e-5)
+
+
+def test_ease_sums_over_the_whole_history_and_refuses_a_large_catalogue(inputs):
+    model = ease(inputs.split.taken, inputs.interactions.num_items, penalty=10.0)
+    history = inputs.split.test.history(0)
+    assert np.allclose(model([history])[0], sum(model.left[item] for item in history), atol=1e-5)
+    with pytest.raises(InputError, match="20,001 items are more than 20,000"):
+        ease(inputs.split.taken, 20_001, penalty=10.0)
+
+
+def test_ease_takes_the_penalty_and_decay_that_rank_best_on_validation(inputs, demo_config):
+    chosen, note = chosen_ease(demo_config, inputs.interactions, inputs.split)
+    found = {}
+    for penalty in PENALTIES:
+        for decay in DECAYS:
+            model = ByScores(ease(inputs.split.taken, inputs.interactions.num_items, penalty, None, decay))
+            places = judge(model, inputs.split.valid, demo_config).places
+            found[penalty, decay] = figures(places, demo_config.topk)["ndcg@10"]
+    best = figures(judge(chosen, inputs.split.valid, demo_config).places, demo_config.topk)["ndcg@10"]
+    assert best >= max(found[penalty, decay] for penalty in PENALTIES[:2] for decay in DECAYS)
+    assert best in found.values() and f"({100 * best:.2f})" in note
+
+
+def test_every_item_but_the_first_is_a_target_once():
+    lengths = np.array([0, 1, 2, 5, 6, 7, 11, 23])
+    stop = np.cumsum(lengths)
+    start = stop - lengths
+    stretches = cut_stretches(start, stop, 6)
+    targets = sorted(place for a, b in stretches for place in range(a + 1, b))
+    assert targets == [place for a, b in zip(start, stop, strict=True) for place in range(a + 1, b)]
+    assert all(2 <= b - a <= 6 for a, b in stretches)
+    assert all(b - a == 6 for a, b in stretches if a not in start)  # the oldest of a user's is the short one
+
+
+@pytest.fixture(params=MODELS)
+def sequential(request, inputs):
+    """(task, function of stretches -> batch, stretches, their items and times)"""
     set_seed(0)
-    model = SASRecModel(inputs.interactions.num_items, 6, 32, 2, 2, dropout=0.0)
-    windows = [np.asarray(inputs.interactions.items[a:b]) for a, b in inputs.split.windows[:8]]
-    collator = TwoTowerCollator(ItemText.unread(inputs.interactions.num_items), None, 6)
-    return SASRecTask(model), collator.collate(windows, np.zeros(0, int)), windows
+    model = MODELS[request.param](inputs.interactions.num_items, 5, 32, 2, 2, dropout=0.0)
+    for parameter in model.parameters():
+        if parameter.ndim == 1:  # biases of zero would hide what they do
+            torch.nn.init.normal_(parameter, std=0.3)
+    items = inputs.interactions.items
+    times = np.random.default_rng(0).integers(0, 10**8, len(items)).cumsum()
+    stretches = cut_stretches(inputs.split.taken.start, inputs.split.taken.end, 6)[:8]
+
+    def batch(stretches, negatives=()):
+        return StretchCollator(items, times, None, 0, 0).collate(stretches, np.array(negatives, int))
+
+    return NextItemTask(model), batch, stretches, items, times
 
 
-def test_sasrecs_loss_is_the_cross_entropy_of_one_position_at_a_time(sasrec):
-    task, batch, windows = sasrec
-    losses = []
-    with torch.no_grad():
-        for window in windows:
-            for s in range(len(window) - 1):
-                hidden = task.model(torch.from_numpy(window[: s + 1].astype(np.int64))[None])[0, -1]
-                scores = [float(hidden @ vector) for vector in task.model.items]
-                losses.append(math.log(sum(map(math.exp, scores))) - scores[window[s + 1]])
-        assert task(batch)[0].item() == pytest.approx(np.mean(losses), rel=1e-5)
+def one_at_a_time(task, stretches, items, times):
+    """(hidden state, target) of every position, from the beginning of its stretch alone."""
+    for a, b in stretches:
+        for s in range(a + 1, b):
+            read = torch.tensor(items[a:s].astype(np.int64))[None]
+            yield task.model(read, torch.tensor(times[a:s].astype(float))[None])[0, -1], items[s]
 
 
-def test_sasrecs_loss_on_two_ranks_is_that_on_one(sasrec):
+@torch.no_grad()
+def test_the_loss_is_the_cross_entropy_of_one_position_at_a_time(sequential):
+    task, batch, stretches, items, times = sequential
+    for negatives in ((), (3, 8, 8, int(items[stretches[0][0] + 1]))):
+        losses = []
+        for hidden, target in one_at_a_time(task, stretches, items, times):
+            others = [i for i in negatives if i != target] if negatives else range(len(task.model.items))
+            scores = [float(hidden @ task.model.items[i]) for i in others]
+            own = float(hidden @ task.model.items[target])
+            scores += [own] if negatives else []
+            losses.append(math.log(sum(map(math.exp, scores))) - own)
+        assert task(batch(stretches, negatives))[0].item() == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_the_loss_on_two_ranks_is_that_on_one(sequential):
     """Each rank divides by the mean number of steps, so that the mean over ranks is the mean over steps."""
-    task, batch, windows = sasrec
+    task, batch, stretches, *_ = sequential
     losses = []
     for rank in range(2):
         with patch.multiple(distributed, world_size=lambda: 2, rank=lambda rank=rank: rank):
-            collator = TwoTowerCollator(ItemText.unread(len(task.model.items)), None, 6)
-            losses.append(task(collator.collate(windows, np.zeros(0, int)))[0].item())
-    assert np.mean(losses) == pytest.approx(task(batch)[0].item(), rel=1e-6) and losses[0] != losses[1]
+            losses.append(task(batch(stretches, (1, 2, 3)))[0].item())
+    one = task(batch(stretches, (1, 2, 3)))[0].item()
+    assert np.mean(losses) == pytest.approx(one, rel=1e-6) and losses[0] != losses[1]
 
 
-def test_sasrec_learns_a_batch_by_heart_and_ranks_by_it(sasrec, demo_config):
-    task, batch, windows = sasrec
+def test_a_batch_is_learned_by_heart_and_ranked_by(sequential):
+    task, batch, stretches, items, times = sequential
     optimizer = torch.optim.AdamW(task.parameters(), lr=1e-2)
     for _ in range(80):
         optimizer.zero_grad()
-        loss, metrics = task(batch)
+        loss, metrics = task(batch(stretches))
         loss.backward()
         optimizer.step()
     assert metrics["top1_acc"] > 0.95 and loss < 0.3
-    items = np.concatenate(windows)
-    ends = np.cumsum([len(w) for w in windows])
-    starts = ends - [len(w) for w in windows]
-    held_out = HeldOut(np.arange(len(windows)), starts, ends - 1, items[ends - 1], items)
+    starts, ends = stretches.T
+    held_out = HeldOut(np.arange(len(starts)), starts, ends - 1, items[ends - 1], items)
     settings = SimpleNamespace(topk=(10,), keep_seen=True, eval_batch_size=3)
-    places = judge(ByScores(task.model.score), held_out, settings).places
+    places = judge(ByScoresInTime(task.model.score, times), held_out, settings).places
     assert figures(places, (10,))["recall@10"] > 0.9
 
 
-def test_sasrec_without_a_window_has_zero_loss_and_finite_gradients(sasrec):
-    task, batch, windows = sasrec
-    collator = TwoTowerCollator(ItemText.unread(len(task.model.items)), None, 6)
-    loss, _ = task(collator.collate([windows[0][:0]] * 3, np.zeros(0, int)))
+def test_without_a_sequence_the_loss_is_zero_and_gradients_are_finite(sequential):
+    task, batch, *_ = sequential
+    loss, _ = task(batch([(0, 0)] * 3))
     loss.backward()
     assert loss.item() == 0
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in task.parameters())
+
+
+def silu(x):
+    return x / (1 + math.exp(-x))
+
+
+@torch.no_grad()
+def test_hstus_attention_is_a_sum_over_pairs_without_softmax():
+    set_seed(0)
+    block = HstuBlock(width=6, heads=2, dropout=0.0, longest=9).eval()
+    for bias in (block.by_distance, block.by_time):
+        torch.nn.init.normal_(bias)
+    x, times = torch.randn(1, 4, 6), torch.tensor([[0.0, 3.0, 3.5, 90000.0]], dtype=torch.float64)
+    place = torch.arange(4)
+    seconds = times[:, :, None] - times[:, None]
+    fast = block(x, (place[:, None] - place).clamp(min=0), time_bucket(seconds))
+    gate, query, key, value = F.silu(block.into(block.norm(x)))[0].split(6, -1)
+    for s in range(4):
+        read = torch.zeros(6)
+        for head in (slice(0, 3), slice(3, 6)):
+            for r in range(s + 1):
+                gap = float(times[0, s] - times[0, r])
+                bucket = 0 if gap < 2**-0.5 else int(2 * math.log2(gap) + 1)
+                bias = block.by_distance[s - r] + block.by_time[bucket]
+                read[head] += silu(float(query[s, head] @ key[r, head] + bias)) / 9 * value[r, head]
+        slow = x[0, s] + block.out(block.read_norm(read) * gate[s])
+        assert torch.allclose(fast[0, s], slow, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_ligr_block_is_softmax_attention_and_swiglu_behind_gates():
+    set_seed(0)
+    block = LigrBlock(width=6, heads=2, dropout=0.0).eval()
+    x = torch.randn(4, 6)
+    query, key, value = block.query_key_value(block.attention_norm(x)).split(6, -1)
+    for s, slow in enumerate(x):
+        read = torch.zeros(6)
+        for head in (slice(0, 3), slice(3, 6)):
+            terms = [math.exp(float(query[s, head] @ key[r, head]) / math.sqrt(3)) for r in range(s + 1)]
+            for r, term in enumerate(terms):
+                read[head] += term / sum(terms) * value[r, head]
+        slow = slow + block.out(read) * block.attention_gate(slow).sigmoid()
+        gate, up = block.up(block.feed_forward_norm(slow)).split(24)
+        inner = torch.tensor([silu(float(g)) * float(u) for g, u in zip(gate, up, strict=True)])
+        slow = slow + block.down(inner) * block.feed_forward_gate(slow).sigmoid()
+        assert torch.allclose(block(x[None])[0, s], slow, atol=1e-5)
+
+
+def test_hstu_reads_when_items_were_taken(inputs):
+    set_seed(0)
+    model = MODELS["hstu"](inputs.interactions.num_items, 5, 32, 2, 2, dropout=0.0).eval()
+    torch.nn.init.normal_(model.blocks[0].by_time)
+    history = np.array([4, 7, 9])
+    scores = [
+        model.score([history], [np.array(times)]) for times in ([1, 2, 3], [101, 102, 103], [1, 2, 900])
+    ]
+    assert np.allclose(scores[0], scores[1]) and not np.allclose(scores[0], scores[2])
 
 
 def test_truncated_history_sums_come_nearer_with_their_width(inputs):

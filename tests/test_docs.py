@@ -12,7 +12,10 @@ from pixelrec_train.__main__ import COMMANDS
 from pixelrec_train.flags import REQUIRED, as_text, fields_of
 
 EXTENDING = ROOT / "docs/extending.md"
-SASREC = ("model/sasrec_model.py", "tasks/sasrec.py", "trainings/train_sasrec.py")
+SASREC = (
+    "model/sasrec_model.py", "model/sequential_model.py", "tasks/next_item.py",
+    "trainings/train_sequential.py",
+)  # fmt: skip
 AGAIN = "run: UPDATE_DOCS=1 python -m pytest tests/test_docs.py"
 
 

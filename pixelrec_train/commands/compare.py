@@ -1,4 +1,4 @@
-"""One table for a dataset: baselines, SASRec and any checkpoints, on the same users by the same rules."""
+"""One table for a dataset: baselines and any checkpoints, on the same users by the same rules."""
 
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from pixelrec_train.config import (
     TrustFlags,
     require_cut_off,
 )
+from pixelrec_train.config.judging import BASELINES
 from pixelrec_train.engine.ds_file import adopted
 from pixelrec_train.flags import (
     COLUMNS,
@@ -32,7 +33,7 @@ from pixelrec_train.run.exit_status import speak_plainly
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFlags, LoopFlags):
-    """One table for a dataset: popularity, ItemKNN, TF-IDF, SASRec (trained here) and any checkpoints."""
+    """One table for a dataset: baselines, some of them trained here, and any checkpoints."""
 
     text_data: str = flag("table with a column item_id and the text columns", path=FILE)
     text_keys: tuple[str, ...] = flag(
@@ -49,22 +50,57 @@ class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFla
         "test",
         one_of("valid", "test"),
     )
-    output_dir: str = flag("where table.md, table.json and the SASRec run go", "results/compare")
-    logging_dir: str = flag("TensorBoard events of SASRec; its log is beside", "logs/compare")
+    baselines: tuple[str, ...] = flag(
+        "rows to beat: popularity, item_knn, tfidf and ease (EASE^R, up to 20,000 items) in seconds; sasrec, "
+        "esasrec (LiGR blocks, sampled softmax) and hstu are trained, minutes each",
+        ("popularity", "item_knn", "tfidf", "ease", "sasrec"),
+        Rule(f"must be some of {', '.join(BASELINES)}", lambda names: names and set(names) <= {*BASELINES}),
+        DISTINCT,
+    )
+    output_dir: str = flag("where table.md, table.json and runs of baselines go", "results/compare")
+    logging_dir: str = flag("TensorBoard events of baselines; their logs are there, too", "logs/compare")
 
-    # SASRec; a small model of its own, so some defaults differ from those of an LLM
-    max_seq_length: int = flag("SASRec: items per training window, history + target", 51, at_least(2))
-    hidden_size: int = flag("SASRec: width of its vectors", 64, at_least(1))
-    layers: int = flag("SASRec: transformer blocks", 2, at_least(1))
-    heads: int = flag("SASRec: attention heads", 2, at_least(1))
-    dropout: float = flag("SASRec: dropout of embeddings, attention and feed-forward", 0.5, SHARE)
-    per_device_train_batch_size: int = flag("SASRec: windows per GPU and micro-batch", 128, at_least(1))
-    num_train_epochs: int = flag("SASRec: passes over the training windows", 40, at_least(1))
-    learning_rate: float = flag("SASRec: peak of the cosine schedule", 1e-3, POSITIVE)
-    weight_decay: float = flag("SASRec: AdamW decay", 0.0, NOT_NEGATIVE)
-    dataloader_num_workers: int = flag("SASRec: processes per rank that prepare batches", 0, at_least(0))
-    bf16: bool = flag("SASRec: bf16 weights over fp32 master weights", False)
-    save_total_limit: int = flag("SASRec: newest checkpoints kept besides the best", 1, at_least(1))
+    # Small models of their own, so some defaults differ from those of an LLM
+    max_seq_length: int = flag(
+        "trained baselines: items per training sequence, history + target", 51, at_least(2)
+    )
+    hidden_size: int = flag("trained baselines: width of their vectors", 64, at_least(1))
+    layers: int = flag("trained baselines: blocks", 2, at_least(1))
+    heads: int = flag("trained baselines: attention heads", 2, at_least(1))
+    dropout: float = flag("trained baselines: dropout of embeddings, attention and feed-forward", 0.5, SHARE)
+    sampled_negatives: int = flag(
+        "esasrec: items, the same for a micro-batch, that its softmax is over besides the target; 0 = all",
+        1024,
+        at_least(0),
+    )
+    per_device_train_batch_size: int = flag(
+        "trained baselines: sequences per GPU and micro-batch", 32, at_least(1)
+    )
+    num_train_epochs: int = flag("trained baselines: passes over the sequences, at most", 200, at_least(1))
+    patience: int = flag(
+        "trained baselines: epochs without a better validation ndcg@10 after which training ends",
+        5,
+        at_least(1),
+    )
+    learning_rate: float = flag("trained baselines: the rate after the warm-up", 1e-3, POSITIVE)
+    lr_scheduler_type: str = flag(
+        "trained baselines: constant_with_warmup, as nobody knows when they will stop, cosine or linear",
+        "constant_with_warmup",
+        one_of("cosine", "linear", "constant_with_warmup", "cosine_with_min_lr"),
+    )
+    warmup_steps: int | None = flag(
+        "trained baselines: optimizer steps spent warming up; None = --warmup_ratio of all",
+        100,
+        at_least(0),
+    )
+    weight_decay: float = flag("trained baselines: AdamW decay", 0.0, NOT_NEGATIVE)
+    dataloader_num_workers: int = flag(
+        "trained baselines: processes per rank that prepare batches", 0, at_least(0)
+    )
+    bf16: bool = flag("trained baselines: bf16 weights over fp32 master weights", False)
+    save_total_limit: int = flag(
+        "trained baselines: newest checkpoints kept besides the best", 1, at_least(1)
+    )
 
     def __post_init__(self):
         super().__post_init__()

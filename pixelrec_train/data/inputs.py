@@ -59,11 +59,11 @@ def read_inputs(data, windows, reader=None):
     return Inputs(read, split, texts)
 
 
-def read_interactions(data, label_column=None):
-    """Interactions of DataFlags; with what a further column says of each."""
+def read_interactions(data, label_column=None, with_times=False):
+    """Interactions of DataFlags; with what a further column says of each, and when each was, if asked for."""
     flags = ("interaction_data", "valid_data", "test_data")
     paths = [existing_file(getattr(data, name), f"--{name}") for name in flags if getattr(data, name)]
-    return interactions.read(paths, data, label_column, with_times=data.split_protocol == TIME_811)
+    return interactions.read(paths, data, label_column, with_times or data.split_protocol == TIME_811)
 
 
 def held_out_files(data):

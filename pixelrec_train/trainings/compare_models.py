@@ -1,15 +1,15 @@
-"""The table a result has to stand in: the same users and rules for baselines, SASRec and any checkpoints."""
+"""The table a result has to stand in: the same users and rules for baselines and any checkpoints."""
 
 from pathlib import Path
 
 from pixelrec_train import distributed
+from pixelrec_train.config.judging import BASELINES
 from pixelrec_train.data.inputs import read_interactions, split_of
 from pixelrec_train.data.item_fields import read_fields
 from pixelrec_train.engine.session import on_all_ranks
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.metrics import paired_p
 from pixelrec_train.evaluation.places import judge
-from pixelrec_train.evaluation.recommender import ByScores, Popularity
 from pixelrec_train.evaluation.report import (
     JUDGED_BY,
     candidates,
@@ -25,9 +25,8 @@ from pixelrec_train.recommend.trained import is_generative
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run.checkpoints import run_of
 from pixelrec_train.run.log import say
-from pixelrec_train.trainings.train_sasrec import deepspeed_settings, train_sasrec
-from pixelrec_train.untrained.item_knn import item_knn
-from pixelrec_train.untrained.tfidf import tfidf
+from pixelrec_train.trainings.baselines import make_baselines
+from pixelrec_train.trainings.train_sequential import MODELS, deepspeed_settings
 
 
 def main(config):
@@ -45,29 +44,27 @@ def compare(config):
             check_same_split(part, "--checkpoint", config)
             if is_generative(part) and part != checkpoint:
                 raise InputError(f"--checkpoint {checkpoint}: a generative model has no vectors to join.")
-    run_directory.check_free(Path(config.output_dir) / "sasrec", config.overwrite)
+    for name in trained(config):
+        run_directory.check_free(Path(config.output_dir) / name, config.overwrite)
     if config.retrieval == "faiss" and config.checkpoint:
         import_faiss()
-    data = read_interactions(config)
+    data = read_interactions(config, with_times="hstu" in config.baselines)
     split = split_of(data, config, config.max_seq_length)
     held_out = split.judged(config.split)
     fields, _ = read_fields(data.item_ids, config)
     for line in (f"data: {data.summary()}", *data.notes):
         say(line)
 
-    baselines = {
-        "popularity": Popularity(split.popularity),
-        "item_knn": ByScores(item_knn(split.taken, data.num_items)),
-        "tfidf": ByScores(tfidf([" ".join(values or ()) for values in fields])),
-    }
-    baselines = {name: judge(baseline, held_out, config) for name, baseline in baselines.items()}
     models = {}
     for checkpoint, name in names(config.checkpoint).items():
         say(f"checkpoint: {checkpoint}")
         models[name] = judge(recommender(checkpoint, config), held_out, config)
-    baselines["sasrec"] = judge(train_sasrec(config, data, split), held_out, config)
+    # Behind the checkpoints: one that cannot be read is found before minutes of training.
+    texts = [" ".join(values or ()) for values in fields]
+    baselines, notes = make_baselines(config, data, split, texts)
+    baselines = {name: judge(baseline, held_out, config) for name, baseline in baselines.items()}
     if distributed.rank() == 0:
-        report(config, split, baselines, models)
+        report(config, split, baselines, models, notes)
     distributed.barrier()
 
 
@@ -79,16 +76,16 @@ def recommender(checkpoint, config):
     return TwoTower.joined([part.recommender for part in parts])
 
 
-def report(config, split, baselines, models):
+def report(config, split, baselines, models, notes):
     """Table, and for every model its lead over the strongest baseline, on screen and on disk.
 
-    baselines, models: {name: Judged}
+    baselines, models: {name: Judged}; notes: lines of how the baselines were made.
     """
     cold = split.popularity[getattr(split, config.split).target] == 0
     rows = table_rows(baselines | models, cold, config.topk)
-    lines = []
-    for metric in JUDGED_BY:
-        best = max(baselines, key=lambda name: rows[name][metric])
+    strongest = {metric: max(baselines, key=lambda name: rows[name][metric]) for metric in JUDGED_BY}
+    lines = [*notes, to_beat(strongest, rows)]
+    for metric, best in strongest.items():
         for name, model in models.items():
             change = rows[name][metric] / max(rows[best][metric], 1e-12) - 1
             p = paired_p(model.places, baselines[best].places, config.topk)[metric]
@@ -105,7 +102,19 @@ def report(config, split, baselines, models):
     )
     note = "\n".join([*lines, note])
     print(f"\n{write_table(config.output_dir, rows, config.topk, note)}\n{note}\n")
-    print(f"Files in {config.output_dir}/: table.md, table.json, sasrec/")
+    files = ["table.md", "table.json", *(f"{name}/" for name in trained(config))]
+    print(f"Files in {config.output_dir}/: {', '.join(files)}")
+
+
+def to_beat(strongest, rows):
+    """strongest: {metric: name of a row}"""
+    each = [f"{name} by {metric} ({100 * rows[name][metric]:.2f})" for metric, name in strongest.items()]
+    return f"to beat: {', '.join(each)}"
+
+
+def trained(config):
+    """Names of the baselines that have a run directory."""
+    return [name for name in config.baselines if name in MODELS]
 
 
 def joined(checkpoint):
@@ -116,5 +125,5 @@ def joined(checkpoint):
 def names(checkpoints):
     """{checkpoint: name of its run}; the path itself where that name is taken."""
     runs = {c: "+".join(run_of(Path(part).resolve()).name for part in joined(c)) for c in checkpoints}
-    taken = [*runs.values(), "popularity", "item_knn", "tfidf", "sasrec"]
+    taken = [*runs.values(), *BASELINES]
     return {c: name if taken.count(name) == 1 else c for c, name in runs.items()}

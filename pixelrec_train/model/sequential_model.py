@@ -1,0 +1,50 @@
+"""What models of item sequences have in common: vectors of items, scores by inner products, a file."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pixelrec_train.batch import pad_histories
+from pixelrec_train.model.backbone import save_tensors
+
+FILE = "model.safetensors"
+
+
+class SequentialModel(nn.Module):
+    """Item numbers in, scores of the next item out. A subclass has `forward`."""
+
+    def __init__(self, num_items, longest, hidden_size):
+        """longest: items of a history that are read, the newest."""
+        super().__init__()
+        self.longest = longest
+        self.items = nn.Parameter(torch.empty(num_items, hidden_size).normal_(std=0.02))
+
+    def forward(self, items: Tensor, times: Tensor) -> Tensor:
+        """[B, S] item numbers and seconds, padded on the right -> [B, S, D]; row s has read 0..s."""
+        raise NotImplementedError
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """[…, D] -> […, num_items] inner products with every item."""
+        return hidden @ self.items.T
+
+    @torch.no_grad()
+    def score(self, histories, times=None):
+        """b non-empty histories (and seconds) -> [b, num_items] scores of the next item, a numpy array."""
+        longest = min(self.longest, max(map(len, histories)))
+        index, lengths = pad_histories(histories, longest)
+        seconds = torch.zeros(index.shape, dtype=torch.float64)
+        for row, when in zip(seconds, times or (), strict=bool(times)):
+            when = torch.from_numpy(when[-longest:].astype("float64"))
+            row[: len(when)] = when
+        device = self.items.device
+        last = lengths.to(device) - 1
+        hidden = self(index.to(device), seconds.to(device))[torch.arange(len(last), device=device), last]
+        return self.scores(hidden).float().cpu().numpy()
+
+    def export(self, directory, tensors):
+        save_tensors(tensors, Path(directory) / FILE)
+
+    def load(self, directory):
+        self.load_state_dict(load_file(Path(directory) / FILE))

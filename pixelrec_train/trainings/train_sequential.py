@@ -1,0 +1,85 @@
+"""Train a sequential baseline on the engine loop that trains everything else."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from pixelrec_train import distributed
+from pixelrec_train.data.loader import Loader
+from pixelrec_train.data.stretches import StretchCollator, StretchDataset
+from pixelrec_train.engine import checkpoint, loop
+from pixelrec_train.engine.ds_config import resolve_unsharded
+from pixelrec_train.engine.ds_file import remarks
+from pixelrec_train.engine.session import seed_everything, session
+from pixelrec_train.evaluation import metrics
+from pixelrec_train.evaluation.places import judge
+from pixelrec_train.evaluation.recommender import ByScores
+from pixelrec_train.model.esasrec_model import ESASRecModel
+from pixelrec_train.model.hstu_model import HSTUModel
+from pixelrec_train.model.sasrec_model import SASRecModel
+from pixelrec_train.tasks.next_item import NextItemTask
+
+MODELS = {"sasrec": SASRecModel, "esasrec": ESASRecModel, "hstu": HSTUModel}
+
+
+def train_sequential(name, config, interactions, split):
+    """Train in <output_dir>/<name>; a Recommender with the best epoch's weights (validation).
+
+    name: of MODELS; config: CompareConfig.
+    """
+    where = {"output_dir": config.output_dir, "logging_dir": config.logging_dir}
+    config = dataclasses.replace(config, **{flag: str(Path(path) / name) for flag, path in where.items()})
+    seed_everything(config.seed)
+    model = MODELS[name](
+        interactions.num_items, config.max_seq_length - 1, config.hidden_size, config.layers, config.heads,
+        config.dropout,
+    )  # fmt: skip
+    times = times_of(interactions, split) if name == "hstu" else None
+    negatives = config.sampled_negatives if name == "esasrec" else 0
+    trained_on = np.flatnonzero(split.popularity)
+    collator = StretchCollator(split.taken.items, times, trained_on, negatives, config.seed)
+    loader = Loader(
+        StretchDataset(split.taken, config.max_seq_length), collator, config.per_device_train_batch_size,
+        config.seed, config.dataloader_num_workers, of_all_ranks=True,
+    )  # fmt: skip
+    recommender = ByScores(model.score) if times is None else ByScoresInTime(model.score, times)
+    plan = remarks(config, distributed.uses_gpu())
+    facts = {"data": {"interactions": interactions.fingerprint}}
+    with session(
+        NextItemTask(model), loader, config, deepspeed_settings(config), facts, plan, patience=config.patience
+    ) as training:
+        loop.train(training, [lambda: validate(recommender, split.valid, config)])
+    model.load(Path(config.output_dir) / checkpoint.BEST)
+    model.eval()
+    return recommender
+
+
+def times_of(interactions, split):
+    """[R] seconds of split.taken.items; None where they are not known."""
+    # A split that somebody else made has histories of its own, of which nothing says when.
+    known = split.taken.items is interactions.items and split.valid.items is interactions.items
+    return interactions.times if known else None
+
+
+class ByScoresInTime(ByScores):
+    """Scores that depend on when a history's items were taken."""
+
+    def __init__(self, score, times):
+        """score: (b histories, b arrays of seconds) -> scores as in ByScores; times: of HeldOut.items."""
+        super().__init__(score)
+        self.times = times
+
+    def find_users(self, held_out, users, left_out, k):
+        times = [self.times[held_out.start[e] : held_out.end[e]] for e in users]
+        at_these_times = ByScores(lambda histories: self.score(histories, times))
+        return at_these_times.find_users(held_out, users, left_out, k)
+
+
+def deepspeed_settings(config):
+    """The dict for deepspeed.initialize, or an InputError."""
+    return resolve_unsharded(config, distributed.world_size(), config.hidden_size, "a sequential baseline is")
+
+
+def validate(recommender, held_out, config):
+    return metrics.figures(judge(recommender, held_out, config).places, config.topk)
