@@ -161,14 +161,16 @@ def test_ease_sums_over_the_whole_history_and_refuses_a_large_catalogue(inputs):
 
 
 def test_ease_takes_the_penalty_and_decay_that_rank_best_on_validation(inputs, demo_config):
-    chosen, note = chosen_ease(demo_config, inputs.interactions, inputs.split)
+    chosen, _, note = chosen_ease(demo_config, inputs.interactions, inputs.split)
     found = {}
     for penalty in PENALTIES:
         for decay in DECAYS:
             model = ByScores(ease(inputs.split.taken, inputs.interactions.num_items, penalty, None, decay))
             places = judge(model, inputs.split.valid, demo_config).places
             found[penalty, decay] = figures(places, demo_config.topk)["ndcg@10"]
-    best = figures(judge(chosen, inputs.split.valid, demo_config).places, demo_config.topk)["ndcg@10"]
+    best = figures(judge(ByScores(chosen), inputs.split.valid, demo_config).places, demo_config.topk)[
+        "ndcg@10"
+    ]
     assert best >= max(found[penalty, decay] for penalty in PENALTIES[:2] for decay in DECAYS)
     assert best in found.values() and f"({100 * best:.2f})" in note
 

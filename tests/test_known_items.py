@@ -20,10 +20,11 @@ from pixelrec_train.evaluation.validation_loss import SoftmaxLoss
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.tasks.two_tower import TwoTowerTask
 from pixelrec_train.trainings.known_items import known_items
+from pixelrec_train.untrained.ease import Ease
 from pixelrec_train.untrained.item_knn import ItemKnn
 
 KNOWN = {
-    "offsets": ("item_knn", "tfidf"), "item_features": ("tfidf", "cooccurrence"), "offset_width": 64,
+    "offsets": ("ease", "tfidf"), "item_features": ("tfidf", "cooccurrence"), "offset_width": 64,
     "feature_width": 16, "full_softmax": True, "item_id_embedding": True,
 }  # fmt: skip
 
@@ -64,7 +65,8 @@ def batch_of(config, inputs, known, keep_seen=False, windows=6):
     return collator([dataset[Slot(0, place, number)] for place, number in enumerate(numbers)])
 
 
-def test_item_knn_without_a_user_is_item_knn_of_the_others():
+@pytest.mark.parametrize("kind", [ItemKnn, lambda *taken: Ease(*taken, penalty=2.0, decay=0.8)])
+def test_scores_without_a_user_are_those_of_the_others(kind):
     rng = np.random.default_rng(0)
     rows = [rng.integers(0, 12, rng.integers(2, 9)) for _ in range(25)]  # many items twice
 
@@ -73,16 +75,17 @@ def test_item_knn_without_a_user_is_item_knn_of_the_others():
         items = np.concatenate([rows[user] for user in users])
         return Taken(np.array(users), np.concatenate([[0], ends[:-1]]), ends, items)
 
-    everybody = ItemKnn(taken(range(25)), 12)
+    everybody = kind(taken(range(25)), 12)
     histories = [row[: len(row) // 2 + 1] for row in rows]
     found = everybody.without(histories, np.arange(25))
     for user in range(25):
-        others = ItemKnn(taken([u for u in range(25) if u != user]), 12).sums()
+        others = kind(taken([u for u in range(25) if u != user]), 12).sums()
         assert np.allclose(found[user], others([histories[user]])[0], atol=1e-6)
 
 
-def test_item_knn_with_items_of_their_own_ranks_new_items_alike(inputs):
-    knn = ItemKnn(inputs.split.taken, inputs.interactions.num_items)
+@pytest.mark.parametrize("kind", [ItemKnn, lambda *taken: Ease(*taken, penalty=30.0, decay=0.8)])
+def test_what_an_item_adds_to_itself_is_no_matter_for_new_items(inputs, kind):
+    knn = kind(inputs.split.taken, inputs.interactions.num_items)
     histories = [inputs.split.test.history(e) for e in range(10)]
     found, expected = knn.of_its_own()(histories), knn.sums()(histories)
     exact = knn.sums().truncated(inputs.interactions.num_items)(histories)
@@ -169,7 +172,7 @@ def test_a_checkpoint_ranks_as_the_model_did_in_any_order_of_items(config, input
     for name, sums in turned.offsets.sums.items():
         assert np.array_equal(sums.left[::-1], model.offsets.sums[name].left)
         assert np.array_equal(sums.right[::-1], model.offsets.sums[name].right)
-    (tmp_path / "offsets.json").write_text('{"keep_seen": false, "sums": {"item_knn": 7}}')
+    (tmp_path / "offsets.json").write_text('{"keep_seen": false, "sums": {"ease": 7}}')
     with pytest.raises(InputError, match="offsets.json does not fit its offsets.safetensors"):
         HLLMModel.load(tmp_path, config.max_text_length, ids)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import DISTINCT, SHARE, Flags, Rule, at_least, flag
 
-OFFSETS = ITEM_KNN, TFIDF = "item_knn", "tfidf"
+OFFSETS = ITEM_KNN, EASE, TFIDF = "item_knn", "ease", "tfidf"
 FEATURES = TFIDF, COOCCURRENCE = "tfidf", "cooccurrence"
 
 
@@ -16,8 +16,8 @@ def among(*names):
 @dataclass(frozen=True, kw_only=True)
 class KnownFlags(Flags):
     offsets: tuple[str, ...] = flag(
-        "item_knn, tfidf: scores of untrained recommenders stand beside the towers', times learned factors: "
-        "the towers learn what these do not know. A window's user is not in their counts",
+        "item_knn, ease, tfidf: scores of untrained recommenders stand beside the towers', times learned "
+        "factors: the towers learn what these do not know. A window's user is not in their counts",
         (),
         among(*OFFSETS),
         DISTINCT,

@@ -30,7 +30,8 @@ def make_baselines(config, data, split, texts):
             continue
         say(f"baseline: {name}")
         if name == "ease":
-            made[name], note = chosen_ease(config, data, split)
+            sums, _, note = chosen_ease(config, data, split)
+            made[name] = ByScores(sums)
             notes.append(note)
         elif name in MODELS:
             made[name] = train_sequential(name, config, data, split)
@@ -44,16 +45,16 @@ def make_baselines(config, data, split, texts):
 
 
 def chosen_ease(ranking, data, split):
-    """(Recommender, a line): EASE^R with the penalty and the decay that validation ndcg@10 chooses."""
+    """(HistorySums of EASE^R, its penalty, a line): penalty and decay are what validation ndcg@10 chooses."""
     best, chosen = -1.0, None
     for penalty in linear.PENALTIES:
         sums = linear.ease(split.taken, data.num_items, penalty)
         before = best
         for decay in linear.DECAYS:
-            tried = ByScores(replace(sums, decay=decay))
-            ndcg = metrics.figures(judge(tried, split.valid, ranking).places, ranking.topk)["ndcg@10"]
+            tried = replace(sums, decay=decay)
+            ndcg = metrics.figures(judge(ByScores(tried), split.valid, ranking).places, (10,))["ndcg@10"]
             if ndcg > best:
-                best, chosen, what = ndcg, tried, f"penalty {penalty:g}, decay {decay:g}"
+                best, chosen, what = ndcg, (tried, penalty), f"penalty {penalty:g}, decay {decay:g}"
         if best == before:
             break  # a larger penalty is no better any more
-    return chosen, f"ease: {what}, by validation ndcg@10 ({100 * best:.2f})"
+    return *chosen, f"ease: {what}, by validation ndcg@10 ({100 * best:.2f})"

@@ -6,9 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pixelrec_train.config.known import COOCCURRENCE, ITEM_KNN, TFIDF
+from pixelrec_train.config.known import COOCCURRENCE, EASE, ITEM_KNN, TFIDF
 from pixelrec_train.data.cache import cached, fingerprint
 from pixelrec_train.data.item_fields import read_fields
+from pixelrec_train.run.log import say
+from pixelrec_train.trainings.baselines import chosen_ease
+from pixelrec_train.untrained.ease import Ease
 from pixelrec_train.untrained.history_sums import HistorySums
 from pixelrec_train.untrained.item_knn import ItemKnn
 from pixelrec_train.untrained.tfidf import tfidf
@@ -31,11 +34,10 @@ def known_items(inputs, config):
     if not (config.offsets or config.item_features):
         return None
     making = Making(inputs, config)
-    widths = {ITEM_KNN: config.offset_width, TFIDF: min(config.offset_width, ENOUGH_FOR_TEXTS)}
-    sums = {name: making.truncated(name, widths[name]) for name in config.offsets}
+    sums = {name: making.truncated(name, config.offset_width)[0] for name in config.offsets}
     tables = [making.feature(name, config.feature_width) for name in config.item_features]
     joined = torch.from_numpy(np.concatenate(tables, axis=1)) if tables else None
-    return KnownItems([making.scorer(name, sums) for name in config.offsets], sums, joined, config.keep_seen)
+    return KnownItems([making.scorer(name) for name in config.offsets], sums, joined, config.keep_seen)
 
 
 class Making:
@@ -44,54 +46,56 @@ class Making:
     def __init__(self, inputs, config):
         self.inputs, self.config, self.made = inputs, config, {}
 
-    def exact(self, name):
-        """ItemKnn, or the HistorySums of TF-IDF."""
+    def exact(self, name, facts):
+        """ItemKnn, Ease, or the HistorySums of TF-IDF; facts: of its truncation, see truncated."""
         if name not in self.made:
-            self.made[name] = self.item_knn() if name == ITEM_KNN else self.tfidf()
+            taken, num_items = self.inputs.split.taken, self.inputs.interactions.num_items
+            if name == ITEM_KNN:
+                self.made[name] = ItemKnn(taken, num_items)
+            elif name == EASE:
+                self.made[name] = Ease(taken, num_items, facts["penalty"], facts["recent"], facts["decay"])
+            else:
+                fields, _ = read_fields(self.inputs.interactions.item_ids, self.config)
+                self.made[name] = tfidf([" ".join(values or ()) for values in fields])
         return self.made[name]
 
-    def item_knn(self):
-        return ItemKnn(self.inputs.split.taken, self.inputs.interactions.num_items)
-
-    def tfidf(self):
-        fields, _ = read_fields(self.inputs.interactions.item_ids, self.config)
-        return tfidf([" ".join(values or ()) for values in fields])
-
-    def scorer(self, name, sums):
+    def scorer(self, name):
         """(histories, users) -> scores that know nothing of what these users took."""
-        if name == ITEM_KNN:
-            return self.exact(name).without
-        return WithoutUsers(sums[name])  # texts know nobody
+        sums, facts = self.truncated(name, self.config.offset_width)
+        if name == TFIDF:
+            return lambda histories, users: sums(histories)  # texts know nobody
+        return self.exact(name, facts).without
 
     def truncated(self, name, width):
-        """HistorySums of dense vectors."""
-        inputs = self.inputs
+        """(HistorySums of dense vectors, {"recent": …, "decay": …, …} of the recommender)"""
+        inputs, keep_seen = self.inputs, self.config.keep_seen
+        if name == TFIDF:
+            width = min(width, ENOUGH_FOR_TEXTS)
         texts = [Path(self.config.text_data), self.config.text_keys] if name == TFIDF else []
-        keep_seen = self.config.keep_seen
         about = inputs.interactions.fingerprint, inputs.split.origin, keep_seen, *texts
-        mark = fingerprint("history sums 2", name, width, *about)
+        mark = fingerprint("history sums 3", name, width, *about)
 
         def build():
-            exact = self.exact(name)
-            if name == ITEM_KNN:
+            facts = {}
+            if name == EASE:
+                sums, penalty, note = chosen_ease(self.config, inputs.interactions, inputs.split)
+                say(note)
+                facts = {"penalty": penalty, "recent": sums.recent, "decay": sums.decay}
+            exact = self.exact(name, facts)
+            if name != TFIDF:
                 exact = exact.sums() if keep_seen else exact.of_its_own()
             sums = exact.truncated(width)
-            return {"left": sums.left, "right": sums.right}, {"recent": sums.recent, "decay": sums.decay}
+            return {"left": sums.left, "right": sums.right}, facts | {
+                "recent": sums.recent,
+                "decay": sums.decay,
+            }
 
         arrays, facts = cached(self.config.cache_dir, "history_sums", mark, build)
         sides = (np.array(arrays[side]) for side in ("left", "right"))
-        return HistorySums(*sides, facts["recent"], facts["decay"])
+        return HistorySums(*sides, facts["recent"], facts["decay"]), facts
 
     def feature(self, name, width):
         """[num_items, F] vectors whose mean length over the training items is 1."""
-        vectors = self.truncated(ITEM_KNN if name == COOCCURRENCE else TFIDF, width).left
+        sums, _ = self.truncated(ITEM_KNN if name == COOCCURRENCE else TFIDF, width)
         known = self.inputs.split.train_counts > 0
-        return vectors / max(np.linalg.norm(vectors[known], axis=1).mean(), 1e-9)
-
-
-class WithoutUsers:
-    def __init__(self, sums):
-        self.sums = sums
-
-    def __call__(self, histories, users):
-        return self.sums(histories)
+        return sums.left / max(np.linalg.norm(sums.left[known], axis=1).mean(), 1e-9)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Our own result: one two-tower model that starts from what ItemKNN and TF-IDF know, on Amazon Reviews 2018, on a CPU,
+# Our own result: one two-tower model that starts from what EASE and TF-IDF know, on Amazon Reviews 2018, on a CPU,
 # beside every baseline. One user vector and one item vector; a 2-layer user LLM from scratch.
 #
 #   INTERACTION_DATA=….csv TEXT_DATA=….csv ITEM_MODEL_DIR=all-MiniLM-L6-v2 bash scripts/reproduce/amazon_known_items.sh
@@ -23,7 +23,7 @@ if [ -z "${ITEM_MODEL_DIR:-}" ]; then items=(--id_only); fi
 for seed in $SEEDS; do
     "${launcher[@]}" "$scripts/train_pixelrec.py" "${on_cpu[@]}" ${split[@]+"${split[@]}"} --text_keys "$TEXT_KEYS" \
         "${items[@]}" --user_model_dir "$OUTPUT_DIR/towers/user_llm" --item_id_embedding \
-        --offsets item_knn,tfidf ${exact[@]+"${exact[@]}"} --item_features tfidf,cooccurrence --full_softmax \
+        --offsets ease,tfidf ${exact[@]+"${exact[@]}"} --item_features tfidf,cooccurrence --full_softmax \
         --max_seq_length "${MAX_SEQ_LENGTH:-21}" --learning_rate 1e-3 --weight_decay 0.05 --history_dropout 0.3 \
         --num_train_epochs 12 --patience 2 --seed "$seed" --output_dir "$OUTPUT_DIR/seed_$seed" --logging_dir "$LOGGING_DIR/seed_$seed"
     checkpoints+=(--checkpoint "$OUTPUT_DIR/seed_$seed/best_model")
