@@ -79,8 +79,8 @@ def occurrences(collator, samples):
     rng = np.random.default_rng(5)
     positives = rng.integers(0, ITEMS, (len(samples), LENGTH))
     valid = np.zeros((len(samples), LENGTH), bool)
-    for row, real, (_, window) in zip(positives, valid, samples, strict=True):
+    for row, real, (_, window, _) in zip(positives, valid, samples, strict=True):
         row[: len(window)], real[: len(window)] = window, True
-    negatives = np.concatenate([collator.sampler.draw(slot, window) for slot, window in samples])
+    negatives = np.concatenate([collator.sampler.draw(slot, window) for slot, window, _ in samples])
     items = collator.item_text.items(np.concatenate([positives.ravel(), negatives]))
     return items, torch.from_numpy(valid[:, 1:])

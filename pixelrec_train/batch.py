@@ -95,6 +95,7 @@ class TwoTowerBatch(Tensors):
     num_users: int  # windows of this rank that are real
     token_imbalance: float  # tokens of the largest share over those of the mean share
     candidates: Candidates | None = None
+    clock: Tensor | None = None  # [B, S, 5] when the history's items were taken, see clock.clock
 
     @property
     def history(self):

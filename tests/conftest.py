@@ -80,7 +80,8 @@ def config_with(demo_config):
 
 def inputs_of(config):
     """What the towers of a TrainConfig read."""
-    return read_inputs(config, config, Reader.of(config, config.item_dir, config.trust_remote_code))
+    reader = Reader.of(config, config.item_dir, config.trust_remote_code)
+    return read_inputs(config, config, reader, config.time_features)
 
 
 def as_flags(config, **changes):

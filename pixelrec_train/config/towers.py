@@ -182,6 +182,12 @@ class NceFlags(Flags):
 class HllmFlags(TokenFlags, WindowFlags, TowerFlags, KnownFlags):
     """The first head's model: what it reads, and with which towers."""
 
+    time_features: bool = flag(
+        "the user LLM also reads when each item of the history was taken: learned vectors of year, month, "
+        "weekday, hour and of the gap to the item before; the time of the target is not known to it",
+        False,
+    )
+
     def check_towers(self):
         if not (self.text_data or self.id_only):
             raise InputError("--text_data is needed (or --id_only).")

@@ -68,9 +68,11 @@ def split_tables(interactions, max_seq_length, one_window_per_user, origin):
         row = row[place[row] > place[offsets[users[row]]]]  # with a history
         refuse_same_rows(PARTS[part], np.isin(pairs[row], pairs[parts < part]))
         target = np.asarray(interactions.items[row])
-        held_out[PARTS[part]] = HeldOut(users[row], place[offsets[users[row]]], place[row], target, items)
+        start, times = place[offsets[users[row]]], only_times(interactions, parts < part)
+        held_out[PARTS[part]] = HeldOut(users[row], start, place[row], target, items, times)
     items, place = only(interactions.items, parts == 0)
-    taken = Taken(np.arange(interactions.num_users), place[offsets[:-1]], place[offsets[1:]], items)
+    users, times = np.arange(interactions.num_users), only_times(interactions, parts == 0)
+    taken = Taken(users, place[offsets[:-1]], place[offsets[1:]], items, times=times)
     origin += f"; left out of histories, as later than their target: {later:,} rows" * (later > 0)
     windows = max_seq_length, one_window_per_user
     return split_of(taken, held_out, interactions, *windows, origin, "--valid_data, --test_data")
@@ -79,6 +81,10 @@ def split_tables(interactions, max_seq_length, one_window_per_user, origin):
 def only(items, kept):
     """([K] the kept ones of [R] items, [R + 1] how many of them lie before each)."""
     return np.asarray(items[kept]), np.concatenate([[0], np.cumsum(kept)])
+
+
+def only_times(interactions, kept):
+    return None if interactions.times is None else np.asarray(interactions.times[kept])
 
 
 def refuse_same_rows(part, taken_before):

@@ -49,14 +49,38 @@ class Inputs:
         }
 
 
-def read_inputs(data, windows, reader=None):
-    """Inputs of DataFlags and WindowFlags. reader: item_text.Reader; None = texts are not read."""
+def read_inputs(data, windows, reader=None, with_times=False):
+    """Inputs of DataFlags and WindowFlags.
+
+    Args:
+        reader: item_text.Reader; None = texts are not read.
+        with_times: whether histories must have their times.
+
+    Raises:
+        InputError: a table or its split cannot be read, or has no times.
+    """
     if reader:
         existing_file(reader.texts.text_data, "--text_data")
-    read = read_interactions(data)
+    read = read_interactions(data, with_times=with_times)
     split = split_of(read, data, windows.max_seq_length, windows.one_window_per_user)
+    if with_times and split.taken.times is None:
+        raise without_times(read, data)
     texts = item_text.read(read, reader) if reader else ItemText.unread(read.num_items)
     return Inputs(read, split, texts)
+
+
+def without_times(read, data):
+    """The InputError of Interactions, or of their split, that do not say when items were taken."""
+    way_out = "Use another split"
+    if read.times is None:
+        lacks, way_out = f"{data.interaction_data} has no column timestamp", "Name it with --time_column"
+    elif data.split_data:
+        lacks = "rows of --split_data name the items of a history without their times"
+    else:
+        lacks = "sessions name the items of a history without their times"
+    return InputError(
+        f"--time_features reads when items were taken, but {lacks}. {way_out}, or leave it out."
+    )
 
 
 def read_interactions(data, label_column=None, with_times=False):

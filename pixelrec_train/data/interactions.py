@@ -100,6 +100,7 @@ class HeldOut:
     end: np.ndarray  # [E]
     target: np.ndarray  # [E] item; -1 = nobody knows what the user took next
     items: np.ndarray  # the flat array of Interactions
+    times: np.ndarray | None = None  # of `items`, in seconds, where they were asked for
 
     def __len__(self):
         return len(self.users)
@@ -112,11 +113,16 @@ class HeldOut:
     def history(self, e):
         return self.items[self.start[e] : self.end[e]]
 
+    def times_of(self, users):
+        """When the histories of these were taken, [n] seconds each; None where it is not known."""
+        return None if self.times is None else [self.times[self.start[e] : self.end[e]] for e in users]
+
     def sample(self, count, seed):
         """`count` of them drawn without replacement, in their order; all where there are no more."""
         drawn = np.random.default_rng(seed).permutation(len(self))[:count]
         drawn.sort()
-        return HeldOut(*(x[drawn] for x in (self.users, self.start, self.end, self.target)), self.items)
+        of_each = (x[drawn] for x in (self.users, self.start, self.end, self.target))
+        return HeldOut(*of_each, self.items, self.times)
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,7 @@ class Taken:
     end: np.ndarray  # [S], start where a user took nothing
     items: np.ndarray  # flat
     behind: np.ndarray | None = None  # [S] how many of the oldest are no target of a given row; None = one
+    times: np.ndarray | None = None  # of `items`, in seconds, where they were asked for
 
     def pairs(self):
         """(users [n], items [n]) of all that was taken, whatever windows keep of it."""

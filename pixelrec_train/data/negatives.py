@@ -19,8 +19,8 @@ class NegativeSampler:
         check_candidates(train_counts, max_seq_length)
 
     def pool(self, samples):
-        """[M] those of all windows of a micro-batch. samples: (slot, window) each."""
-        return np.concatenate([self.draw(slot, window) for slot, window in samples])
+        """[M] those of all windows of a micro-batch. samples: (slot, window, …) each."""
+        return np.concatenate([self.draw(slot, window) for slot, window, *_ in samples])
 
     def draw(self, slot, window):
         rng = np.random.default_rng([self.seed, slot.epoch, slot.position, 1])

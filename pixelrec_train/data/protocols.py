@@ -60,7 +60,7 @@ def last_item_out(interactions, max_seq_length, one_window_per_user=False):
     """
     start, stop = interactions.offsets[:-1], interactions.offsets[1:]
     users, nobody_knows = np.arange(interactions.num_users), np.full(interactions.num_users, -1)
-    unlabelled = HeldOut(users, start, stop, nobody_knows, interactions.items)
+    unlabelled = HeldOut(users, start, stop, nobody_knows, interactions.items, interactions.times)
     held_out = {"valid": held_back(interactions, 1), "test": unlabelled}
     return split_before(interactions, 1, held_out, max_seq_length, one_window_per_user, LAST_ONE)
 
@@ -70,7 +70,8 @@ def held_back(interactions, place):
     items, start, end = interactions.items, interactions.offsets[:-1], interactions.offsets[1:] - place
     kept = end > start
     users = np.arange(interactions.num_users)
-    return HeldOut(users[kept], start[kept], end[kept], np.asarray(items[end[kept]]), items)
+    target = np.asarray(items[end[kept]])
+    return HeldOut(users[kept], start[kept], end[kept], target, items, interactions.times)
 
 
 def split_before(interactions, count, held_out, max_seq_length, one_window_per_user, origin):
@@ -90,7 +91,8 @@ def before_last(interactions, count):
     """Taken: all but every user's last `count` items."""
     start, stop = interactions.offsets[:-1], interactions.offsets[1:]
     end = np.maximum(stop - count, start)
-    return Taken(np.arange(interactions.num_users), start, end, interactions.items)
+    users = np.arange(interactions.num_users)
+    return Taken(users, start, end, interactions.items, times=interactions.times)
 
 
 def time_811(interactions, table, max_seq_length, one_window_per_user=False):
@@ -118,11 +120,12 @@ def time_811(interactions, table, max_seq_length, one_window_per_user=False):
     rows = rows[np.argsort(times[rows], kind="stable")]
     train, *parts = np.split(rows, [len(rows) * 8 // 10, len(rows) * 9 // 10])
     held_out = {
-        name: HeldOut(user[part], first[user[part]], part, np.asarray(items[part]), items)
+        name: HeldOut(user[part], first[user[part]], part, np.asarray(items[part]), items, times)
         for name, part in zip(("valid", "test"), parts, strict=True)
     }
     targets = np.bincount(user[train], minlength=interactions.num_users)
-    taken = Taken(np.arange(interactions.num_users), first, first + targets + (targets > 0), items)
+    end = first + targets + (targets > 0)
+    taken = Taken(np.arange(interactions.num_users), first, end, items, times=times)
     ends = [
         f"{name} ends {when(times[part[-1]])}"
         for name, part in (("training", train), ("validation", parts[0]))

@@ -8,21 +8,25 @@ from torch.utils.data import Dataset
 
 from pixelrec_train import distributed
 from pixelrec_train.batch import TwoTowerBatch
+from pixelrec_train.clock import padded_clock
 from pixelrec_train.data.shares import Shares
 
 
 class HistoryDataset(Dataset):
-    """dataset[slot] -> (slot, [n] item numbers of its window, oldest first; none for an empty slot)."""
+    """dataset[slot] -> (slot, [n] item numbers of its window, oldest first; none for an empty slot, [n] their
+    times or None)."""
 
-    def __init__(self, split):
+    def __init__(self, split, with_times=False):
         self.items, self.windows = split.taken.items, split.windows
+        self.times = split.taken.times if with_times else None
 
     def __len__(self):
         return len(self.windows)
 
     def __getitem__(self, slot):
         start, end = self.windows[slot.sample] if slot.sample >= 0 else (0, 0)
-        return slot, np.asarray(self.items[start:end])
+        times = None if self.times is None else np.asarray(self.times[start:end])
+        return slot, np.asarray(self.items[start:end]), times
 
 
 class TwoTowerCollator:
@@ -44,14 +48,18 @@ class TwoTowerCollator:
 
     def __call__(self, samples):
         negatives = self.sampler.pool(samples)
-        batch = self.collate([window for _, window in samples], negatives)
+        windows, times = [window for _, window, _ in samples], [times for *_, times in samples]
+        batch = self.collate(windows, negatives, None if times[0] is None else times)
         if self.beside is None:
             return batch
-        mine = [slot.sample for slot, _ in samples[self.rank :: self.ranks]]
+        mine = [slot.sample for slot, *_ in samples[self.rank :: self.ranks]]
         return replace(batch, candidates=self.beside.candidates(mine, negatives, self.max_seq_length - 1))
 
-    def collate(self, windows, negatives):
-        """Item numbers of all ranks' windows, dealt to them in turn, and of the pool -> TwoTowerBatch."""
+    def collate(self, windows, negatives, times=None):
+        """Item numbers of all ranks' windows, dealt to them in turn, and of the pool -> TwoTowerBatch.
+
+        times: of the windows' items, where the user LLM reads them.
+        """
         mine = windows[self.rank :: self.ranks]
         distinct = np.unique(np.concatenate([*(windows if self.item_text.is_read else mine), negatives]))
         if not len(distinct):
@@ -72,7 +80,12 @@ class TwoTowerCollator:
             mean_steps=torch.tensor(steps / self.ranks),
             num_users=int((lengths > 0).sum()),
             token_imbalance=float(shares.tokens.max() / max(shares.tokens.mean(), 1)),
+            clock=None if times is None else self.clock(times[self.rank :: self.ranks]),
         )
+
+    def clock(self, times):
+        """[B, S, 5] of the items that are read; the newest of a window is its last target."""
+        return torch.from_numpy(padded_clock([of_one[:-1] for of_one in times], self.max_seq_length - 1))
 
     def shares(self, distinct):
         tokens = self.item_text.lengths_of(distinct)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from pixelrec_train import distributed
 from pixelrec_train.batch import pad_histories
+from pixelrec_train.clock import padded_clock
 from pixelrec_train.engine.weights import whole
 from pixelrec_train.evaluation.index import build_index, ranked, unit
 from pixelrec_train.evaluation.metrics import target_places
@@ -49,15 +50,22 @@ def encode_catalogue(encode, item_text, eval_tokens):
 
 
 @torch.no_grad()
-def encode_histories(user_llm, catalogue, histories, max_seq_length):
+def encode_histories(user_llm, catalogue, histories, max_seq_length, time_embedding=None, times=None):
     """[b, D] fp32 user embeddings: the user LLM's last position after the newest max_seq_length - 1 items.
 
     Args:
         catalogue: [num_items, D] tensor on the device, in the model's precision.
         histories: b non-empty arrays of item numbers, oldest first.
+        time_embedding, times: TimeEmbedding, and when the items of the histories were taken; or None.
     """
     index, lengths = pad_histories(histories, max_seq_length - 1)
-    hidden = user_llm(catalogue[index.to(catalogue.device)])  # [b, S, D]
+    embeddings = catalogue[index.to(catalogue.device)]
+    if time_embedding is not None:
+        if times is None:
+            raise ValueError("the model reads when items were taken, but these histories come without times")
+        clock = torch.from_numpy(padded_clock(times, max_seq_length - 1))
+        embeddings = embeddings + time_embedding(clock.to(catalogue.device))
+    hidden = user_llm(embeddings)  # [b, S, D]
     rows = torch.arange(len(lengths), device=hidden.device)
     return hidden[rows, lengths.to(hidden.device) - 1].float()
 
@@ -68,7 +76,7 @@ class TwoTower(Recommender):
     def __init__(self, encode, catalogue, retrieval, loss=None, cosines=True):
         """
         Args:
-            encode: b histories -> [b, D] user embeddings.
+            encode: b histories, b arrays of their times or None -> [b, D] user embeddings.
             catalogue: [num_items, D] from encode_catalogue.
             retrieval: "faiss" or "exact".
             loss: ([b, D] user embeddings, [b] targets, what is left out) -> summed loss of these users, for
@@ -84,8 +92,10 @@ class TwoTower(Recommender):
         dtype = next(model.user_llm.parameters()).dtype
         on_device = torch.from_numpy(catalogue).to(distributed.device(), dtype)
 
-        def encode(histories):
-            return encode_histories(model.user_llm, on_device, histories, max_seq_length)
+        def encode(histories, times=None):
+            return encode_histories(
+                model.user_llm, on_device, histories, max_seq_length, model.times, times
+            )  # fmt: skip
 
         if model.offsets is None:
             return TwoTower(encode, catalogue, retrieval)
@@ -93,8 +103,8 @@ class TwoTower(Recommender):
             scale = hold(model.logit_scale.detach().float(), 0.0, MAX_LOGIT_SCALE).exp().cpu()
             weight = model.offsets.weight.detach().float().cpu()
 
-        def encode_all(histories):
-            towers = scale * F.normalize(encode(histories).cpu(), dim=-1)
+        def encode_all(histories, times=None):
+            towers = scale * F.normalize(encode(histories, times).cpu(), dim=-1)
             return torch.cat([towers, model.offsets.users(histories, weight)], dim=1)
 
         vectors = np.concatenate([unit(catalogue), model.offsets.catalogue], axis=1)
@@ -109,8 +119,8 @@ class TwoTower(Recommender):
         if len(parts) == 1:
             return parts[0]
 
-        def encode(histories):
-            return torch.cat([F.normalize(part.encode(histories), dim=-1) for part in parts], dim=-1)
+        def encode(histories, times=None):
+            return torch.cat([F.normalize(part.encode(histories, times), dim=-1) for part in parts], dim=-1)
 
         catalogue = np.concatenate([unit(part.catalogue) for part in parts], axis=1)
         return TwoTower(encode, catalogue, parts[0].retrieval)
@@ -124,16 +134,20 @@ class TwoTower(Recommender):
     def index(self):
         return build_index(self.catalogue, self.retrieval, self.cosines)
 
-    def recommend(self, histories, left_out, k):
-        return self.nearest(self.encode(histories), left_out, k).items
+    def recommend(self, histories, left_out, k, times=None):
+        return self.nearest(self.encode(histories, times), left_out, k).items
 
     def nearest(self, users, left_out, k):
         """Lists, with cosines or inner products as scores."""
         users = users.cpu().numpy()
         return Lists(*ranked(self.index, users, left_out, k, len(self.catalogue), self.cosines))
 
-    def find(self, histories, left_out, target, k):
-        users = self.encode(histories)
+    def find_users(self, held_out, users, left_out, k):
+        histories = [held_out.history(e) for e in users]
+        return self.find(histories, left_out, held_out.target[users], k, held_out.times_of(users))
+
+    def find(self, histories, left_out, target, k, times=None):
+        users = self.encode(histories, times)
         loss = float(self.loss(users, target, left_out)) if self.loss else None
         lists = self.nearest(users, left_out, k)
         return Found(target_places(lists.items, target), loss, lists)

@@ -134,6 +134,11 @@ def read_tensors(path):
         raise InputError(f"{path} could not be read: {first_line(error)} Is it cut short?") from None
 
 
+def under(prefix, tensors):
+    """Those of a module, under the names that they have in it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
 def check_vocabulary(item_llm, item_text, directory):
     """Raises InputError when the tokenizer made ids the model has no embedding for."""
     rows = item_llm.get_input_embeddings().weight.shape[0]

@@ -40,6 +40,8 @@ def check_parts(model, hllm):
          f"--offsets {','.join(model.offsets.sums if model.offsets else ())}; give the same ones"),
         (model.item_features is not None and not hllm.item_features,
          "item features; add --item_features, or their network would be lost"),
+        (model.times is not None and not hllm.time_features,
+         "learned when items are taken; add --time_features, or that would be lost"),
     ):  # fmt: skip
         if wrong:
             raise InputError(f"--init_from {hllm.init_from} has {found}.")

@@ -18,6 +18,7 @@ from pixelrec_train.model.backbone import (
     read_tensors,
     save_tensors,
     starting_backbone,
+    under,
     write_backbone,
 )
 from pixelrec_train.model.fitting import check_parts, check_towers
@@ -26,6 +27,7 @@ from pixelrec_train.model.item_id_embedding import ItemIdEmbedding
 from pixelrec_train.model.offsets import Offsets
 from pixelrec_train.model.projection import Projection
 from pixelrec_train.model.text_encoder import TextEncoder
+from pixelrec_train.model.time_embedding import TimeEmbedding
 from pixelrec_train.sentence_encoder import SentenceEncoder
 
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
@@ -60,8 +62,9 @@ class HLLMModel(nn.Module):
         self.item_llm, self.item_id = item_llm, item_id
         self.item_features, self.offsets = item_features, offsets
         self.user_llm = UserEncoder(user_backbone)
+        self.times: TimeEmbedding | None = None  # of the history, where they are read
         self.projection: Projection | None = None  # of text embeddings, where it is needed
-        # One element, not a 0-dim scalar: DeepSpeed cannot flatten those.
+        # [1], not a 0-dim scalar: DeepSpeed cannot flatten those.
         self.logit_scale = nn.Parameter(torch.full((1,), INITIAL_LOGIT_SCALE))
         self.history_dropout = 0.0
         self.register_buffer("stored", None, persistent=False)  # see store_texts
@@ -76,7 +79,8 @@ class HLLMModel(nn.Module):
         if batch.rows:
             table = distributed.all_gather_with_grad(F.pad(table, (0, 0, 0, batch.rows - len(table))))
         history = F.dropout(table[batch.history], self.history_dropout, self.training)
-        user = self.user_llm(history.to(own.dtype))
+        history = history.to(own.dtype)
+        user = self.user_llm(history if self.times is None else history + self.times(batch.clock))
         return user, table[batch.target], table[batch.negatives], self.logit_scale.clone()
 
     def encode_items(self, items: Items, chunks: int = 1) -> Tensor:
@@ -128,8 +132,7 @@ class HLLMModel(nn.Module):
             item_ids, train_counts: of the catalogue; needed for item id embeddings only.
             known: KnownItems; needed for --offsets and --item_features only.
 
-        Raises:
-            InputError: towers, flags and checkpoint do not fit together.
+        Raises InputError where towers, flags and checkpoint do not fit together.
         """
         encoder = hllm.encoder_of(hllm.item_dir)
         if hllm.init_from:
@@ -149,6 +152,8 @@ class HLLMModel(nn.Module):
             model = HLLMModel(item, user)
         width = model.user_llm.backbone.config.hidden_size
         joined = hllm.item_features and not hllm.projection  # by their network, whatever the widths
+        if hllm.time_features and model.times is None:
+            model.times = TimeEmbedding.new(width)
         if not (model.item_llm is None or model.projection or joined):
             model.projection = Projection.between(model.item_llm.width, width, hllm.projection)
         if model.item_id is not None:
@@ -174,26 +179,21 @@ class HLLMModel(nn.Module):
         directory = Path(directory)
         for name, tower in (("item_llm", self.item_llm), ("user_llm", self.user_llm)):
             if tower is not None:
-                prefix = f"{name}.backbone."
-                weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-                write_backbone(tower.backbone, directory / name, weights)
+                write_backbone(tower.backbone, directory / name, under(f"{name}.backbone.", tensors))
         head = {"logit_scale": tensors["logit_scale"]}
         if self.item_llm is not None:
             if self.item_llm.item_token is not None:
                 head["item_emb_tokens"] = tensors["item_llm.item_token"]
             for file in tokenizer_files(tokenizer_dir):
                 shutil.copy(file, directory / "item_llm")
-            prefix = "item_llm.pooling."
-            behind = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            self.item_llm.pooling.export(directory / "item_llm", behind)
-        if self.projection is not None:
-            head["projection"] = tensors["projection.weight"]
+            self.item_llm.pooling.export(directory / "item_llm", under("item_llm.pooling.", tensors))
+        for name in ("projection", "times"):
+            if getattr(self, name) is not None:
+                head[name] = tensors[f"{name}.weight"]
         if self.item_id is not None:
             self.item_id.export(directory, tensors["item_id.weight"])
         if self.item_features is not None:
-            prefix = "item_features."
-            inner = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            self.item_features.export(directory, inner)
+            self.item_features.export(directory, under("item_features.", tensors))
         if self.offsets is not None:
             self.offsets.export(directory, tensors["offsets.weight"])
         save_tensors(head, directory / HEAD_FILE)
@@ -224,8 +224,9 @@ class HLLMModel(nn.Module):
         user = load_backbone(directory / "user_llm", "the checkpoint", dtype, trust="user" in trust)
         parts = [part.load(directory, item_ids, dtype) for part in (ItemIdEmbedding, ItemFeatures, Offsets)]
         model = HLLMModel(item_llm, user, *parts)
-        if "projection" in head:
-            model.projection = Projection(head["projection"].to(dtype))
+        for name, part in (("projection", Projection), ("times", TimeEmbedding)):
+            if name in head:
+                setattr(model, name, part(head[name].to(dtype)))
         with torch.no_grad():
             # Parameters alone take the trained precision: rotary frequencies stay fp32, as in training.
             model.logit_scale.data = head["logit_scale"].to(dtype)

@@ -109,7 +109,7 @@ def load_towers(checkpoint, files, trust, eval_tokens):
     )
     verify(checkpoint, to_resume=False)
     item_dir = Path(checkpoint) / "item_llm"
-    inputs = read_inputs(data, hllm, Reader.of(hllm, item_dir, trust))
+    inputs = read_inputs(data, hllm, Reader.of(hllm, item_dir, trust), hllm.time_features)
     for line in inputs.describe():
         say(line)
     model = HLLMModel.load(checkpoint, hllm.max_text_length, inputs.interactions.item_ids, trust=trust)

@@ -55,7 +55,7 @@ def load(config):
         existing_file(config.text_data, "--text_data")
     reads = config.has_texts and config.item_dir
     reader = Reader.of(config, config.item_dir, config.trust_remote_code) if reads else None
-    inputs = read_inputs(config, config, reader)
+    inputs = read_inputs(config, config, reader, config.time_features)
     NegativeSampler(inputs.split.train_counts, 1, config.max_seq_length, config.seed)  # are there enough?
     item_ids = inputs.interactions.item_ids
     if not config.has_texts:

@@ -48,7 +48,7 @@ def compare(config):
         run_directory.check_free(Path(config.output_dir) / name, config.overwrite)
     if config.retrieval == "faiss" and config.checkpoint:
         import_faiss()
-    data = read_interactions(config, with_times="hstu" in config.baselines)
+    data = read_interactions(config, with_times=True)  # a checkpoint may read them
     split = split_of(data, config, config.max_seq_length)
     held_out = split.judged(config.split)
     fields, _ = read_fields(data.item_ids, config)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pixelrec_train import distributed
 from pixelrec_train.config import HllmFlags
+from pixelrec_train.data.protocols import when
 from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.state import steps_per_epoch, total_steps
 from pixelrec_train.flags import as_text
@@ -69,6 +70,10 @@ def describe_model(config, model, inputs):
     if config.seq_length_in_evaluation != config.max_seq_length:
         history += f", {config.seq_length_in_evaluation - 1} in evaluation"
     yield f"user_llm: {trained(model.user_llm):,} trained parameters, {history}"
+    if model.times is not None:
+        times = inputs.interactions.times
+        span = f"{when(times.min())} to {when(times.max())}"
+        yield f"times: calendar of, and gap before, each item of the history; {span}"
     if config.init_from:
         trained_as = settings_of(config.init_from, "--init_from", HllmFlags)
         names = ("text_keys", "item_prompt", "max_text_length")

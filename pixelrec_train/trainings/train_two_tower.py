@@ -106,7 +106,8 @@ def prepare(config, world_size):
             check_directory(directory, f"--{tower}_model_dir", tower in config.trust_remote_code)
     if config.compile:
         check_compiler()
-    inputs = read_inputs(config, config, Reader.of(config, config.item_dir, config.trust_remote_code))
+    reader = Reader.of(config, config.item_dir, config.trust_remote_code)
+    inputs = read_inputs(config, config, reader, config.time_features)
     inputs.split.judged("test", ENDS_WITH_TEST)
     known = known_items(inputs, config)
     model = HLLMModel.starting(config, inputs.interactions.item_ids, inputs.split.train_counts, known)
@@ -129,7 +130,7 @@ def build_loader(config, inputs, known):
     # A frozen item LLM has read its texts before the first step.
     texts = ItemText.unread(inputs.interactions.num_items) if config.freeze_item_llm else inputs.item_text
     return Loader(
-        HistoryDataset(split),
+        HistoryDataset(split, config.time_features),
         TwoTowerCollator(texts, sampler, config.max_seq_length, config.item_chunk_tokens, beside),
         config.per_device_train_batch_size,
         config.seed,

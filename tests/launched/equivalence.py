@@ -135,11 +135,12 @@ def what_follows_a_resume(config, stage_number):
     folder = f"{config.output_dir}-resumed{stage_number}"
     settings = dict(save_steps=3, logging_steps=4, save_total_limit=99, output_dir=folder)
     settings["per_device_train_batch_size"] = 3 * config.per_device_train_batch_size  # few steps
-    same = stage(config, stage_number, history_dropout=0.2, projection=True, **settings)
+    settings |= dict(history_dropout=0.2, projection=True, time_features=True)
+    same = stage(config, stage_number, **settings)
     claim(same)
     whole = train(same, steps=8)[0]
     again = train(same, steps=8, resume=checkpoint(same, 6))[0]
-    other = stage(config, 5 - stage_number, history_dropout=0.2, projection=True, **settings)
+    other = stage(config, 5 - stage_number, **settings)
     elsewhere = train(other, steps=8, resume=checkpoint(same, 6))[0]
     late = len(again)
     return {"whole": whole[-late:], "again": again, "other_stage": elsewhere}
