@@ -25,7 +25,7 @@ def epoch_cost(config):
         InputError: towers, flags and data do not fit together.
     """
     ranks = config.dry_run or 1
-    inputs, model, resolved = prepare(config, ranks)
+    inputs, known, model, resolved = prepare(config, ranks)
     yield from describe_plan(config, inputs, model, resolved, ranks)[len(inputs.describe()) :]
     device = distributed.device()
     task = TwoTowerTask(model, config, config.item_dir).to(device)
@@ -39,7 +39,7 @@ def epoch_cost(config):
         reading = seconds_to_read(model, inputs.item_text, device)
         if config.freeze_item_llm:
             model.store_texts(torch.randn(inputs.interactions.num_items, model.item_llm.width))
-        times, tokens, activations = measure(task, build_loader(alone, inputs), device)
+        times, tokens, activations = measure(task, build_loader(alone, inputs, known), device)
     except torch.OutOfMemoryError:
         yield f"measured: a micro-batch does not fit into this {device.type}. {LESS}"
         return
