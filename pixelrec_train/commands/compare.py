@@ -79,7 +79,7 @@ class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFla
     num_train_epochs: int = flag("trained baselines: passes over the sequences, at most", 200, at_least(1))
     patience: int = flag(
         "trained baselines: epochs without a better validation ndcg@10 after which training ends",
-        5,
+        10,
         at_least(1),
     )
     learning_rate: float = flag("trained baselines: the rate after the warm-up", 1e-3, POSITIVE)
