@@ -145,24 +145,23 @@ def test_places_are_those_of_one_user_at_a_time(trained, demo_config):
                 assert abs(fast[e] - min(place, k)) <= 1  # neighbours may swap within fp32 rounding
 
 
-def test_joined_models_score_by_the_mean_of_their_cosines(trained, demo_config):
-    """The slow way: both models' full score matrices, added."""
-    inputs, first = trained
-    torch.manual_seed(7)
-    second = HLLMModel.starting(replace(demo_config, random_init=("item", "user"))).eval()
-    parts, total = [], 0
-    for model in (first, second):
-        catalogue = encode_catalogue(model.encode_items, inputs.item_text, 4096)
-        parts.append(TwoTower.of(model, catalogue, demo_config.max_seq_length, demo_config.retrieval))
-        histories = [inputs.split.test.history(e) for e in range(len(inputs.split.test))]
-        user = encode_histories(model.user_llm, torch.from_numpy(catalogue), histories, 6).numpy()
-        total = total + unit(user) @ unit(catalogue).T
-    slow = judge(ByScores(lambda histories: total[: len(histories)]), inputs.split.test,
-                 replace(demo_config, eval_batch_size=1000)).places  # fmt: skip
-    fast = judge(TwoTower.joined(parts), inputs.split.test, demo_config).places
+def test_scores_are_the_cosines_that_lists_are_made_of(trained, demo_config):
+    inputs, model = trained
+    catalogue = encode_catalogue(model.encode_items, inputs.item_text, 4096)
+    towers = TwoTower.of(model, catalogue, demo_config.max_seq_length, demo_config.retrieval)
+    slow = judge(ByScores(towers.score), inputs.split.test, demo_config).places
+    fast = judge(towers, inputs.split.test, demo_config).places
     assert (np.abs(fast - slow) <= 1).all() and (fast == slow).mean() > 0.97  # neighbours may swap
-    alone = judge(TwoTower.joined(parts[:1]), inputs.split.test, demo_config).places
-    assert np.array_equal(alone, places(trained, demo_config))
+
+
+@pytest.mark.parametrize("retrieval", ["faiss", "exact"])
+def test_an_inner_product_ranks_by_lengths_too(retrieval):
+    rng = np.random.default_rng(0)
+    items, users = rng.normal(size=(50, 8)) * rng.uniform(0.1, 9, (50, 1)), rng.normal(size=(4, 8))
+    towers = TwoTower(lambda histories: torch.from_numpy(users), items, retrieval, cosines=False)
+    lists = towers.recommend([np.array([0])] * 4, [np.array([3])] * 4, 49)
+    for row, scores in zip(lists, users @ items.T, strict=True):
+        assert row.tolist() == [i for i in np.argsort(-scores).tolist() if i != 3]
 
 
 def test_a_padded_history_is_encoded_as_if_alone(trained, demo_config):

@@ -19,6 +19,7 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.retrieval import TwoTower, encode_catalogue, encode_histories
 from pixelrec_train.recommend import checkpoints
+from pixelrec_train.trainings.blending import blend_of
 from pixelrec_train.trainings.plan import describe_model
 
 
@@ -135,8 +136,8 @@ def test_a_checkpoint_ranks_with_times_and_not_without(timed, inputs, model, tmp
     places = judge(tower, found.split.test, timed).places
     loaded.times.weight.requires_grad_(False).zero_()
     assert (judge(tower, found.split.test, timed).places != places).any()
-    both = TwoTower.joined([tower, tower])
-    assert (judge(both, found.split.test, timed).places == judge(tower, found.split.test, timed).places).all()
+    with pytest.raises(InputError, match="a\\+b: a reads when items were taken"):
+        blend_of(["a", "b"], [1, 1], {"a": tower, "b": tower}, False)
     history = [found.split.test.history(0)]
     with pytest.raises(ValueError, match="come without times"):
         tower.recommend(history, history, 5)

@@ -40,10 +40,16 @@ class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFla
         "text columns TF-IDF reads", ("title", "description"), COLUMNS, DISTINCT
     )
     checkpoint: tuple[str, ...] = flag(
-        "a checkpoint-epoch-N or best_model directory; may be given several times. A+B joins two into one "
-        "model, whose score is the mean of their cosines",
+        "a checkpoint-epoch-N or best_model directory; may be given several times. A+B+… is a blend, its "
+        "weights chosen on validation: of checkpoints of either head, item_knn, tfidf and sasrec; or a "
+        "blend.json",
         (),
         repeated=True,
+    )
+    hybrid: str | None = flag(
+        "a two-tower checkpoint (or A+B) that ranks what a generative --checkpoint finds, and cold items; "
+        "a row of its own",
+        None,
     )
     split: str = flag(
         "valid or test: of every user the second-last item, or the last, unless --split_protocol says else",
@@ -51,9 +57,9 @@ class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFla
         one_of("valid", "test"),
     )
     baselines: tuple[str, ...] = flag(
-        "rows to beat: popularity, item_knn, tfidf and ease (EASE^R, up to 20,000 items) in seconds; sasrec, "
-        "esasrec (LiGR blocks, sampled softmax) and hstu are trained, minutes each",
-        ("popularity", "item_knn", "tfidf", "ease", "sasrec"),
+        "rows to beat: popularity, item_knn, tfidf, knn_tfidf (their blend) and ease (EASE^R, up to 20,000 "
+        "items) in seconds; sasrec, esasrec (LiGR blocks, sampled softmax), hstu are trained, minutes each",
+        ("popularity", "item_knn", "tfidf", "knn_tfidf", "ease", "sasrec"),
         Rule(f"must be some of {', '.join(BASELINES)}", lambda names: names and set(names) <= {*BASELINES}),
         DISTINCT,
     )

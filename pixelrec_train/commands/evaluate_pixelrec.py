@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pixelrec_train.config import DataFlags, LaunchFlags, RankingFlags, RetrievalFlags, TrustFlags
 from pixelrec_train.config.reading import PROTOCOLS
-from pixelrec_train.flags import FILE, at_least, check_paths, flag, one_of, parse_args
+from pixelrec_train.flags import DISTINCT, FILE, at_least, check_paths, flag, one_of, parse_args
 from pixelrec_train.run.exit_status import speak_plainly
 
 
@@ -12,7 +12,10 @@ from pixelrec_train.run.exit_status import speak_plainly
 class EvaluateConfig(DataFlags, TrustFlags, RankingFlags, RetrievalFlags, LaunchFlags):
     """Rank the whole catalogue for every held-out user with a trained checkpoint."""
 
-    checkpoint: str = flag("a checkpoint-epoch-N or best_model directory")
+    checkpoint: str = flag(
+        "a checkpoint-epoch-N or best_model directory; or a blend of them, item_knn and tfidf: A+B+…, its "
+        "weights chosen on validation, or a blend.json"
+    )
     split: str = flag(
         "valid or test: of every user the second-last item, or the last, unless --split_protocol says else",
         "test",
@@ -24,8 +27,17 @@ class EvaluateConfig(DataFlags, TrustFlags, RankingFlags, RetrievalFlags, Launch
     split_protocol: str | None = flag(
         "as of training; None = that of the checkpoint, which must agree", None, one_of(*PROTOCOLS)
     )
+    hybrid: str | None = flag(
+        "of a generative model: a two-tower checkpoint (or A+B) that ranks what it has found, and cold items",
+        None,
+    )
     output_dir: str | None = flag(
-        "where metrics.json and the index go; None = <checkpoint>/eval-<split>", None
+        "where metrics.json and the index go; None = <checkpoint>/eval-<split>; A+B needs it", None
+    )
+    text_keys: tuple[str, ...] = flag(
+        "text columns tfidf reads; none = those that the other parts of its blend were trained on",
+        (),
+        DISTINCT,
     )
     num_beams: int | None = flag(
         "of a generative model: ids kept per level; None = as it was trained", None, at_least(1)

@@ -17,6 +17,7 @@ from pixelrec_train.evaluation.metrics import figures, gains, target_places
 from pixelrec_train.evaluation.recommender import Found, Lists, Recommender
 
 WIDTH_STEP = 16  # beams; eval_batch_size users share a block when each has so many
+BEAMS_AT_ONCE = 256 * WIDTH_STEP  # of a block's searches for full rows of scores
 
 
 class Places(NamedTuple):
@@ -52,6 +53,23 @@ class Generated(Recommender):
             leaves, _ = self.leaves([histories[row] for row in rows], width)
             lists[rows] = expand(self.trie, leaves, [left_out[row] for row in rows], k)
         return lists
+
+    def score(self, histories):
+        """[b, num_items] log-probability of an item's id; -inf of those that no beam has found.
+
+        So wide is a search that --num_beams ids are left when the history's are left out.
+        """
+        scores = np.full((len(histories), len(self.trie.leaf_of)), -np.inf, np.float32)
+        for rows, width in self.by_width(histories, self.beams):
+            at_once = max(1, BEAMS_AT_ONCE // width)
+            for some in np.split(rows, range(at_once, len(rows), at_once)):
+                leaves, values = self.leaves([histories[row] for row in some], width)
+                of_leaves = np.full(
+                    (len(some), self.trie.num_leaves + 1), -np.inf, np.float32
+                )  # -1: the last
+                np.put_along_axis(of_leaves, leaves, np.where(leaves < 0, -np.inf, values), axis=1)
+                scores[some] = of_leaves[:, self.trie.leaf_of]
+        return scores
 
     def find(self, histories, left_out, target, k):
         """Found, which knows Places; all searches must be equally wide, see groups."""

@@ -67,7 +67,7 @@ def best_first(scores, k):
 
 
 def build_index(embeddings, retrieval, cosines=True):
-    """[num_items, D] embeddings, of any length each -> an index over their directions, or over them."""
+    """[num_items, D] embeddings, of any length each -> an index over their directions, or as they are."""
     vectors = unit(embeddings) if cosines else np.ascontiguousarray(embeddings, np.float32)
     kind = FaissIndex if retrieval == "faiss" else ExactIndex
     marks = np.fromiter((hash(vector.tobytes()) for vector in vectors), np.int64, len(vectors))

@@ -1,4 +1,4 @@
-"""What can rank: two towers, several of them joined, a language model, a baseline, a sum of scores."""
+"""What can rank: two towers, a language model, a baseline, a blend of them."""
 
 from typing import NamedTuple
 
@@ -25,7 +25,16 @@ class Found(NamedTuple):
 
 
 class Recommender:
-    """Histories -> ranked items. A new one needs `recommend` alone; places.judge asks the rest."""
+    """Histories -> ranked items. A new one needs `recommend` alone; places.judge asks the rest.
+
+    What may stand in a blend has `score`, too.
+    """
+
+    reads_times = False  # whether it needs to know when a history's items were taken
+
+    def score(self, histories):
+        """[b, num_items] scores, higher is better, of any scale; -inf = it says nothing of an item."""
+        raise NotImplementedError
 
     def recommend(self, histories, left_out, k):
         """The k best items of each user.
@@ -72,13 +81,25 @@ class ByScores(Recommender):
         self.score = score
 
     def recommend(self, histories, left_out, k):
-        scores = np.array(self.score(histories), np.float64)
-        for row, items in enumerate(left_out):
-            scores[row, items] = -np.inf
-        scores = torch.from_numpy(np.nan_to_num(scores, nan=-np.inf, posinf=np.inf, neginf=-np.inf))
-        best = best_first(scores, k)
-        named = torch.where(scores.gather(1, best).isneginf(), -1, best).numpy()
-        return np.pad(named, ((0, 0), (0, k - named.shape[1])), constant_values=-1)
+        return best_scored(self.score(histories), left_out, k).items
+
+    def find(self, histories, left_out, target, k):
+        lists = best_scored(self.score(histories), left_out, k)
+        return Found(target_places(lists.items, target), None, lists)
+
+
+def best_scored(scores, left_out, k):
+    """Lists of [b, num_items] scores; -inf and nan are never named."""
+    scores = np.array(scores, np.float64)
+    for row, items in enumerate(left_out):
+        scores[row, items] = -np.inf
+    scores = torch.from_numpy(np.nan_to_num(scores, nan=-np.inf, posinf=np.inf, neginf=-np.inf))
+    best = best_first(scores, k)
+    values = scores.gather(1, best)
+    named = torch.where(values.isneginf(), -1, best).numpy()
+    more = ((0, 0), (0, k - named.shape[1]))
+    values = values.masked_fill(values.isneginf(), torch.nan).numpy().astype(np.float32)
+    return Lists(np.pad(named, more, constant_values=-1), np.pad(values, more, constant_values=np.nan))
 
 
 class Popularity(Recommender):
@@ -86,7 +107,10 @@ class Popularity(Recommender):
 
     def __init__(self, counts):
         """counts: [num_items] how often each item was taken in training, Taken.counts."""
-        self.order = np.argsort(-counts, kind="stable")
+        self.taken, self.order = counts, np.argsort(-counts, kind="stable")
+
+    def score(self, histories):
+        return np.tile(self.taken, (len(histories), 1))
 
     def recommend(self, histories, left_out, k):
         left_out = [np.unique(items) for items in left_out]

@@ -76,7 +76,7 @@ class TwoTower(Recommender):
     def __init__(self, encode, catalogue, retrieval, loss=None, cosines=True):
         """
         Args:
-            encode: b histories, b arrays of their times or None -> [b, D] user embeddings.
+            encode: b histories, and their times where there are any -> [b, D] user embeddings.
             catalogue: [num_items, D] from encode_catalogue.
             retrieval: "faiss" or "exact".
             loss: ([b, D] user embeddings, [b] targets, what is left out) -> summed loss of these users, for
@@ -97,8 +97,10 @@ class TwoTower(Recommender):
                 model.user_llm, on_device, histories, max_seq_length, model.times, times
             )  # fmt: skip
 
+        made = TwoTower(encode, catalogue, retrieval)
+        made.reads_times = model.times is not None
         if model.offsets is None:
-            return TwoTower(encode, catalogue, retrieval)
+            return made
         with whole([model.logit_scale, model.offsets.weight]):
             scale = hold(model.logit_scale.detach().float(), 0.0, MAX_LOGIT_SCALE).exp().cpu()
             weight = model.offsets.weight.detach().float().cpu()
@@ -107,39 +109,36 @@ class TwoTower(Recommender):
             towers = scale * F.normalize(encode(histories, times).cpu(), dim=-1)
             return torch.cat([towers, model.offsets.users(histories, weight)], dim=1)
 
-        vectors = np.concatenate([unit(catalogue), model.offsets.catalogue], axis=1)
-        return TwoTower(encode_all, vectors, retrieval, cosines=False)
+        made.encode, made.cosines = encode_all, False
+        made.catalogue = np.concatenate([unit(catalogue), model.offsets.catalogue], axis=1)
+        return made
 
-    @staticmethod
-    def joined(parts):
-        """Several TwoTowers as one, whose score of an item is the mean of their cosines.
+    def encoded(self, histories, times):
+        return self.encode(histories) if times is None else self.encode(histories, times)
 
-        A joined vector is the concatenation of the parts' vectors, each of length 1.
-        """
-        if len(parts) == 1:
-            return parts[0]
-
-        def encode(histories, times=None):
-            return torch.cat([F.normalize(part.encode(histories, times), dim=-1) for part in parts], dim=-1)
-
-        catalogue = np.concatenate([unit(part.catalogue) for part in parts], axis=1)
-        return TwoTower(encode, catalogue, parts[0].retrieval)
+    def users(self, histories):
+        """[b, D] fp32 on the CPU; of length 1 where cosines count."""
+        users = self.encode(histories).float().cpu().numpy()
+        return unit(users) if self.cosines else users
 
     @cached_property
     def items(self):
         """[num_items, D] fp32 on the CPU; of length 1 where cosines count."""
         return unit(self.catalogue) if self.cosines else np.asarray(self.catalogue, np.float32)
 
+    def score(self, histories):
+        return self.users(histories) @ self.items.T
+
     @cached_property
     def index(self):
         return build_index(self.catalogue, self.retrieval, self.cosines)
 
     def recommend(self, histories, left_out, k, times=None):
-        return self.nearest(self.encode(histories, times), left_out, k).items
+        return self.nearest(self.encoded(histories, times), left_out, k).items
 
     def nearest(self, users, left_out, k):
         """Lists, with cosines or inner products as scores."""
-        users = users.cpu().numpy()
+        users = users.float().cpu().numpy()
         return Lists(*ranked(self.index, users, left_out, k, len(self.catalogue), self.cosines))
 
     def find_users(self, held_out, users, left_out, k):
@@ -147,7 +146,7 @@ class TwoTower(Recommender):
         return self.find(histories, left_out, held_out.target[users], k, held_out.times_of(users))
 
     def find(self, histories, left_out, target, k, times=None):
-        users = self.encode(histories, times)
+        users = self.encoded(histories, times)
         loss = float(self.loss(users, target, left_out)) if self.loss else None
         lists = self.nearest(users, left_out, k)
         return Found(target_places(lists.items, target), loss, lists)

@@ -21,7 +21,7 @@ from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.frozen_texts import embed_texts
 from pixelrec_train.recommend.generator import Prepared
-from pixelrec_train.recommend.trained import settings_of
+from pixelrec_train.recommend.trained import is_generative, settings_of
 from pixelrec_train.run.log import say
 from pixelrec_train.tasks.tokens import LLM, SEMANTIC_IDS
 
@@ -89,6 +89,15 @@ def said(protocol, files, other):
     if protocol == LEAVE_LAST_TWO and other is None:
         return "no --split_data"
     return " of ".join([f"--split_protocol {protocol}", *map(str, files)])
+
+
+def load_either(checkpoint, files, trust, retrieval, num_beams=None):
+    """A checkpoint of either head, Loaded; every rank calls it. num_beams: as of load_generative."""
+    if is_generative(checkpoint):
+        return load_generative(checkpoint, files, trust, num_beams)
+    if num_beams:
+        raise InputError(f"--num_beams is for a generative model; {checkpoint} is a two-tower one.")
+    return load(checkpoint, files, trust, retrieval)
 
 
 def load(checkpoint, files, trust, retrieval):

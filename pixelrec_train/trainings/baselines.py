@@ -22,6 +22,8 @@ def make_baselines(config, data, split, texts):
     """
     made, notes = {}, []
     for name in config.baselines:
+        if name == "knn_tfidf":
+            continue  # a blend, see compare_models
         if name == "ease" and data.num_items > linear.MAX_ITEMS:
             notes.append(
                 f"ease: left out, it inverts a matrix of items by items, and {data.num_items:,} items are "

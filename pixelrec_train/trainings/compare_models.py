@@ -17,16 +17,28 @@ from pixelrec_train.evaluation.report import (
     table_rows,
     write_table,
 )
-from pixelrec_train.evaluation.retrieval import TwoTower
 from pixelrec_train.files import existing_file, possible_directory
 from pixelrec_train.libraries import import_faiss
-from pixelrec_train.recommend.checkpoints import check_same_split, data_files, load, load_generative
+from pixelrec_train.recommend.blend_file import blend_file, read_blend
+from pixelrec_train.recommend.checkpoints import check_same_split, data_files
+from pixelrec_train.recommend.parts import (
+    UNTRAINED,
+    Parts,
+    check_hybrid,
+    checkpoints_of,
+    is_blend,
+    loader,
+    named_parts,
+)
 from pixelrec_train.recommend.trained import is_generative
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run.checkpoints import run_of
 from pixelrec_train.run.log import say
+from pixelrec_train.trainings import blending
 from pixelrec_train.trainings.baselines import make_baselines
 from pixelrec_train.trainings.train_sequential import MODELS, deepspeed_settings
+
+KNN_TFIDF = "knn_tfidf"
 
 
 def main(config):
@@ -39,11 +51,18 @@ def compare(config):
     existing_file(config.text_data, "--text_data")
     possible_directory(config.cache_dir, "--cache_dir")
     deepspeed_settings(config)
-    for checkpoint in config.checkpoint:
-        for part in joined(checkpoint):
+    checkpoints = []
+    check_hybrid(config.hybrid, *config.checkpoint)
+    for spec in (*config.checkpoint, *((config.hybrid,) if config.hybrid else ())):
+        if spec in BASELINES:
+            raise InputError(
+                f"--checkpoint {spec} is a baseline, see --baselines. Leave it out, or blend it: A+B."
+            )
+        file = blend_file(spec)
+        parts = list(read_blend(file, "--checkpoint").parts) if file else named_parts(spec)
+        for part in checkpoints_of(parts, "--checkpoint", scoring(config)):
             check_same_split(part, "--checkpoint", config)
-            if is_generative(part) and part != checkpoint:
-                raise InputError(f"--checkpoint {checkpoint}: a generative model has no vectors to join.")
+            checkpoints.append(part)
     for name in trained(config):
         run_directory.check_free(Path(config.output_dir) / name, config.overwrite)
     if config.retrieval == "faiss" and config.checkpoint:
@@ -55,31 +74,48 @@ def compare(config):
     for line in (f"data: {data.summary()}", *data.notes):
         say(line)
 
-    models = {}
-    for checkpoint, name in names(config.checkpoint).items():
-        say(f"checkpoint: {checkpoint}")
-        models[name] = judge(recommender(checkpoint, config), held_out, config)
-    # Behind the checkpoints: one that cannot be read is found before minutes of training.
+    files = data_files(config, text_data=config.text_data, allow_missing_text=config.allow_missing_text)
     texts = [" ".join(values or ()) for values in fields]
-    baselines, notes = make_baselines(config, data, split, texts)
-    baselines = {name: judge(baseline, held_out, config) for name, baseline in baselines.items()}
+    parts = Parts(data, split, lambda: texts, loader(files, config.trust_remote_code, config))
+    for checkpoint in checkpoints:  # before anything is trained: a damaged one is found at once
+        say(f"checkpoint: {checkpoint}")
+        parts[checkpoint]
+    rows, notes = make_baselines(config, data, split, texts)
+    for name, baseline in rows.items():
+        parts.add(name, baseline)
+
+    def blended(names, hybrid=False):
+        return blending.chosen_by_validation(names, parts, data, split, config, vars(config), hybrid)
+
+    blends = {}
+    if KNN_TFIDF in config.baselines:
+        blends[KNN_TFIDF] = blended(["item_knn", "tfidf"])
+        rows[KNN_TFIDF] = blends[KNN_TFIDF].recommender
+    baselines = {name: judge(baseline, held_out, config) for name, baseline in rows.items()}
+    models = {}
+    for spec, name in names(config.checkpoint).items():
+        if file := blend_file(spec):
+            blends[name] = blending.as_written(read_blend(file, "--checkpoint"), parts, data, config)
+        elif is_blend(spec):
+            blends[name] = blended(named_parts(spec))
+        ranking = blends[name].recommender if name in blends else parts[spec]
+        models[name] = judge(ranking, held_out, config)
+        if config.hybrid and is_generative(spec):
+            row = f"{name}, hybrid"
+            blends[row] = blended([spec, *named_parts(config.hybrid)], hybrid=True)
+            models[row] = judge(blends[row].recommender, held_out, config)
     if distributed.rank() == 0:
-        report(config, split, baselines, models, notes)
+        report(config, split, baselines, models, blends, notes)
     distributed.barrier()
 
 
-def recommender(checkpoint, config):
-    files = data_files(config, text_data=config.text_data, allow_missing_text=config.allow_missing_text)
-    if is_generative(checkpoint):
-        return load_generative(checkpoint, files, config.trust_remote_code).recommender
-    parts = (load(part, files, config.trust_remote_code, config) for part in joined(checkpoint))
-    return TwoTower.joined([part.recommender for part in parts])
-
-
-def report(config, split, baselines, models, notes):
+def report(config, split, baselines, models, blends, notes):
     """Table, and for every model its lead over the strongest baseline, on screen and on disk.
 
-    baselines, models: {name: Judged}; notes: lines of how the baselines were made.
+    Args:
+        baselines, models: {name: Judged}
+        blends: {name: Blended} of those that are any.
+        notes: lines of how the baselines were made.
     """
     cold = split.popularity[getattr(split, config.split).target] == 0
     rows = table_rows(baselines | models, cold, config.topk)
@@ -95,6 +131,11 @@ def report(config, split, baselines, models, notes):
     for checkpoint, name in names(config.checkpoint).items():
         rows[name]["checkpoint"] = checkpoint
         lines.append(f"{name} is {checkpoint}")
+    for name, blended in blends.items():
+        rows[name]["weights"] = blended.file.parts
+        directory = Path(config.output_dir) / "blends" / name.replace("/", "_").replace(", ", "_")
+        blending.write(directory, blended, split)
+        lines.append(f"{name} = {blended.note}; in {directory}/")
     note = (
         f"{config.split} split of {config.interaction_data} ({split.origin}), "
         f"{candidates(len(split.train_counts), config)}; never seen in training = nobody took it in "
@@ -102,7 +143,7 @@ def report(config, split, baselines, models, notes):
     )
     note = "\n".join([*lines, note])
     print(f"\n{write_table(config.output_dir, rows, config.topk, note)}\n{note}\n")
-    files = ["table.md", "table.json", *(f"{name}/" for name in trained(config))]
+    files = ["table.md", "table.json", "blends/", *(f"{name}/" for name in trained(config))]
     print(f"Files in {config.output_dir}/: {', '.join(files)}")
 
 
@@ -117,13 +158,20 @@ def trained(config):
     return [name for name in config.baselines if name in MODELS]
 
 
-def joined(checkpoint):
-    """The parts of A+B; a path with a plus in it stays one."""
-    return [checkpoint] if Path(checkpoint).exists() else checkpoint.split("+")
+def scoring(config):
+    """Names of the parts that a blend may have besides checkpoints."""
+    return (*UNTRAINED, *(name for name in config.baselines if name not in (*UNTRAINED, KNN_TFIDF)))
 
 
 def names(checkpoints):
     """{checkpoint: name of its run}; the path itself where that name is taken."""
-    runs = {c: "+".join(run_of(Path(part).resolve()).name for part in joined(c)) for c in checkpoints}
+    runs = {spec: "+".join(map(run_name, named_parts(spec))) for spec in checkpoints}
     taken = [*runs.values(), *BASELINES]
     return {c: name if taken.count(name) == 1 else c for c, name in runs.items()}
+
+
+def run_name(part):
+    if part in (*UNTRAINED, *BASELINES):
+        return part
+    path = (blend_file(part) or Path(part)).resolve()
+    return path.parent.name if path.suffix == ".json" else run_of(path).name

@@ -7,7 +7,7 @@ import torch
 from pixelrec_train import distributed
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation import metrics
-from pixelrec_train.evaluation.index import FaissIndex, unit
+from pixelrec_train.evaluation.index import FaissIndex
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.progress import saying
 from pixelrec_train.evaluation.report import (
@@ -17,14 +17,20 @@ from pixelrec_train.evaluation.report import (
     table_rows,
     table_text,
 )
+from pixelrec_train.evaluation.retrieval import TwoTower
 from pixelrec_train.files import possible_directory, write_json
 from pixelrec_train.libraries import import_faiss
 from pixelrec_train.model.backbone import save_tensors
-from pixelrec_train.recommend.checkpoints import check_split_as_trained, data_files, load, load_generative
-from pixelrec_train.recommend.trained import is_generative
+from pixelrec_train.recommend.blend_file import blend_file
+from pixelrec_train.recommend.checkpoints import check_split_as_trained, data_files, load_either
+from pixelrec_train.recommend.parts import check_hybrid, is_blend
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import rendezvous
 from pixelrec_train.run.log import say
+from pixelrec_train.trainings import blending
+from pixelrec_train.trainings.blending import load_blend
+
+AS_VECTORS = "blend, as vectors"
 
 
 def main(config):
@@ -36,35 +42,53 @@ def main(config):
 
 def evaluate(config):
     possible_directory(config.cache_dir, "--cache_dir")
-    check_split_as_trained(config.checkpoint, "--checkpoint", config)
+    blends = is_blend(config.checkpoint) or config.hybrid
+    check_hybrid(config.hybrid, config.checkpoint)
+    if not blends:
+        check_split_as_trained(config.checkpoint, "--checkpoint", config)
     possible_directory(*results_directory(config))
     if config.retrieval == "faiss":
         import_faiss()
-    files, trust = data_files(config, text_data=config.text_data), config.trust_remote_code
-    if is_generative(config.checkpoint):
-        loaded = load_generative(config.checkpoint, files, trust, config.num_beams)
-    elif config.num_beams:
-        raise InputError(f"--num_beams is for a generative model; {config.checkpoint} is a two-tower one.")
-    else:
-        loaded = load(config.checkpoint, files, trust, config)
+    loaded, blended = load_blend(config) if blends else (load_alone(config), None)
     held_out, split = loaded.inputs.split.judged(config.split), loaded.inputs.split
+    vectors = vectors_of(loaded, blended, config.retrieval)
     judged = {loaded.name: judge(loaded.recommender, held_out, config, saying(loaded.name))}
+    if blended and vectors:
+        judged[AS_VECTORS] = judge(vectors, held_out, config, saying(AS_VECTORS))
     judged = beside_popularity(judged, held_out, split, config)
     if distributed.rank() == 0:
-        report(config, loaded, held_out, judged)
+        report(config, loaded, held_out, judged, vectors, blended)
     distributed.barrier()
+
+
+def load_alone(config):
+    """Loaded, of one checkpoint."""
+    files = data_files(config, text_data=config.text_data)
+    return load_either(config.checkpoint, files, config.trust_remote_code, config, config.num_beams)
+
+
+def vectors_of(loaded, blended, retrieval):
+    """The TwoTower that serving needs; None where the model is none."""
+    if blended:
+        return blended.vectors(retrieval)
+    return loaded.recommender if isinstance(loaded.recommender, TwoTower) else None
 
 
 def results_directory(config):
     """(path, the flag that says so)"""
     if config.output_dir:
         return Path(config.output_dir), "--output_dir"
-    return Path(config.checkpoint) / f"eval-{config.split}", "--checkpoint"
+    if file := blend_file(config.checkpoint):
+        return file.parent / f"eval-{config.split}", "--checkpoint"
+    if is_blend(config.checkpoint):
+        raise InputError(f"--checkpoint {config.checkpoint} has no directory of its own. Name --output_dir.")
+    name = f"eval-{config.split}" + "-hybrid" * bool(config.hybrid)
+    return Path(config.checkpoint) / name, "--checkpoint"
 
 
-def report(config, loaded, held_out, judged):
-    """Table on screen, metrics.json on disk; of a two-tower model what serving needs as well."""
-    inputs, two_tower = loaded.inputs, loaded.name == "two_tower"
+def report(config, loaded, held_out, judged, vectors, blended):
+    """Table on screen, metrics.json on disk; of a vector model what serving needs, of a blend blend.json."""
+    inputs, ranked_by = loaded.inputs, {"two_tower": config.retrieval, "generative": "beams"}
     rows = table_rows(judged, inputs.split.train_counts[held_out.target] == 0, config.topk)
     places, taken = judged[loaded.name].places, inputs.split.popularity[held_out.target]
     directory, _ = results_directory(config)
@@ -75,7 +99,7 @@ def report(config, loaded, held_out, judged):
             "split": config.split,
             "unit": "fraction",
             "candidates": candidates(inputs.interactions.num_items, config),
-            "retrieval": config.retrieval if two_tower else "beams",
+            "retrieval": ranked_by.get(loaded.name, "scores"),
             "checkpoint": config.checkpoint,
             "metrics": rows,
             "slices": metrics.slices(places, taken, held_out.end - held_out.start, config.topk),
@@ -88,16 +112,19 @@ def report(config, loaded, held_out, judged):
     for line in counted_otherwise(judged, config.topk):
         say(f"{line}\n")
     say(f"{config.split} split; figures, slices and versions in {directory}/metrics.json")
-    if two_tower:
-        write_index(config, loaded, directory)
+    if blended:
+        say(f"blend: {blended.note}; in {directory}/blend.json")
+        blending.write(directory, blended, inputs.split)
+    if vectors:
+        write_index(config, vectors, loaded.inputs.interactions.item_ids, directory)
         say(f"Embeddings and index beside: {directory}/")
 
 
-def write_index(config, loaded, directory):
+def write_index(config, vectors, item_ids, directory):
     """item_embeddings.safetensors, item_ids.txt and index.faiss."""
-    catalogue, item_ids = loaded.recommender.catalogue, loaded.inputs.interactions.item_ids
+    catalogue = vectors.catalogue
     save_tensors({"item_embeddings": torch.from_numpy(catalogue)}, directory / "item_embeddings.safetensors")
     lines = [item_id.replace("\\", "\\\\").replace("\n", "\\n") for item_id in item_ids]
     (directory / "item_ids.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     if config.retrieval == "faiss":
-        FaissIndex(unit(catalogue)).save(directory / "index.faiss")
+        FaissIndex(vectors.items).save(directory / "index.faiss")

@@ -65,6 +65,8 @@ def times_of(interactions, split):
 class ByScoresInTime(ByScores):
     """Scores that depend on when a history's items were taken."""
 
+    reads_times = True
+
     def __init__(self, score, times):
         """score: (b histories, b arrays of seconds) -> scores as in ByScores; times: of HeldOut.items."""
         super().__init__(score)
