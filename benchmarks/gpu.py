@@ -38,9 +38,9 @@ ROW = "{:<44} {:>9} {:>11} {:>7} {:>9}  {}"
 def main(argv=None):
     options = parse(argv)
     device, given = distributed.device(), inputs.shipped()
-    ceiling = gemm_tflops(device, 8192 if device.type == "cuda" else 1024)
+    ceiling = gemm_tflops(device, 8192 if device.type == "cuda" else measure.TINY_GEMM)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    print(f"{name}; {measure.machine()}; bf16 GEMM {ceiling:.3g} TFLOP/s; {options.shape} shape")
+    print(f"{name}; {measure.machine()}; GEMM {ceiling:.3g} TFLOP/s; {options.shape} shape")
     print(ROW.format(f"one step of {options.windows} windows", "ms", "tokens/s", "MFU", "peak GB", ""))
     losses = {}
     for label, build in ways(options.shape, given, options.windows, device).items():
@@ -81,7 +81,7 @@ def ways(shape, given, windows, device):
         def build():
             task, batch = towers(shape, device), collator(samples).to(device)
             peer = peer_class.from_config(copy.deepcopy(qwen3(shape)), attn_implementation="sdpa")
-            peer = peer.to(device, torch.bfloat16)
+            peer = peer.to(device, precision(device))
             encode = task.model.item_llm
             peer.base_model.load_state_dict(encode.backbone.state_dict())
             encode.backbone, encode.peer = peer.base_model, peer  # trained in the place of ours
@@ -154,7 +154,12 @@ def timed(task, loss_of, steps, device):
 
 
 def towers(shape, device, whole_last_layer=False):
-    return two_tower(qwen3(shape), whole_last_layer, torch.bfloat16).to(device)
+    return two_tower(qwen3(shape), whole_last_layer, precision(device)).to(device)
+
+
+def precision(device):
+    """bf16; on a CPU, some of which take 20 times as long for that, fp32."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def qwen3(shape):
@@ -168,7 +173,7 @@ def qwen3(shape):
 
 
 def gemm_tflops(device, size):
-    matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16)
+    matrix = torch.randn(size, size, device=device, dtype=precision(device))
     for _ in range(3):
         torch.mm(matrix, matrix)
     wait_for(device)

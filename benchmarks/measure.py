@@ -22,6 +22,7 @@ from pixelrec_train.run.directory import commit
 
 ROOT = Path(__file__).resolve().parents[1]
 GEMM_SIZE = 1024
+TINY_GEMM = 64  # a processor without products in bf16 takes minutes for the other
 CHILD = "from benchmarks.measure import answer; answer()"
 
 
@@ -109,13 +110,14 @@ def answer():
     answers, sys.stdout = sys.stdout.buffer, sys.stderr
     function = getattr(__import__(module, fromlist=[name]), name)
     answers.write(pickle.dumps(function(*arguments)))
+    answers.flush()
 
 
 @functools.cache
-def gemm_ceiling(rounds=5):
+def gemm_ceiling(size=GEMM_SIZE, rounds=5):
     """{"fp32": …, "bf16": …}: GFLOP per CPU second of a square matrix product on one thread."""
     matrices = {
-        name: torch.randn(GEMM_SIZE, GEMM_SIZE).to(dtype)
+        name: torch.randn(size, size).to(dtype)
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
     ways = [functools.partial(torch.mm, matrix, matrix) for matrix in matrices.values()]
@@ -125,7 +127,7 @@ def gemm_ceiling(rounds=5):
     # Some products at a time, so that reading the clock does not count.
     times = interleaved(*(functools.partial(repeat, way, 10) for way in ways), rounds=rounds)
     torch.set_num_threads(before)
-    flops = 10 * 2 * GEMM_SIZE**3
+    flops = 10 * 2 * size**3
     return {name: flops / timing.cpu / 1e9 for name, timing in zip(matrices, times, strict=True)}
 
 

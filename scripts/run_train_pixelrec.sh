@@ -6,7 +6,7 @@
 #   INTERACTION_DATA=… TEXT_DATA=… ITEM_MODEL_DIR=… USER_MODEL_DIR=… bash scripts/…    your data, your LLMs
 #
 # Variables set what the flags of the same name set (BATCH_SIZE, EPOCHS, LEARNING_RATE, MAX_SEQ_LENGTH, TEXT_KEYS, …: all
-# are in settings.sh); further flags go behind the command (python scripts/train_pixelrec.py --help lists them). Paths are
+# are in settings.sh; DEMO_USERS: how many users the demo has); further flags go behind the command (python scripts/train_pixelrec.py --help lists them). Paths are
 # those of the directory you stand in. HOSTFILE=… trains on several machines. BACKGROUND=1 (or FOREGROUND=0) detaches it.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
@@ -28,7 +28,7 @@ if [ -z "${INTERACTION_DATA:-}" ]; then
     TEXT_DATA=information/demo.csv
     TEXT_KEYS=${TEXT_KEYS:-title,tag,description} # the demo has tags
     OUTPUT_DIR=${OUTPUT_DIR:-results/demo}
-    to_make+=(--interaction_data "$INTERACTION_DATA")
+    to_make+=(--interaction_data "$INTERACTION_DATA" ${DEMO_USERS:+--users "$DEMO_USERS"})
     if [ "$OUTPUT_DIR" = results/demo ]; then flags+=(--overwrite); fi # the demo replaces itself, and nothing else
 fi
 OUTPUT_DIR=${OUTPUT_DIR:-results/pixelrec}

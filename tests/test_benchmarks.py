@@ -3,6 +3,7 @@
 import json
 import sys
 
+import forks
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -11,6 +12,14 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import gpu, inputs, run  # noqa: E402
 from benchmarks.measure import Meter, in_a_process, must_agree  # noqa: E402
 from benchmarks.registry import BENCHMARKS, Goal, Result  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked():
+    """Processes that are measured are forks: at these sizes no figure means anything."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(forks.folder() / "python"))
+        yield
 
 
 @pytest.fixture(scope="module")

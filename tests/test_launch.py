@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 from conftest import ROOT, as_flags, deepspeed, events, run_command
@@ -48,12 +49,12 @@ def close(ours, theirs, tolerance):
 
 
 def test_zero2_and_zero3_and_one_and_two_ranks_train_the_same(findings):
-    reference = findings[1]["zero2"][:20]
-    assert len(reference) == 20 and reference[-1]["loss"] < reference[0]["loss"]
+    reference = findings[1]["zero2"][:12]
+    assert len(reference) == 12 and reference[-1]["loss"] < reference[0]["loss"]
     for ranks in (1, 2):
         for stage in ("zero2", "zero3"):
             for name in ("loss", "nce_samples", "logit_scale"):
-                for step, (a, b) in enumerate(zip(findings[ranks][stage][:20], reference, strict=True)):
+                for step, (a, b) in enumerate(zip(findings[ranks][stage][:12], reference, strict=True)):
                     assert a[name] == pytest.approx(b[name], rel=1e-5), (ranks, stage, name, step)
 
 
@@ -63,6 +64,10 @@ def test_stages_0_and_1_as_people_write_them_train_resume_to_the_bit_and_export(
     for name in ("zero0", "zero0_bf16", "zero1_monitors"):
         run = findings[ranks][name]
         assert run["again"] == run["whole"][2:] and run["exported"], name
+
+
+def test_torchs_compiler_is_not_loaded_by_who_does_not_ask_for_it(findings):
+    assert not any(found["compiler_loaded"] for found in findings.values())
 
 
 def test_deepspeeds_own_monitors_write(findings):
@@ -87,18 +92,18 @@ def test_texts_that_an_earlier_command_embedded_train_the_same_to_the_bit(findin
 
 def test_activation_checkpointing_changes_nothing(findings):
     for found in findings.values():
-        assert close(found["checkpointing"], found["zero3"][:8], 1e-5)
+        assert close(found["checkpointing"], found["zero3"][:4], 1e-5)
 
 
 def test_reading_and_scoring_in_chunks_changes_nothing(findings):
     for found in findings.values():
         for number in (2, 3):
-            assert close(found[f"chunked{number}"], found[f"zero{number}"][:8], 1e-5)
+            assert close(found[f"chunked{number}"], found[f"zero{number}"][:4], 1e-5)
 
 
 def test_encoding_each_item_once_over_all_ranks_changes_nothing(findings):
     for found in findings.values():
-        assert close(found["unshared"], found["zero2"][:8], 1e-5)
+        assert close(found["unshared"], found["zero2"][:4], 1e-5)
 
 
 def test_a_resumed_run_goes_on_to_the_bit_and_on_another_stage_to_rounding(findings):
@@ -110,7 +115,7 @@ def test_a_resumed_run_goes_on_to_the_bit_and_on_another_stage_to_rounding(findi
 
 
 def test_the_same_seed_gives_the_same_numbers_to_the_bit(findings):
-    assert all(found["again"] == found["zero3"][:8] for found in findings.values())
+    assert all(found["again"] == found["zero3"][:4] for found in findings.values())
 
 
 def test_gradients_of_gathered_negatives_are_the_sum_over_ranks(findings):
@@ -178,7 +183,8 @@ def trained(demo_config, tmp_path_factory):
         demo_config, deepspeed=ROOT / "configs/ds_config_zero3.json", num_train_epochs=3, save_total_limit=2,
         learning_rate=3e-3, logging_steps=5,
         item_model_dir=biased, output_dir=folder / "run", logging_dir=folder / "logs/run",
-        dataloader_num_workers=1, gradient_checkpointing=True, bf16=True, dry_run="None",
+        dataloader_num_workers=1, gradient_checkpointing=True, dry_run="None",
+        bf16=True, max_text_length=8,  # few words: older processors take 20 times as long in bf16
     )  # fmt: skip
     environment = dict(
         CXX="/nonexistent", CC="/nonexistent", TORCH_EXTENSIONS_DIR=str(folder / "extensions"),
@@ -247,8 +253,9 @@ def stopped(demo_config, tmp_path_factory):
         dataloader_num_workers=1, output_dir=folder / "run", logging_dir=folder / "logs/run", dry_run="None",
     )  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, ROOT / "scripts/train_pixelrec.py", *map(str, flags)], stderr=subprocess.STDOUT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        [forks.folder() / "python", ROOT / "scripts/train_pixelrec.py", *map(str, flags)], cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.STDOUT,
     )  # fmt: skip
     said = []
     for line in process.stdout:
@@ -325,7 +332,8 @@ def test_staged_training_with_ids_ends_with_figures_a_comparison_reproduces(demo
     """Ids and [ITEM] learned jointly, then a frozen item LLM; one table of both runs and all baselines."""
     flags = as_flags(
         demo_config, item_id_embedding=True, num_train_epochs=1, learning_rate=3e-3, logging_steps=5,
-        logging_dir=tmp_path / "logs/run", dry_run="None", bf16=True, cache_dir=tmp_path / "cache",
+        logging_dir=tmp_path / "logs/run", dry_run="None", cache_dir=tmp_path / "cache",
+        bf16=True, max_text_length=8,
     )  # fmt: skip
     script = [sys.executable, ROOT / "scripts/train_pixelrec.py"]
     first, second = tmp_path / "first", tmp_path / "second"

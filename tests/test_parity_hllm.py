@@ -11,11 +11,13 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import parity_hllm  # noqa: E402
 
 NUMBERS = ROOT / "tests/fixtures/parity_hllm"
+COMMAND = "benchmarks/parity_hllm.py tests/fixtures/parity_hllm"  # as docs/differences.md has it
 
 
 @pytest.mark.launch
 def test_every_quantity_of_the_original_is_reproduced():
-    result = run_command([sys.executable, ROOT / "benchmarks/parity_hllm.py", NUMBERS])
+    assert f"```bash\npython {COMMAND}\n" in (ROOT / "docs/differences.md").read_text(encoding="utf-8")
+    result = run_command([sys.executable, *COMMAND.split()])
     assert result.returncode == 0, result.stdout + result.stderr
     assert "108 of 108 quantities agree" in result.stdout
 

@@ -2,9 +2,9 @@
 
 import json
 import subprocess
-import sys
 import time
 
+import forks
 import pytest
 from conftest import ROOT
 
@@ -54,7 +54,8 @@ def ranks(case):
     port = free_port()
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", RANK, str(r), port, case], cwd=ROOT, stderr=subprocess.PIPE, text=True
+            [forks.folder() / "python", "-c", RANK, str(r), port, case],
+            cwd=ROOT, stderr=subprocess.PIPE, text=True,
         )
         for r in range(3)
     ]  # fmt: skip

@@ -5,6 +5,7 @@ import torch
 from pixelrec_train import distributed
 from pixelrec_train.engine.optim import build_optimizer
 from pixelrec_train.errors import InputError
+from pixelrec_train.libraries import spare_compiler
 
 
 def build_engine(task, loop, resolved, total_steps):
@@ -17,6 +18,7 @@ def build_engine(task, loop, resolved, total_steps):
     from pydantic import ValidationError
 
     optimizer, schedule = build_optimizer(task, loop, total_steps)
+    spare_compiler()
     try:
         engine, *_ = deepspeed.initialize(
             model=task, optimizer=optimizer, lr_scheduler=schedule, config=resolved

@@ -99,9 +99,10 @@ def draw_curves(directory, panels):
     events = [json.loads(line) for line in Path(directory, "metrics.jsonl").read_text().splitlines()]
     known = set().union(*events)
     panels = {title: names for title, names in panels.items() if known & set(names)}
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(5 * len(panels), 3.8), layout="constrained", squeeze=False
-    )
+    # Margins that suit any panel: to fit them, matplotlib draws everything twice.
+    wide, high = 5 * len(panels), 3.8  # inches
+    figure, axes = plt.subplots(1, len(panels), figsize=(wide, high), squeeze=False)
+    figure.subplots_adjust(0.55 / wide, 0.5 / high, 1 - 0.15 / wide, 1 - 0.35 / high, wspace=0.16)
     for axis, (title, names) in zip(axes[0], panels.items(), strict=True):
         for name in names:
             points = [(e["step"], e[name]) for e in events if name in e]

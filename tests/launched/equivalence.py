@@ -75,7 +75,7 @@ class FirstBatches:
         return itertools.islice(self.loader.epoch(epoch, skip), max(self.count - skip, 0))
 
 
-def train(config, steps=20, resume=None):
+def train(config, steps=12, resume=None):
     """Losses and gradient norms of the first steps, and the engine they leave.
 
     resume: a checkpoint to go on from.
@@ -222,11 +222,11 @@ def main(out, config):
         )
         findings[f"zero{number}"] = reports
         if number == 3:
-            findings["again"] = train(stage(config, number), steps=8)[0][:8]
+            findings["again"] = train(stage(config, number), steps=4)[0][:4]
             recomputed = stage(config, number, gradient_checkpointing=True)
-            findings["checkpointing"] = train(recomputed, steps=8)[0][:8]
+            findings["checkpointing"] = train(recomputed, steps=4)[0][:4]
         chunked = stage(config, number, gradient_checkpointing=True, item_chunk_tokens=200, nce_chunk=10)
-        findings[f"chunked{number}"] = train(chunked, steps=8)[0][:8]
+        findings[f"chunked{number}"] = train(chunked, steps=4)[0][:4]
         engine.eval()
         model = engine.module.model
         catalogue = encode_catalogue(model.encode_items, inputs.item_text, 300)
@@ -251,7 +251,7 @@ def main(out, config):
     findings["zero0_bf16"] = brought(dataclasses.replace(config, bf16=True, history_dropout=0.2), "zero0")
     # Every rank encodes whatever it looks at, and nothing is exchanged: the slow twin of the shared plan.
     with patch.object(ItemText, "is_read", False):
-        findings["unshared"] = train(stage(config, 2), steps=8)[0][:8]
+        findings["unshared"] = train(stage(config, 2), steps=4)[0][:4]
     bf16, *_ = train(stage(config, 2, bf16=True), steps=3)
     findings["bf16"] = [r["loss"] for r in bf16[:3]]
     findings["empty_slots"], *_ = train(stage(config, 3, per_device_train_batch_size=400), steps=2)
@@ -262,6 +262,7 @@ def main(out, config):
         )[0][:4]
         for n in (2, 3)
     }
+    findings["compiler_loaded"] = "torch._inductor.compile_fx" in sys.modules
     everyones = distributed.gather_objects(findings)
     if distributed.rank() == 0:
         same = ("zero2", "zero3", "places2", "places3", "validation2", "validation3")
