@@ -4,8 +4,8 @@ import torch
 
 from pixelrec_train import distributed
 from pixelrec_train.engine.optim import build_optimizer
+from pixelrec_train.engine.zero import spare_compiler
 from pixelrec_train.errors import InputError
-from pixelrec_train.libraries import spare_compiler
 
 
 def build_engine(task, loop, resolved, total_steps):

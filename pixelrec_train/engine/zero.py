@@ -111,3 +111,18 @@ def plain_linear():
         yield
     finally:
         F.linear = swapped
+
+
+def spare_compiler():
+    """Before DeepSpeed makes an engine: it asks whether the optimizer is its own Muon, and importing that
+    wraps functions for torch.compile, which loads torch's whole compiler: 2.5 CPU-seconds of every rank."""
+    from deepspeed.runtime import compiler
+
+    wrap = compiler.compile
+    compiler.compile = lambda *_, **__: lambda function: function
+    try:
+        import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
+    except ImportError:
+        pass  # before 0.18 there was none
+    finally:
+        compiler.compile = wrap
