@@ -114,7 +114,7 @@ def test_a_comparison_puts_it_beside_every_baseline_with_the_same_figures(genera
     result = run_command([sys.executable, ROOT / "scripts/compare.py", *flags])
     assert result.returncode == 0, result.stdout + result.stderr
     rows = json.loads((folder / "compared/table.json").read_text())
-    assert list(rows) == ["popularity", "item_knn", "tfidf", "ease", "sasrec", "stage2"]
+    assert list(rows) == ["popularity", "item_knn", "tfidf", "knn_tfidf", "ease", "sasrec", "stage2"]
     figures = {name for name in own if "@" in name and "ci95" not in name and "cold" not in name}
     assert {name: rows["stage2"][name] for name in figures} == {name: own[name] for name in figures}
     items = len(SemanticIds.load(folder / "sid.json").item_ids)

@@ -372,7 +372,16 @@ def test_staged_training_with_ids_ends_with_figures_a_comparison_reproduces(demo
     result = run_command(compare)
     assert result.returncode == 0, result.stdout + result.stderr
     table = json.loads((tmp_path / "table/table.json").read_text())
-    assert list(table) == ["popularity", "item_knn", "tfidf", "ease", "sasrec", "first", "second"]
+    assert list(table) == [
+        "popularity",
+        "item_knn",
+        "tfidf",
+        "knn_tfidf",
+        "ease",
+        "sasrec",
+        "first",
+        "second",
+    ]
     for run in (first, second):
         own = json.loads((run / "table.json").read_text())["two_tower"]
         assert table[run.name]["checkpoint"] == str(run / "best_model")

@@ -49,7 +49,7 @@ def test_a_dry_run_shows_the_papers_numbers(recipe, demo, tmp_path):
 
 def test_every_recipe_is_tested_and_states_what_to_expect_on_what():
     scripts = {path.stem for path in (ROOT / "scripts/reproduce").glob("*.sh")}
-    scripts -= {"recipe", "amazon", "amazon_scientific", "amazon_generative"}
+    scripts -= {"recipe", "amazon", "amazon_scientific", "amazon_generative", "amazon_known_items"}
     assert scripts == set(RECIPES)
     for script in scripts:
         text = (ROOT / f"scripts/reproduce/{script}.sh").read_text()
@@ -121,6 +121,20 @@ def test_our_own_results_recipe_passes_flags_that_are_read(demo, tmp_path):
     assert len(compared.checkpoint) == 10
     written = {f"{config.output_dir}/best_model" for config in trained}
     assert {part for checkpoint in compared.checkpoint for part in checkpoint.split("+")} == written
+
+
+@pytest.mark.parametrize("kept", [{}, {"ITEM_MODEL_DIR": ""}, {"SPLIT_DATA": "rows.csv", "SEEDS": "42 1"}])
+def test_the_recipe_that_starts_from_what_is_known_passes_flags_that_are_read(demo, tmp_path, kept):
+    commands = recorded("amazon_known_items", demo, tmp_path, **kept)
+    trained = [parse_args(TrainConfig, flags) for script, *flags in commands if "train" in script]
+    (compared,) = (parse_args(CompareConfig, flags) for script, *flags in commands if "compare" in script)
+    assert {config.offsets for config in trained} == {
+        ("item_knn", "tfidf") if "SEEDS" not in kept else ("ease", "tfidf")
+    }
+    assert all(config.id_only == ("ITEM_MODEL_DIR" in kept) for config in trained)
+    assert all(config.keep_seen == ("SPLIT_DATA" in kept) for config in (*trained, compared))
+    written = [f"{config.output_dir}/best_model" for config in trained]
+    assert list(compared.checkpoint) == (written if len(written) == 1 else [*written, "+".join(written)])
 
 
 def test_the_recipe_of_the_generative_results_trains_on_every_kind_of_ids(demo, tmp_path):

@@ -91,7 +91,7 @@ def compare(config):
     if KNN_TFIDF in config.baselines:
         blends[KNN_TFIDF] = blended(["item_knn", "tfidf"])
         rows[KNN_TFIDF] = blends[KNN_TFIDF].recommender
-    baselines = {name: judge(baseline, held_out, config) for name, baseline in rows.items()}
+    baselines = {name: judge(rows[name], held_out, config) for name in config.baselines if name in rows}
     models = {}
     for spec, name in names(config.checkpoint).items():
         if file := blend_file(spec):
