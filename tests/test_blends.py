@@ -18,8 +18,17 @@ from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import ByScores
 from pixelrec_train.evaluation.retrieval import TwoTower
 from pixelrec_train.recommend.blend_file import BlendFile, blend_file, read_blend, write_blend
-from pixelrec_train.recommend.parts import COLD, UNTRAINED, Parts, checkpoints_of, is_blend, vectors_of
+from pixelrec_train.recommend.parts import (
+    COLD,
+    UNTRAINED,
+    Summed,
+    checkpoints_of,
+    is_blend,
+    never_taken,
+    vectors_of,
+)
 from pixelrec_train.untrained.history_sums import HistorySums
+from pixelrec_train.untrained.item_knn import ItemKnn, item_knn
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +42,11 @@ def parts(inputs):
     rng, num_items = np.random.default_rng(0), inputs.interactions.num_items
     vectors = rng.normal(size=(num_items, 8)).astype(np.float32)
 
-    def encode(histories):
+    def encode(histories, times=None):
         return torch.from_numpy(np.stack([vectors[h[-2:]].sum(0) for h in histories]))
 
-    known = Parts(inputs.interactions, inputs.split, None, None)
-    return {"item_knn": known["item_knn"], "towers": TwoTower(encode, vectors, "exact")}
+    knn = item_knn(inputs.split.taken, inputs.interactions.num_items)
+    return {"item_knn": ByScores(knn), "towers": TwoTower(encode, vectors, "exact")}
 
 
 def slow_row(scores, left_out):
@@ -121,22 +130,27 @@ def test_a_half_of_the_validation_users_is_ranked_by_the_weights_of_the_other(in
 
 def test_a_blend_of_vectors_is_one_vector_model(inputs, parts, demo_config):
     left, right = np.random.default_rng(1).normal(size=(2, inputs.interactions.num_items, 6))
-    parts = parts | {
-        "item_knn": ByScores(HistorySums(left, right, recent=3, decay=0.5))
-    }  # 6 columns are exact
-    vectors = [vectors_of(part, "faiss", width=6) for part in parts.values()]
+    sums = HistorySums(left, right, recent=3, decay=0.5)  # of 6 columns: exact
+    parts = parts | {"item_knn": Summed(sums)}
+    vectors = [vectors_of(part, "faiss", False, width=6) for part in parts.values()]
     weights, test = [0.4, 1.0], inputs.split.test
     for keep_seen in (False, True):
         ranking = replace(demo_config, keep_seen=keep_seen)
         one = end_to_end(vectors, weights, keep_seen, "faiss")
         fast, slow = (judge(model, test, ranking).places for model in (one, Blend(parts, weights)))
         assert (np.abs(fast - slow) <= 1).all() and (fast == slow).mean() > 0.95  # neighbours may swap
-    assert vectors_of(ByScores(lambda histories: None), "exact") is None
+    assert vectors_of(ByScores(lambda histories: None), "exact", False) is None
+    taken, num_items = inputs.split.taken, inputs.interactions.num_items
+    known = ItemKnn(taken, num_items)
+    knn = Summed(known.sums(), known.of_its_own)
+    one = vectors_of(knn, "exact", False, num_items)
+    fast, slow = (judge(model, test, demo_config).places for model in (one, knn))
+    assert (np.abs(fast - slow) <= 1).mean() > 0.97  # rounding orders those that share no taker anew
 
 
 def test_cold_items_are_a_part_of_their_own(inputs, parts, demo_config):
     """With its weight an item that nobody took rises over those that ItemKNN knows."""
-    cold = UNTRAINED[COLD](inputs.interactions, inputs.split, None)
+    cold = never_taken(inputs.split.popularity)
     is_cold, test = inputs.split.popularity == 0, inputs.split.test
     assert is_cold.any() and (cold.score([[0], [1]]) == is_cold).all()
     for weight, share in ((0, 0), (100, 1)):
@@ -160,13 +174,6 @@ def test_a_hybrid_ranks_what_its_first_part_names_and_what_nobody_took(inputs, p
     pool = Pool.of(Hybrid(two, weights, always=always), inputs.split.valid, demo_config)
     candidates = pool.items[pool.values[:, :, 0] > -1e8]
     assert (named | always)[candidates].all()
-
-
-def test_tfidfs_vectors_are_those_of_its_own_pairs(inputs, demo_config):
-    texts = [f"word{i % 7} word{i % 11} item" for i in range(inputs.interactions.num_items)]
-    sums = UNTRAINED["tfidf"](inputs.interactions, inputs.split, lambda: texts).score
-    histories = [inputs.split.test.history(e) for e in range(5)]
-    assert np.allclose(sums.truncated(19)(histories), sums(histories), atol=1e-4)  # 19 words: exact
 
 
 def test_blend_json_is_read_as_it_was_written_and_may_be_moved(tmp_path, monkeypatch):

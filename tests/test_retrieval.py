@@ -158,7 +158,7 @@ def test_scores_are_the_cosines_that_lists_are_made_of(trained, demo_config):
 def test_an_inner_product_ranks_by_lengths_too(retrieval):
     rng = np.random.default_rng(0)
     items, users = rng.normal(size=(50, 8)) * rng.uniform(0.1, 9, (50, 1)), rng.normal(size=(4, 8))
-    towers = TwoTower(lambda histories: torch.from_numpy(users), items, retrieval, cosines=False)
+    towers = TwoTower(lambda histories, times=None: torch.from_numpy(users), items, retrieval, cosines=False)
     lists = towers.recommend([np.array([0])] * 4, [np.array([3])] * 4, 49)
     for row, scores in zip(lists, users @ items.T, strict=True):
         assert row.tolist() == [i for i in np.argsort(-scores).tolist() if i != 3]

@@ -41,8 +41,8 @@ class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFla
     )
     checkpoint: tuple[str, ...] = flag(
         "a checkpoint-epoch-N or best_model directory; may be given several times. A+B+… is a blend, its "
-        "weights chosen on validation: of checkpoints of either head, item_knn, tfidf and sasrec; or a "
-        "blend.json",
+        "weights chosen on validation: of checkpoints of either head, item_knn, tfidf, ease and the trained "
+        "--baselines; or a blend.json",
         (),
         repeated=True,
     )
@@ -57,8 +57,9 @@ class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFla
         one_of("valid", "test"),
     )
     baselines: tuple[str, ...] = flag(
-        "rows to beat: popularity, item_knn, tfidf, knn_tfidf (their blend) and ease (EASE^R, up to 20,000 "
-        "items) in seconds; sasrec, esasrec (LiGR blocks, sampled softmax), hstu are trained, minutes each",
+        "rows to beat: popularity, item_knn, tfidf, knn_tfidf (a blend of both) and ease (EASE^R, up to "
+        "20,000 items) in seconds; sasrec, esasrec (LiGR blocks, sampled softmax) and hstu are trained, "
+        "minutes each",
         ("popularity", "item_knn", "tfidf", "knn_tfidf", "ease", "sasrec"),
         Rule(f"must be some of {', '.join(BASELINES)}", lambda names: names and set(names) <= {*BASELINES}),
         DISTINCT,

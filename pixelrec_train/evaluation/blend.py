@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from pixelrec_train.evaluation.metrics import target_places
-from pixelrec_train.evaluation.recommender import Found, Recommender, best_scored
+from pixelrec_train.evaluation.recommender import Recommender, best_scored, placed
 from pixelrec_train.evaluation.retrieval import TwoTower
 
 SCALING = "standard scores of the items that may be named"
@@ -51,34 +50,35 @@ class Blend(Recommender):
         self.parts, self.weights = parts, np.asarray(weights, np.float32)
         self.halves = None if halves is None else np.asarray(halves, np.float32)
 
-    def rows(self, histories, left_out):
-        """[P, b, num_items] of `standardised`, and [b, num_items] bool of what may be ranked; None = all."""
-        scores = [part.score(histories) for part in self.parts.values()]
+    def rows(self, score, left_out):
+        """[P, b, num_items] of `standardised`, and [b, num_items] bool of what may be ranked; None = all.
+
+        score: a part -> its [b, num_items] scores
+        """
+        scores = [score(part) for part in self.parts.values()]
         return np.stack([standardised(rows, left_out) for rows in scores]), self.retrieved(scores)
 
     def retrieved(self, scores):
         return None
 
-    def joined(self, histories, left_out, weights=None):
+    def joined(self, score, left_out, weights=None):
         """[b, num_items] scores; -inf of what is not to be ranked. weights: [P, b]; None = self.weights."""
-        rows, retrieved = self.rows(histories, left_out)
+        rows, retrieved = self.rows(score, left_out)
         if weights is None:
-            weights = np.tile(self.weights[:, None], len(histories))
+            weights = np.tile(self.weights[:, None], len(left_out))
         total = np.einsum("pb,pbn->bn", weights, rows)
         return total if retrieved is None else np.where(retrieved, total, -np.inf)
 
     def score(self, histories):
-        return self.joined(histories, [[]] * len(histories))
+        return self.joined(lambda part: part.score(histories), [[]] * len(histories))
 
     def recommend(self, histories, left_out, k):
-        return best_scored(self.joined(histories, left_out), left_out, k).items
+        return best_scored(self.joined(lambda part: part.score(histories), left_out), left_out, k).items
 
     def find_users(self, held_out, users, left_out, k):
-        histories, weights = [held_out.history(e) for e in users], None
-        if self.halves is not None:
-            weights = self.halves[1 - half_of(held_out.users[users])].T
-        lists = best_scored(self.joined(histories, left_out, weights), left_out, k)
-        return Found(target_places(lists.items, held_out.target[users]), None, lists)
+        weights = None if self.halves is None else self.halves[1 - half_of(held_out.users[users])].T
+        scores = self.joined(lambda part: part.score_users(held_out, users), left_out, weights)
+        return placed(scores, left_out, held_out.target[users], k)
 
 
 class Hybrid(Blend):
@@ -114,13 +114,13 @@ def end_to_end(vectors, weights, keep_seen, retrieval):
     """
     catalogue = np.concatenate([part.items for part in vectors], axis=1)
 
-    def encode(histories):
+    def encode(histories, times=None):
         may = np.ones((len(histories), len(catalogue)), bool)
         for row, items in enumerate(() if keep_seen else histories):
             may[row, items] = False
         joined = []
         for part, weight in zip(vectors, weights, strict=True):
-            users = part.users(histories)
+            users = part.users(histories, times)
             _, deviation = moments(users @ part.items.T, may)
             scale = np.where(deviation > 0, weight / np.where(deviation > 0, deviation, 1), 0)
             joined.append(users * scale.astype(np.float32))

@@ -78,7 +78,7 @@ class Pool(NamedTuple):
         def work(users):
             histories = [held_out.history(e) for e in users]
             left_out = histories if not ranking.keep_seen else [h[:0] for h in histories]
-            rows, retrieved = blend.rows(histories, left_out)
+            rows, retrieved = blend.rows(lambda part: part.score_users(held_out, users), left_out)
             if retrieved is not None:
                 rows[:, ~retrieved] = -np.inf
             return candidates_of(rows, left_out, held_out.target[users], candidates)

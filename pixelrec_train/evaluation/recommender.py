@@ -30,8 +30,6 @@ class Recommender:
     What may stand in a blend has `score`, too.
     """
 
-    reads_times = False  # whether it needs to know when a history's items were taken
-
     def score(self, histories):
         """[b, num_items] scores, higher is better, of any scale; -inf = it says nothing of an item."""
         raise NotImplementedError
@@ -52,6 +50,10 @@ class Recommender:
         """Found. target: [b] item numbers; one that is not known is -1, and absent."""
         items = self.recommend(histories, left_out, k)
         return Found(target_places(items, target), None, Lists(items, np.full(items.shape, np.nan, "f4")))
+
+    def score_users(self, held_out, users):
+        """score, of these users of a HeldOut."""
+        return self.score([held_out.history(e) for e in users])
 
     def find_users(self, held_out, users, left_out, k):
         """find, of these users of a HeldOut."""
@@ -84,8 +86,16 @@ class ByScores(Recommender):
         return best_scored(self.score(histories), left_out, k).items
 
     def find(self, histories, left_out, target, k):
-        lists = best_scored(self.score(histories), left_out, k)
-        return Found(target_places(lists.items, target), None, lists)
+        return placed(self.score(histories), left_out, target, k)
+
+    def find_users(self, held_out, users, left_out, k):
+        return placed(self.score_users(held_out, users), left_out, held_out.target[users], k)
+
+
+def placed(scores, left_out, target, k):
+    """Found of [b, num_items] scores."""
+    lists = best_scored(scores, left_out, k)
+    return Found(target_places(lists.items, target), None, lists)
 
 
 def best_scored(scores, left_out, k):

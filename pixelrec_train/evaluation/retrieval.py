@@ -76,7 +76,7 @@ class TwoTower(Recommender):
     def __init__(self, encode, catalogue, retrieval, loss=None, cosines=True):
         """
         Args:
-            encode: b histories, and their times where there are any -> [b, D] user embeddings.
+            encode: b histories, b arrays of their times or None -> [b, D] user embeddings.
             catalogue: [num_items, D] from encode_catalogue.
             retrieval: "faiss" or "exact".
             loss: ([b, D] user embeddings, [b] targets, what is left out) -> summed loss of these users, for
@@ -97,10 +97,8 @@ class TwoTower(Recommender):
                 model.user_llm, on_device, histories, max_seq_length, model.times, times
             )  # fmt: skip
 
-        made = TwoTower(encode, catalogue, retrieval)
-        made.reads_times = model.times is not None
         if model.offsets is None:
-            return made
+            return TwoTower(encode, catalogue, retrieval)
         with whole([model.logit_scale, model.offsets.weight]):
             scale = hold(model.logit_scale.detach().float(), 0.0, MAX_LOGIT_SCALE).exp().cpu()
             weight = model.offsets.weight.detach().float().cpu()
@@ -109,16 +107,12 @@ class TwoTower(Recommender):
             towers = scale * F.normalize(encode(histories, times).cpu(), dim=-1)
             return torch.cat([towers, model.offsets.users(histories, weight)], dim=1)
 
-        made.encode, made.cosines = encode_all, False
-        made.catalogue = np.concatenate([unit(catalogue), model.offsets.catalogue], axis=1)
-        return made
+        vectors = np.concatenate([unit(catalogue), model.offsets.catalogue], axis=1)
+        return TwoTower(encode_all, vectors, retrieval, cosines=False)
 
-    def encoded(self, histories, times):
-        return self.encode(histories) if times is None else self.encode(histories, times)
-
-    def users(self, histories):
+    def users(self, histories, times=None):
         """[b, D] fp32 on the CPU; of length 1 where cosines count."""
-        users = self.encode(histories).float().cpu().numpy()
+        users = self.encode(histories, times).float().cpu().numpy()
         return unit(users) if self.cosines else users
 
     @cached_property
@@ -126,15 +120,18 @@ class TwoTower(Recommender):
         """[num_items, D] fp32 on the CPU; of length 1 where cosines count."""
         return unit(self.catalogue) if self.cosines else np.asarray(self.catalogue, np.float32)
 
-    def score(self, histories):
-        return self.users(histories) @ self.items.T
+    def score(self, histories, times=None):
+        return self.users(histories, times) @ self.items.T
+
+    def score_users(self, held_out, users):
+        return self.score([held_out.history(e) for e in users], held_out.times_of(users))
 
     @cached_property
     def index(self):
         return build_index(self.catalogue, self.retrieval, self.cosines)
 
     def recommend(self, histories, left_out, k, times=None):
-        return self.nearest(self.encoded(histories, times), left_out, k).items
+        return self.nearest(self.encode(histories, times), left_out, k).items
 
     def nearest(self, users, left_out, k):
         """Lists, with cosines or inner products as scores."""
@@ -146,7 +143,7 @@ class TwoTower(Recommender):
         return self.find(histories, left_out, held_out.target[users], k, held_out.times_of(users))
 
     def find(self, histories, left_out, target, k, times=None):
-        users = self.encoded(histories, times)
+        users = self.encode(histories, times)
         loss = float(self.loss(users, target, left_out)) if self.loss else None
         lists = self.nearest(users, left_out, k)
         return Found(target_places(lists.items, target), loss, lists)

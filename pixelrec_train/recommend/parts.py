@@ -11,17 +11,9 @@ from pixelrec_train.evaluation.retrieval import TwoTower
 from pixelrec_train.recommend.blend_file import blend_file
 from pixelrec_train.recommend.checkpoints import load_either
 from pixelrec_train.recommend.trained import is_generative
-from pixelrec_train.untrained.history_sums import HistorySums
-from pixelrec_train.untrained.item_knn import item_knn
-from pixelrec_train.untrained.tfidf import tfidf
 
 COLD = "cold"  # 1 for items that nobody took in training: how much better they are than the others know
-# {name: (Interactions, Split, a function that reads the text of every item) -> Recommender}
-UNTRAINED = {
-    "item_knn": lambda read, split, texts: ByScores(item_knn(split.taken, read.num_items)),
-    "tfidf": lambda read, split, texts: ByScores(tfidf(texts())),
-    COLD: lambda read, split, texts: never_taken(split.popularity),
-}
+UNTRAINED = ("item_knn", "tfidf", "ease", COLD)  # parts that every command makes when they are asked for
 # Columns of the vectors by which a HistorySums stands in a blend of vectors; what that loses: docs/blends.md
 WIDTH = 512
 
@@ -68,14 +60,13 @@ def check_hybrid(hybrid, *checkpoints):
 class Parts:
     """Recommenders by what a blend calls them, each made when it is first asked for."""
 
-    def __init__(self, read, split, texts, load):
+    def __init__(self, makers, load):
         """
         Args:
-            read, split: Interactions and their Split.
-            texts: () -> [num_items] str, for those that read texts.
+            makers: {name: () -> Recommender}
             load: path of a checkpoint -> Recommender.
         """
-        self.of, self.load, self.made, self.named = (read, split, texts), load, {}, [*UNTRAINED]
+        self.makers, self.load, self.made, self.named = makers, load, {}, [*makers]
 
     def add(self, name, recommender):
         """One that was made elsewhere."""
@@ -84,14 +75,14 @@ class Parts:
 
     def __getitem__(self, name):
         if name not in self.made:
-            self.made[name] = UNTRAINED[name](*self.of) if name in UNTRAINED else self.load(name)
+            self.made[name] = self.makers[name]() if name in self.makers else self.load(name)
         return self.made[name]
 
 
 def never_taken(counts):
     """The part COLD: a vector model of one column. counts: [num_items] of Split.popularity."""
     return TwoTower(
-        lambda histories: torch.ones(len(histories), 1),
+        lambda histories, times=None: torch.ones(len(histories), 1),
         (counts == 0).astype(np.float32)[:, None], "exact", cosines=False,
     )  # fmt: skip
 
@@ -101,15 +92,29 @@ def loader(files, trust, retrieval, num_beams=None):
     return lambda path: load_either(path, files, trust, retrieval, num_beams).recommender
 
 
-def vectors_of(part, retrieval, width=WIDTH):
-    """A TwoTower with a part's scores, those of a HistorySums nearly; None where it is no vector model."""
+class Summed(ByScores):
+    """Ranks by HistorySums, of which vectors are made."""
+
+    def __init__(self, sums, of_its_own=None):
+        """of_its_own: () -> HistorySums that rank alike where the history is no candidate, of which a
+        truncated SVD keeps more; None = the same."""
+        super().__init__(sums)
+        self.of_its_own = of_its_own
+
+
+def vectors_of(part, retrieval, keep_seen, width=WIDTH):
+    """A TwoTower with a part's scores, those of HistorySums nearly; None where it is no vector model.
+
+    keep_seen: whether items of the history are candidates.
+    """
     if isinstance(part, TwoTower):
         return part
-    if not isinstance(part, ByScores) or not isinstance(part.score, HistorySums):
+    if not isinstance(part, Summed):
         return None
-    sums = part.score.truncated(width)
+    exact = part.of_its_own() if part.of_its_own and not keep_seen else part.score
+    sums = exact.truncated(width)
 
-    def encode(histories):
+    def encode(histories, times=None):
         return torch.from_numpy(np.asarray(sums.users(histories), np.float32))
 
     return TwoTower(encode, sums.right, retrieval, cosines=False)

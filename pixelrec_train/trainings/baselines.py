@@ -5,25 +5,28 @@ from dataclasses import replace
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import ByScores, Popularity
+from pixelrec_train.recommend.parts import COLD, Summed, never_taken
 from pixelrec_train.run.log import say
+from pixelrec_train.trainings.blending import chosen_by_validation
 from pixelrec_train.trainings.train_sequential import MODELS, train_sequential
 from pixelrec_train.untrained import ease as linear
-from pixelrec_train.untrained.item_knn import item_knn
+from pixelrec_train.untrained.item_knn import ItemKnn
 from pixelrec_train.untrained.tfidf import tfidf
 
+KNN_TFIDF = "knn_tfidf"
 
-def make_baselines(config, data, split, texts):
-    """({name: Recommender}, lines of what was chosen for them and what was left out).
+
+def make_baselines(config, data, split, parts, notes):
+    """{name: Recommender}; of knn_tfidf the Blended.
 
     Args:
         config: CompareConfig.
         data: Interactions.
-        texts: [num_items] str.
+        parts: Parts, of `untrained`; those that are trained are added.
+        notes: a list that gets lines of what was chosen, and what was left out.
     """
-    made, notes = {}, []
+    made = {}
     for name in config.baselines:
-        if name == "knn_tfidf":
-            continue  # a blend, see compare_models
         if name == "ease" and data.num_items > linear.MAX_ITEMS:
             notes.append(
                 f"ease: left out, it inverts a matrix of items by items, and {data.num_items:,} items are "
@@ -31,19 +34,42 @@ def make_baselines(config, data, split, texts):
             )
             continue
         say(f"baseline: {name}")
-        if name == "ease":
-            sums, _, note = chosen_ease(config, data, split)
-            made[name] = ByScores(sums)
-            notes.append(note)
-        elif name in MODELS:
-            made[name] = train_sequential(name, config, data, split)
-        elif name == "popularity":
-            made[name] = Popularity(split.popularity)
-        elif name == "item_knn":
-            made[name] = ByScores(item_knn(split.taken, data.num_items))
+        if name in MODELS:
+            parts.add(name, train_sequential(name, config, data, split))
+        if name == KNN_TFIDF:
+            names = ["item_knn", "tfidf"]
+            made[name] = chosen_by_validation(names, parts, data, split, config, vars(config))
         else:
-            made[name] = ByScores(tfidf(texts))
-    return made, notes
+            made[name] = parts[name]
+    return made
+
+
+def untrained(ranking, data, split, texts, notes):
+    """{name: () -> Recommender}
+
+    Args:
+        ranking: RankingFlags, for what is chosen on validation.
+        texts: () -> [num_items] str.
+        notes: as of make_baselines.
+    """
+
+    def ease():
+        sums, penalty, note = chosen_ease(ranking, data, split)
+        notes.append(note)
+        told = (penalty, sums.recent, sums.decay)
+        return Summed(sums, lambda: linear.Ease(split.taken, data.num_items, *told).of_its_own())
+
+    def knn():
+        found = ItemKnn(split.taken, data.num_items)
+        return Summed(found.sums(), found.of_its_own)
+
+    return {
+        "popularity": lambda: Popularity(split.popularity),
+        "item_knn": knn,
+        "tfidf": lambda: Summed(tfidf(texts())),
+        "ease": ease,
+        COLD: lambda: never_taken(split.popularity),
+    }
 
 
 def chosen_ease(ranking, data, split):

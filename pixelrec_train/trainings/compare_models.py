@@ -22,6 +22,7 @@ from pixelrec_train.libraries import import_faiss
 from pixelrec_train.recommend.blend_file import blend_file, read_blend
 from pixelrec_train.recommend.checkpoints import check_same_split, data_files
 from pixelrec_train.recommend.parts import (
+    COLD,
     UNTRAINED,
     Parts,
     check_hybrid,
@@ -35,10 +36,8 @@ from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run.checkpoints import run_of
 from pixelrec_train.run.log import say
 from pixelrec_train.trainings import blending
-from pixelrec_train.trainings.baselines import make_baselines
+from pixelrec_train.trainings.baselines import make_baselines, untrained
 from pixelrec_train.trainings.train_sequential import MODELS, deepspeed_settings
-
-KNN_TFIDF = "knn_tfidf"
 
 
 def main(config):
@@ -51,16 +50,12 @@ def compare(config):
     existing_file(config.text_data, "--text_data")
     possible_directory(config.cache_dir, "--cache_dir")
     deepspeed_settings(config)
-    checkpoints = []
     check_hybrid(config.hybrid, *config.checkpoint)
-    for spec in (*config.checkpoint, *((config.hybrid,) if config.hybrid else ())):
+    checkpoints = []
+    for spec in (*config.checkpoint, *filter(None, [config.hybrid])):
         if spec in BASELINES:
-            raise InputError(
-                f"--checkpoint {spec} is a baseline, see --baselines. Leave it out, or blend it: A+B."
-            )
-        file = blend_file(spec)
-        parts = list(read_blend(file, "--checkpoint").parts) if file else named_parts(spec)
-        for part in checkpoints_of(parts, "--checkpoint", scoring(config)):
+            raise InputError(f"--checkpoint {spec} is a row of the table. Leave it out, or blend it: A+B.")
+        for part in checkpoints_of(parts_of(spec), "--checkpoint", (*UNTRAINED, *trained(config))):
             check_same_split(part, "--checkpoint", config)
             checkpoints.append(part)
     for name in trained(config):
@@ -75,47 +70,41 @@ def compare(config):
         say(line)
 
     files = data_files(config, text_data=config.text_data, allow_missing_text=config.allow_missing_text)
-    texts = [" ".join(values or ()) for values in fields]
-    parts = Parts(data, split, lambda: texts, loader(files, config.trust_remote_code, config))
-    for checkpoint in checkpoints:  # before anything is trained: a damaged one is found at once
+    texts, notes = [" ".join(values or ()) for values in fields], []
+    makers = untrained(config, data, split, lambda: texts, notes)
+    parts = Parts(makers, loader(files, config.trust_remote_code, config))
+    for checkpoint in checkpoints:  # one that cannot be read is found before minutes of training
         say(f"checkpoint: {checkpoint}")
         parts[checkpoint]
-    rows, notes = make_baselines(config, data, split, texts)
-    for name, baseline in rows.items():
-        parts.add(name, baseline)
+    baselines = make_baselines(config, data, split, parts, notes)
 
     def blended(names, hybrid=False):
         return blending.chosen_by_validation(names, parts, data, split, config, vars(config), hybrid)
 
-    blends = {}
-    if KNN_TFIDF in config.baselines:
-        blends[KNN_TFIDF] = blended(["item_knn", "tfidf"])
-        rows[KNN_TFIDF] = blends[KNN_TFIDF].recommender
-    baselines = {name: judge(rows[name], held_out, config) for name in config.baselines if name in rows}
     models = {}
     for spec, name in names(config.checkpoint).items():
         if file := blend_file(spec):
-            blends[name] = blending.as_written(read_blend(file, "--checkpoint"), parts, data, config)
-        elif is_blend(spec):
-            blends[name] = blended(named_parts(spec))
-        ranking = blends[name].recommender if name in blends else parts[spec]
-        models[name] = judge(ranking, held_out, config)
+            models[name] = blending.as_written(read_blend(file, "--checkpoint"), parts, data, config)
+        else:
+            models[name] = blended(named_parts(spec)) if is_blend(spec) else parts[spec]
         if config.hybrid and is_generative(spec):
-            row = f"{name}, hybrid"
-            blends[row] = blended([spec, *named_parts(config.hybrid)], hybrid=True)
-            models[row] = judge(blends[row].recommender, held_out, config)
+            models[f"{name}_hybrid"] = blended([spec, *named_parts(config.hybrid)], hybrid=True)
+    blends = {name: one for name, one in (baselines | models).items() if isinstance(one, blending.Blended)}
+    judged = [
+        {name: judge(blends[name].recommender if name in blends else one, held_out, config)
+         for name, one in rows.items()}
+        for rows in (baselines, models)
+    ]  # fmt: skip
     if distributed.rank() == 0:
-        report(config, split, baselines, models, blends, notes)
+        report(config, split, *judged, notes, blends)
     distributed.barrier()
 
 
-def report(config, split, baselines, models, blends, notes):
+def report(config, split, baselines, models, notes, blends):
     """Table, and for every model its lead over the strongest baseline, on screen and on disk.
 
-    Args:
-        baselines, models: {name: Judged}
-        blends: {name: Blended} of those that are any.
-        notes: lines of how the baselines were made.
+    baselines, models: {name: Judged}; notes: lines of how the baselines were made; blends: {name:
+    Blended} of those that are any.
     """
     cold = split.popularity[getattr(split, config.split).target] == 0
     rows = table_rows(baselines | models, cold, config.topk)
@@ -131,11 +120,11 @@ def report(config, split, baselines, models, blends, notes):
     for checkpoint, name in names(config.checkpoint).items():
         rows[name]["checkpoint"] = checkpoint
         lines.append(f"{name} is {checkpoint}")
-    for name, blended in blends.items():
-        rows[name]["weights"] = blended.file.parts
-        directory = Path(config.output_dir) / "blends" / name.replace("/", "_").replace(", ", "_")
-        blending.write(directory, blended, split)
-        lines.append(f"{name} = {blended.note}; in {directory}/")
+    for name, blend in blends.items():
+        rows[name]["weights"] = blend.file.parts
+        directory = Path(config.output_dir) / "blends" / name.replace("/", "_")
+        blending.write(directory, blend, split)
+        lines.append(f"{name} = {blend.note}; in {directory}/")
     note = (
         f"{config.split} split of {config.interaction_data} ({split.origin}), "
         f"{candidates(len(split.train_counts), config)}; never seen in training = nobody took it in "
@@ -143,7 +132,7 @@ def report(config, split, baselines, models, blends, notes):
     )
     note = "\n".join([*lines, note])
     print(f"\n{write_table(config.output_dir, rows, config.topk, note)}\n{note}\n")
-    files = ["table.md", "table.json", "blends/", *(f"{name}/" for name in trained(config))]
+    files = ["table.md", "table.json", *["blends/"] * bool(blends), *(f"{name}/" for name in trained(config))]
     print(f"Files in {config.output_dir}/: {', '.join(files)}")
 
 
@@ -158,11 +147,6 @@ def trained(config):
     return [name for name in config.baselines if name in MODELS]
 
 
-def scoring(config):
-    """Names of the parts that a blend may have besides checkpoints."""
-    return (*UNTRAINED, *(name for name in config.baselines if name not in (*UNTRAINED, KNN_TFIDF)))
-
-
 def names(checkpoints):
     """{checkpoint: name of its run}; the path itself where that name is taken."""
     runs = {spec: "+".join(map(run_name, named_parts(spec))) for spec in checkpoints}
@@ -171,7 +155,13 @@ def names(checkpoints):
 
 
 def run_name(part):
-    if part in (*UNTRAINED, *BASELINES):
+    if part in (*BASELINES, COLD):
         return part
     path = (blend_file(part) or Path(part)).resolve()
     return path.parent.name if path.suffix == ".json" else run_of(path).name
+
+
+def parts_of(spec):
+    """Names and paths of what a --checkpoint, a blend or not, is made of."""
+    file = blend_file(spec)
+    return list(read_blend(file, "--checkpoint").parts) if file else named_parts(spec)

@@ -28,7 +28,7 @@ from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import rendezvous
 from pixelrec_train.run.log import say
 from pixelrec_train.trainings import blending
-from pixelrec_train.trainings.blending import load_blend
+from pixelrec_train.trainings.load_blend import load_blend
 
 AS_VECTORS = "blend, as vectors"
 

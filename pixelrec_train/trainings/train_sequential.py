@@ -65,17 +65,14 @@ def times_of(interactions, split):
 class ByScoresInTime(ByScores):
     """Scores that depend on when a history's items were taken."""
 
-    reads_times = True
-
     def __init__(self, score, times):
         """score: (b histories, b arrays of seconds) -> scores as in ByScores; times: of HeldOut.items."""
         super().__init__(score)
         self.times = times
 
-    def find_users(self, held_out, users, left_out, k):
+    def score_users(self, held_out, users):
         times = [self.times[held_out.start[e] : held_out.end[e]] for e in users]
-        at_these_times = ByScores(lambda histories: self.score(histories, times))
-        return at_these_times.find_users(held_out, users, left_out, k)
+        return self.score([held_out.history(e) for e in users], times)
 
 
 def deepspeed_settings(config):
