@@ -48,12 +48,12 @@ def windows_of(inputs):
 
 
 def collator_and_samples(inputs, windows):
-    """Our collator, and the (slot, window) pairs of one micro-batch of all ranks."""
+    """Our collator, and (slot, window, no times) of one micro-batch of all ranks."""
     found = windows_of(inputs)
     counts = np.bincount(np.concatenate(found), minlength=ITEMS)
     sampler = NegativeSampler(counts, LENGTH, LENGTH, seed=0)
     collator = TwoTowerCollator(inputs.item_text(ITEMS), sampler, LENGTH)
-    return collator, [(Slot(0, n, n), window) for n, window in enumerate(found[:windows])]
+    return collator, [(Slot(0, n, n), window, None) for n, window in enumerate(found[:windows])]
 
 
 def batches(inputs, windows, ranks, share_items=True):

@@ -146,7 +146,7 @@ def data_wait(inputs, hidden=256, layers=4, windows=4, steps=8):
     """Time the step waits for its batch, which one worker process prepares; the first does not count."""
     collator, _ = collator_and_samples(inputs, windows)
     found = windows_of(inputs)
-    dataset = [(Slot(0, n, n), window) for n, window in enumerate(found[: windows * (steps + 1)])]
+    dataset = [(Slot(0, n, n), window, None) for n, window in enumerate(found[: windows * (steps + 1)])]
     loader = Loader(SlotOrder(dataset), collator, windows, seed=0, num_workers=1, of_all_ranks=True)
     task, waited, worked = two_tower(qwen3(hidden, layers)), [], []
     arriving = loader.epoch(0)
@@ -166,7 +166,7 @@ class SlotOrder(list):
     """A dataset from which the loader's slots take samples by their window."""
 
     def __getitem__(self, slot):
-        return slot, super().__getitem__(slot.sample)[1]
+        return slot, super().__getitem__(slot.sample)[1], None
 
 
 def step(task, loss_of, update=True):

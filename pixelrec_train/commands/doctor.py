@@ -29,7 +29,7 @@ class DoctorConfig(CacheFlags):
     requirements: str = flag("packages a run needs, with their versions", str(ROOT / "requirements.txt"))
     output_dir: str = flag("where runs are going to be written", "results/pixelrec")
     logging_dir: str = flag("where logs are going to be written", "logs/pixelrec")
-    launch_timeout: float = flag("seconds the launcher gets to start its ranks", 60.0)
+    launch_timeout: float = flag("seconds the launcher gets to start its ranks", 180.0)
 
 
 @speak_plainly
