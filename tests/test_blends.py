@@ -90,8 +90,8 @@ def test_weights_are_the_best_of_the_grid_and_do_not_depend_on_the_number_of_can
     valid, every = inputs.split.valid, inputs.interactions.num_items
     whole, cut = (Pool.of(Blend(parts, [1, 1]), valid, demo_config, candidates=n) for n in (every, 100))
     users = np.arange(len(valid))
-    weights = chosen(whole, users, [1, 1])
-    assert weights == chosen(cut, users, [1, 1]) and max(weights) == 1
+    weights = chosen(whole, users, [[1, 1]])
+    assert weights == chosen(cut, users, [[1, 1]]) and max(weights) == 1
     ndcg = {}
     for share in (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1):
         for tried in ((share, 1), (1, share)):
@@ -112,13 +112,13 @@ def test_a_planted_part_gets_all_the_weight(inputs, demo_config):
 
     noise = np.random.default_rng(0).normal(size=inputs.interactions.num_items)
     parts = {"noise": ByScores(lambda h: np.tile(noise, (len(h), 1))), "knows": ByScores(knows)}
-    found = fit(Blend(parts, [1, 1]), valid, demo_config)
+    found = fit(Blend(parts, [1, 1]), valid, demo_config, [[1, 1]])
     assert found.figures["ndcg@10"] == 1 and found.weights[1] == 1 and found.users == len(valid)
 
 
 def test_a_half_of_the_validation_users_is_ranked_by_the_weights_of_the_other(inputs, parts, demo_config):
     valid = inputs.split.valid
-    found = fit(Blend(parts, [1, 1]), valid, demo_config)
+    found = fit(Blend(parts, [1, 1]), valid, demo_config, [[1, 1]])
     halves = [[1.0, 0.0], [0.0, 1.0]]  # so different that the wrong ones would show
     both = judge(Blend(parts, [1, 1], halves), valid, demo_config).places
     alone = [judge(Blend(parts, weights), valid, demo_config).places for weights in halves]

@@ -25,30 +25,38 @@ class Fitted(NamedTuple):
     users: int
 
 
-def fit(blend, held_out, ranking, seed=0):
+def fit(blend, held_out, ranking, starts, seed=0):
     """Fitted, on a HeldOut to validate; the same on every rank.
 
     Args:
-        blend: Blend, whose weights the search starts from.
+        blend: Blend, of any weights.
         ranking: RankingFlags.
+        starts: [P] weights each that the search begins with; the best end of all counts.
     """
     held_out = with_targets(held_out)
     if len(held_out) > MOST_USERS:
         held_out = held_out.sample(MOST_USERS, seed)
     pool = Pool.of(blend, held_out, ranking)
     half = half_of(held_out.users)
-    start = blend.weights.tolist()
-    halves = [chosen(pool, np.flatnonzero(half == h), start) for h in (0, 1)]
+    halves = [chosen(pool, np.flatnonzero(half == h), starts) for h in (0, 1)]
     places = np.empty(len(held_out), np.int64)
     for h in (0, 1):
         rows = np.flatnonzero(half == h)
         places[rows] = pool.places(halves[1 - h], rows)
-    return Fitted(chosen(pool, np.arange(len(held_out)), start), halves, figures(places, TOPK), len(held_out))
+    return Fitted(
+        chosen(pool, np.arange(len(held_out)), starts), halves, figures(places, TOPK), len(held_out)
+    )
 
 
-def chosen(pool, users, start):
-    """[P] weights with the best ndcg@10 of these users, the largest 1: coordinate ascent."""
-    weights = list(start)
+def chosen(pool, users, starts):
+    """[P] weights with the best ndcg@10 of these users, the largest 1: coordinate ascent from each start."""
+    ends = [ascent(pool, users, list(start)) for start in starts]
+    _, weights = max(ends, key=lambda end: end[0])  # of equals the first
+    return [round(weight / max(weights), 4) for weight in weights]
+
+
+def ascent(pool, users, weights):
+    """(ndcg@10, weights) where no single part's weight of GRID is better any more."""
     best, before = pool.ndcg(weights, users), None
     while weights != before:
         before = list(weights)
@@ -58,7 +66,7 @@ def chosen(pool, users, start):
                 tried = [*weights[:part], share * max(others), *weights[part + 1 :]]
                 if (value := pool.ndcg(tried, users)) > best:
                     best, weights = value, tried
-    return [round(weight / max(weights), 4) for weight in weights]
+    return best, weights
 
 
 class Pool(NamedTuple):

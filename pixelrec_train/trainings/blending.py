@@ -37,6 +37,8 @@ class Blended(NamedTuple):
 
     def vectors(self, retrieval):
         """The blend as one TwoTower, of the parts that weigh anything; None where one is no vector model."""
+        if self.file.hybrid:
+            return None  # what a search has found is no inner product
         weights = {name: weight for name, weight in self.file.parts.items() if weight}
         parts, keep_seen = self.recommender.parts, self.file.keep_seen
         vectors = [vectors_of(parts[name], retrieval, keep_seen) for name in weights]
@@ -65,11 +67,12 @@ def chosen_by_validation(names, parts, read, split, config, told, hybrid=False):
     if not (split.valid.target >= 0).any():
         raise InputError(f"{'+'.join(names)}: nobody is held out to validate, so no weights can be chosen.")
     say(f"blend: weights of {' + '.join(names)}, by validation ndcg@10")
-    start = [1.0] * len(names)
+    starts = [[1.0] * len(names)]
     known = split.valid.target[split.valid.target >= 0]
     if (split.popularity[known] == 0).sum() >= COLD_TARGETS and COLD not in names:
-        names, start = [*names, COLD], [*start, 0.0]
-    found = fit(blend_of(names, start, parts, hybrid), split.valid, config)
+        # From several places: a part that buries cold items and COLD are of use together, and alone of none.
+        names, starts = [*names, COLD], [[*starts[0], weight] for weight in (0.0, 0.3, 1.0)]
+    found = fit(blend_of(names, starts[0], parts, hybrid), split.valid, config, starts)
     weights = dict(zip(names, found.weights, strict=True))
     validation = found.figures | {"users": found.users}
     file = BlendFile(weights, hybrid, config.keep_seen, validation, dict(told), read.fingerprint)

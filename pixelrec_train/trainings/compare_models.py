@@ -54,7 +54,9 @@ def compare(config):
     checkpoints = []
     for spec in (*config.checkpoint, *filter(None, [config.hybrid])):
         if spec in BASELINES:
-            raise InputError(f"--checkpoint {spec} is a row of the table. Leave it out, or blend it: A+B.")
+            raise InputError(
+                f"--checkpoint {spec} is a baseline, see --baselines. Leave it out, or blend it: A+B."
+            )
         for part in checkpoints_of(parts_of(spec), "--checkpoint", (*UNTRAINED, *trained(config))):
             check_same_split(part, "--checkpoint", config)
             checkpoints.append(part)
