@@ -63,7 +63,7 @@ build_demo_samples() {
 # demo_settings LEARNING_RATE EPOCHS STEPS VALID: what a tiny model with random weights wants, where nothing else is set.
 demo_settings() {
     LEARNING_RATE=${LEARNING_RATE:-$1} MIN_LR=${MIN_LR:-1e-4} NUM_TRAIN_EPOCHS=${NUM_TRAIN_EPOCHS:-$2}
-    VALID_SAMPLES=${VALID_SAMPLES:-$demo_home/data/$4/part-00000-of-00002.parquet}
+    VALID_SAMPLES=${VALID_SAMPLES:-$(echo "$demo_home/data/$4"/part-00000-of-*.parquet)} # of however many there are
     MAX_LENGTH=${MAX_LENGTH:-1024} PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-4}
     NUM_WARMUP_STEPS=${NUM_WARMUP_STEPS:-20} NUM_TRAINING_STEPS=${NUM_TRAINING_STEPS:-$3}
     SAVE_CHECKPOINT_PER_STEP=${SAVE_CHECKPOINT_PER_STEP:-1000000} LOGGING_PER_STEP=${LOGGING_PER_STEP:-20}
