@@ -18,6 +18,7 @@ from pixelrec_train.model.backbone import save_tensors
 NAME = "default"  # peft's, of an adapter that nobody has named
 FIRST, SECOND = f".lora_A.{NAME}.weight", f".lora_B.{NAME}.weight"
 WEIGHTS = "adapter_model.safetensors"
+BLOCK = 64  # weights in 4 bits that share a scale
 
 
 def add_adapters(model, lora, seed, device=None):
@@ -72,6 +73,10 @@ def check_targets(backbone, lora):
 def quantise(backbone, device):
     """Hold the matrices of all linear layers in 4 bits: NF4, its constants quantised too, products in bf16.
 
+    Raises:
+        InputError: a matrix on a CPU has columns that are no multiple of BLOCK: bitsandbytes, up to 0.50 at
+            least, fills whole blocks by counting through all rows, and reads them row by row.
+
     Source: QLoRA (arXiv:2305.14314), section 3.
     """
     bitsandbytes = import_bitsandbytes()
@@ -83,6 +88,11 @@ def quantise(backbone, device):
         if type(layer) is nn.Linear
     ]
     for parent, name, layer in linear:
+        if torch.device(device).type == "cpu" and layer.in_features % BLOCK:
+            raise InputError(
+                f"--load_in_4bit on a CPU: bitsandbytes reads a matrix wrongly there whose columns are no "
+                f"multiple of {BLOCK}, and {name} has {layer.in_features}. Train on a GPU, or leave it out."
+            )
         small = bitsandbytes.nn.Linear4bit(
             layer.in_features, layer.out_features, bias=False, compute_dtype=torch.bfloat16, device="meta",
             **way,
