@@ -191,3 +191,37 @@ def test_every_new_weight_learns_and_the_validation_loss_is_the_training_loss(co
         total += F.cross_entropy(scores, torch.tensor(candidates.index(item))).item()
     loss = SoftmaxLoss(items.numpy(), counts, 1.5)(users, target, left_out)
     assert loss.item() == pytest.approx(total, rel=1e-5)
+
+
+def test_whether_an_item_was_taken_before_has_a_factor_of_its_own(config, inputs, tmp_path):
+    config = replace(config, keep_seen=True, offsets=("ease", "last", "tfidf", "seen"), offset_width=2000)
+    known, ids = known_items(inputs, config), inputs.interactions.item_ids
+    model = HLLMModel.starting(config, ids, inputs.split.train_counts, known).eval()
+    assert model.offsets.weight.tolist() == pytest.approx([0.6, 0, 0.6, 0])
+    with torch.no_grad():
+        model.offsets.weight.copy_(torch.tensor([0.3, -0.2, 0.5, -0.7]))
+    catalogue = encode_catalogue(model.encode_items, inputs.item_text, 4096)
+    towers = TwoTower.of(HLLMModel(None, model.user_llm.backbone), catalogue, config.max_seq_length, "exact")
+    histories = [np.append(inputs.split.test.history(e), 3) for e in range(6)]
+    expected = F.normalize(towers.encode(histories), dim=-1).numpy() @ towers.items.T
+    expected *= model.logit_scale.exp().item()
+    for row, history in enumerate(histories):
+        for weight, name in ((3, "ease"), (5, "tfidf")):
+            scores = known.sums[name]([history])[0]
+            expected[row] += weight * scores / scores.max()
+        expected[row, 3] -= 2
+        items, times = np.unique(history, return_counts=True)
+        expected[row, items] -= 7 * times / times.max()
+    ranks = TwoTower.of(model, catalogue, config.max_seq_length, "exact")
+    assert np.allclose(ranks.encode(histories).numpy() @ ranks.items.T, expected, atol=1e-4)
+    model.export(tmp_path, model.state_dict(), config.item_dir)
+    turned = HLLMModel.load(tmp_path, config.max_text_length, ids[::-1])
+    back = [len(ids) - 1 - history for history in histories]
+    weight, catalogue = model.offsets.weight.detach(), model.offsets.catalogue
+    found = turned.offsets.users(back, weight).numpy() @ turned.offsets.catalogue.T
+    expected = model.offsets.users(histories, weight).numpy() @ catalogue.T
+    assert np.allclose(found[:, ::-1], expected, atol=1e-5)
+    with pytest.raises(InputError, match="a column for each of the .* items, and --offset_width is 64"):
+        known_items(inputs, replace(config, offset_width=64))
+    with pytest.raises(InputError, match="--offsets last,seen says which items were taken before"):
+        config.check_known("", keep_seen=False)

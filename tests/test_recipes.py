@@ -129,7 +129,7 @@ def test_the_recipe_that_starts_from_what_is_known_passes_flags_that_are_read(de
     trained = [parse_args(TrainConfig, flags) for script, *flags in commands if "train" in script]
     (compared,) = (parse_args(CompareConfig, flags) for script, *flags in commands if "compare" in script)
     assert {config.offsets for config in trained} == {
-        ("item_knn", "tfidf") if "SEEDS" not in kept else ("ease", "tfidf")
+        ("item_knn", "tfidf") if "SEEDS" not in kept else ("ease", "tfidf", "last", "seen")
     }
     assert all(config.id_only == ("ITEM_MODEL_DIR" in kept) for config in trained)
     assert all(config.keep_seen == ("SPLIT_DATA" in kept) for config in (*trained, compared))

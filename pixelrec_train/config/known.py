@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import DISTINCT, SHARE, Flags, Rule, at_least, flag
 
-OFFSETS = ITEM_KNN, EASE, TFIDF = "item_knn", "ease", "tfidf"
+SIMILARITIES = ITEM_KNN, EASE, TFIDF = "item_knn", "ease", "tfidf"
+REPEATS = SEEN, LAST = "seen", "last"
+OFFSETS = (*SIMILARITIES, *REPEATS)
 FEATURES = TFIDF, COOCCURRENCE = "tfidf", "cooccurrence"
 
 
@@ -17,7 +19,8 @@ def among(*names):
 class KnownFlags(Flags):
     offsets: tuple[str, ...] = flag(
         "item_knn, ease, tfidf: scores of untrained recommenders stand beside the towers', times learned "
-        "factors: the towers learn what these do not know. A window's user is not in their counts",
+        "factors: the towers learn what these do not know. A window's user is not in their counts. With "
+        "--keep_seen also seen, last: whether an item is in the history, is its newest",
         (),
         among(*OFFSETS),
         DISTINCT,
@@ -36,8 +39,13 @@ class KnownFlags(Flags):
     feature_width: int = flag("of each of --item_features", 256, at_least(1))
     item_dropout: float = flag("dropout in the network of --item_features", 0.3, SHARE)
 
-    def check_known(self, text_data):
-        """Raises InputError where texts are asked for and not named."""
+    def check_known(self, text_data, keep_seen):
+        """Raises InputError where texts are asked for and not named, or offsets that would say nothing."""
+        if not keep_seen and (repeats := [name for name in self.offsets if name in REPEATS]):
+            raise InputError(
+                f"--offsets {','.join(repeats)} says which items were taken before, and these are no "
+                f"candidates without --keep_seen. Leave it out, or add the flag."
+            )
         for name in ("offsets", "item_features"):
             if TFIDF in getattr(self, name) and not text_data:
                 raise InputError(f"--{name} tfidf reads item texts: --text_data is needed.")

@@ -17,13 +17,15 @@ def write_ids(directory, item_ids):
 def known_rows(directory, item_ids, count):
     """[num_items] the row of each item in a table of `count` rows, -1 for one that it does not know.
 
+    count: None = there is no table, only the ids.
+
     Raises:
         InputError: the ids are not those of the table, or it knows none of these items.
     """
     try:
         ids = json.loads((Path(directory) / IDS).read_text("utf-8"))
         row = {item_id: r for r, item_id in enumerate(ids)}
-        damaged = len(row) != count
+        damaged = len(row) != (len(ids) if count is None else count)
     except (OSError, ValueError, TypeError):
         damaged = True
     if damaged:

@@ -11,20 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pixelrec_train.config.known import REPEATS
 from pixelrec_train.errors import InputError
 from pixelrec_train.model.backbone import read_tensors, save_tensors
 from pixelrec_train.model.item_rows import at_rows, known_rows, write_ids
-from pixelrec_train.untrained.history_sums import HistorySums, dense, largest
+from pixelrec_train.untrained.history_sums import HistorySums, dense, largest, taken_before
 
 VECTORS, NAMES = "offsets.safetensors", "offsets.json"
-INITIAL, STEP = (
-    6.0,
-    10.0,
-)  # factors move STEP times as fast as other weights: they are far from 0
+INITIAL = 6.0  # of similarities; REPEATS begin at 0, as people may take items again or never
+STEP = 10.0  # factors move so many times as fast as other weights: they are far from 0
 
 
 class Offsets(nn.Module):
-    """K HistorySums of dense vectors, and how much each counts."""
+    """K HistorySums, and how much each counts.
+
+    Those with a column for each item share these columns: their users' vectors are added.
+    """
 
     def __init__(self, sums: dict[str, HistorySums], item_ids: list[str], keep_seen: bool):
         """
@@ -34,7 +36,8 @@ class Offsets(nn.Module):
         """
         super().__init__()
         self.sums, self.item_ids, self.keep_seen = sums, item_ids, keep_seen
-        self.weight = nn.Parameter(torch.full((len(sums),), INITIAL / STEP))
+        factors = [0.0 if name in REPEATS else INITIAL for name in sums]
+        self.weight = nn.Parameter(torch.tensor(factors) / STEP)
 
     @staticmethod
     def starting(known, item_ids, before=None) -> "Offsets":
@@ -51,24 +54,37 @@ class Offsets(nn.Module):
     @property
     def catalogue(self) -> np.ndarray:
         """[num_items, F] fp32, the vectors of all recommenders end to end."""
-        return np.concatenate([sums.right for sums in self.sums.values()], axis=1)
+        parts = [sums.right for sums in self.sums.values() if sums.right is not None]
+        if len(parts) < len(self.sums):
+            parts.append(np.eye(len(self.item_ids), dtype=np.float32))
+        return np.concatenate(parts, axis=1)
 
     def users(self, histories, weight) -> Tensor:
         """b histories -> [b, F] fp32 on the CPU: its product with the catalogue's is what forward gives.
 
         weight: [K] its parameter, whole.
         """
-        parts = []
+        parts, shared = [], []
         for factor, sums in zip((weight.float() * STEP).tolist(), self.sums.values(), strict=True):
             users = dense(sums.users(histories)).astype(np.float32)
-            parts.append(factor * users / largest(users @ sums.right.T, histories, self.keep_seen))
+            scores = users if sums.right is None else users @ sums.right.T
+            (shared if sums.right is None else parts).append(
+                factor * users / largest(scores, histories, self.keep_seen)
+            )
+        if shared:
+            parts.append(sum(shared))
         return torch.from_numpy(np.concatenate(parts, axis=1))
 
     def export(self, directory, weight):
         """weight: [K], complete."""
         tensors = {"weight": weight}
         for name, sums in self.sums.items():
-            tensors |= {f"{name}.{side}": torch.from_numpy(getattr(sums, side)) for side in ("left", "right")}
+            sides = {"left": sums.left, "right": sums.right}
+            tensors |= {
+                f"{name}.{side}": torch.from_numpy(table)
+                for side, table in sides.items()
+                if isinstance(table, np.ndarray)  # what is not there is the identity
+            }
         save_tensors(tensors, Path(directory) / VECTORS)
         how = {"keep_seen": self.keep_seen}
         how["sums"] = {name: (sums.recent, sums.decay) for name, sums in self.sums.items()}
@@ -83,18 +99,21 @@ class Offsets(nn.Module):
         tensors = read_tensors(Path(directory) / VECTORS)
         try:
             told = json.loads((Path(directory) / NAMES).read_text("utf-8"))
-            how = told["sums"]
-            sides = {name: [tensors[f"{name}.{side}"].numpy() for side in ("left", "right")] for name in how}
-            rows = known_rows(directory, item_ids, len(next(iter(sides.values()))[0]))
-            offsets = Offsets(
-                {
-                    name: HistorySums(*(at_rows(side, rows) for side in sides[name]), *one)
-                    for name, one in how.items()
-                },
-                item_ids,
-                told["keep_seen"],
-            )
+            tables = {name: tensor.numpy() for name, tensor in tensors.items() if name != "weight"}
+            rows = known_rows(directory, item_ids, len(next(iter(tables.values()), ())) or None)
+            sums = {name: sums_at(rows, name, tables, *how) for name, how in told["sums"].items()}
+            offsets = Offsets(sums, item_ids, told["keep_seen"])
             offsets.weight.data = tensors["weight"].to(dtype)
-        except (OSError, KeyError, ValueError, StopIteration, TypeError):
+        except (OSError, KeyError, ValueError, StopIteration, TypeError, IndexError):
             raise InputError(f"{directory} is damaged: its {NAMES} does not fit its {VECTORS}.") from None
         return offsets
+
+
+def sums_at(rows, name, tables, recent, decay):
+    """HistorySums of a checkpoint, its items numbered as `rows` has them."""
+    if name in REPEATS:
+        return taken_before(len(rows), recent)
+    left, right = at_rows(tables[f"{name}.left"], rows), tables.get(f"{name}.right")
+    if right is None:  # its columns are items, too
+        return HistorySums(np.ascontiguousarray(at_rows(left.T, rows).T), None, recent, decay)
+    return HistorySums(left, at_rows(right, rows), recent, decay)

@@ -117,4 +117,5 @@ def vectors_of(part, retrieval, keep_seen, width=WIDTH):
     def encode(histories, times=None):
         return torch.from_numpy(np.asarray(sums.users(histories), np.float32))
 
-    return TwoTower(encode, sums.right, retrieval, cosines=False)
+    right = np.eye(sums.num_items, dtype=np.float32) if sums.right is None else sums.right
+    return TwoTower(encode, right, retrieval, cosines=False)

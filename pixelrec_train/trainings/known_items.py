@@ -6,13 +6,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pixelrec_train.config.known import COOCCURRENCE, EASE, ITEM_KNN, TFIDF
+from pixelrec_train.config.known import COOCCURRENCE, EASE, ITEM_KNN, LAST, REPEATS, TFIDF
 from pixelrec_train.data.cache import cached, fingerprint
 from pixelrec_train.data.item_fields import read_fields
+from pixelrec_train.errors import InputError
 from pixelrec_train.run.log import say
 from pixelrec_train.trainings.baselines import chosen_ease
 from pixelrec_train.untrained.ease import Ease
-from pixelrec_train.untrained.history_sums import HistorySums
+from pixelrec_train.untrained.history_sums import HistorySums, taken_before
 from pixelrec_train.untrained.item_knn import ItemKnn
 from pixelrec_train.untrained.tfidf import tfidf
 
@@ -30,9 +31,18 @@ def known_items(inputs, config):
     """KnownItems of Inputs, or None where neither --offsets nor --item_features ask for any.
 
     config: KnownFlags, TextFlags, RankingFlags.
+
+    Raises:
+        InputError: an offset has no vectors so narrow, or is not made for so many items.
     """
     if not (config.offsets or config.item_features):
         return None
+    repeats, num_items = [name for name in config.offsets if name in REPEATS], inputs.interactions.num_items
+    if repeats and config.offset_width < num_items:
+        raise InputError(
+            f"--offsets {','.join(repeats)} needs a column for each of the {num_items:,} items, and "
+            f"--offset_width is {config.offset_width:,}. Raise it, or leave the offset out."
+        )
     making = Making(inputs, config)
     sums = {name: making.truncated(name, config.offset_width)[0] for name in config.offsets}
     tables = [making.feature(name, config.feature_width) for name in config.item_features]
@@ -62,18 +72,20 @@ class Making:
     def scorer(self, name):
         """(histories, users) -> scores that know nothing of what these users took."""
         sums, facts = self.truncated(name, self.config.offset_width)
-        if name == TFIDF:
-            return lambda histories, users: sums(histories)  # texts know nobody
+        if name == TFIDF or name in REPEATS:
+            return lambda histories, users: sums(histories)  # these know nobody
         return self.exact(name, facts).without
 
     def truncated(self, name, width):
         """(HistorySums of dense vectors, {"recent": …, "decay": …, …} of the recommender)"""
         inputs, keep_seen = self.inputs, self.config.keep_seen
+        if name in REPEATS:
+            return taken_before(inputs.interactions.num_items, 1 if name == LAST else None), {}
         if name == TFIDF:
             width = min(width, ENOUGH_FOR_TEXTS)
         texts = [Path(self.config.text_data), self.config.text_keys] if name == TFIDF else []
         about = inputs.interactions.fingerprint, inputs.split.origin, keep_seen, *texts
-        mark = fingerprint("history sums 3", name, width, *about)
+        mark = fingerprint("history sums 4", name, width, *about)
 
         def build():
             facts = {}
@@ -85,13 +97,11 @@ class Making:
             if name != TFIDF:
                 exact = exact.sums() if keep_seen else exact.of_its_own()
             sums = exact.truncated(width)
-            return {"left": sums.left, "right": sums.right}, facts | {
-                "recent": sums.recent,
-                "decay": sums.decay,
-            }
+            sides = {"left": sums.left} if sums.right is None else {"left": sums.left, "right": sums.right}
+            return sides, facts | {"recent": sums.recent, "decay": sums.decay}
 
         arrays, facts = cached(self.config.cache_dir, "history_sums", mark, build)
-        sides = (np.array(arrays[side]) for side in ("left", "right"))
+        sides = (np.array(arrays[side]) if side in arrays else None for side in ("left", "right"))
         return HistorySums(*sides, facts["recent"], facts["decay"]), facts
 
     def feature(self, name, width):

@@ -64,7 +64,7 @@ def describe_model(config, model, inputs):
         width = model.item_features.features.shape[1]
         yield f"item features: {as_text(config.item_features)}, {width} wide, joined by a network"
     if model.offsets is not None:
-        widths = [f"{name} of {sums.right.shape[1]} columns" for name, sums in model.offsets.sums.items()]
+        widths = [f"{name} of {sums.left.shape[1]} columns" for name, sums in model.offsets.sums.items()]
         yield f"offsets: {', '.join(widths)}"
     history = f"{config.max_seq_length - 1} items of history"
     if config.seq_length_in_evaluation != config.max_seq_length:

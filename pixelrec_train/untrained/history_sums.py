@@ -15,7 +15,7 @@ class HistorySums:
     """Called with b non-empty histories, oldest item first, it gives [b, num_items] scores."""
 
     left: object  # [num_items, F] dense or sparse: what an item adds to the user's vector
-    right: object | None  # [num_items, F]: the item as a candidate; None = the identity
+    right: object | None  # [num_items, F]: the item as a candidate; None = a column for each
     recent: int | None  # only so many of a history's newest items count; None = all
     decay: float  # an item weighs this share of the one after it
 
@@ -40,7 +40,7 @@ class HistorySums:
         the very scores, where width reaches num_items."""
         same = self.left is self.right  # then pairs are the squares of its own singular values
         if width >= self.num_items:
-            return replace(self, left=dense(self.pairs()), right=np.eye(self.num_items, dtype=np.float32))
+            return replace(self, left=dense(self.pairs()), right=None)
         matrix = self.left if same else self.pairs()
         u, s, v = randomized_svd(matrix, min(width, *matrix.shape), random_state=seed)
         if same:
@@ -48,6 +48,11 @@ class HistorySums:
         else:
             left, right = ((x * np.sqrt(s)).astype(np.float32) for x in (u, v.T))
         return replace(self, left=left, right=right)
+
+
+def taken_before(num_items, recent=None):
+    """HistorySums of how often a history, or its newest `recent` items, holds an item."""
+    return HistorySums(sparse.identity(num_items, np.float32, "csr"), None, recent, 1.0)
 
 
 def recency(histories, num_items, recent, decay):

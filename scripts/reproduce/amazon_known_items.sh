@@ -14,8 +14,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/amazon.sh"
 SEEDS=${SEEDS:-42}
 offsets=item_knn,tfidf split=() exact=() checkpoints=() joined=''
 if [ -n "${SPLIT_DATA:-}" ]; then
-    offsets=ease,tfidf split=(--split_data "$SPLIT_DATA" --keep_seen) MAX_SEQ_LENGTH=${MAX_SEQ_LENGTH:-11}
-    exact=(--offset_width 5000) # seen items are candidates, and what they add to themselves is cut by no truncated SVD
+    offsets=ease,tfidf,last,seen split=(--split_data "$SPLIT_DATA" --keep_seen) MAX_SEQ_LENGTH=${MAX_SEQ_LENGTH:-11}
+    exact=(--offset_width 5000) # a column for each item: seen items are candidates, and what they add to themselves is no SVD's to cut
 fi
 items=("${frozen[@]}" --item_prompt "" --item_emb_token_n 0 --max_text_length 128)
 if [ -z "${ITEM_MODEL_DIR:-}" ]; then items=(--id_only); fi
