@@ -282,7 +282,7 @@ def test_what_the_system_says_of_a_place_is_a_sentence_and_a_bug_keeps_its_trace
         ("qwen3", {}), ("qwen3", {"valid_samples": "samples/list.json", "sample_generations": 2}),
         ("qwen3", {"valid_samples": "samples/list.json", "pack": "greedy", "freeze_llm": True}),
         ("qwen3", {"interaction_data": "interactions.csv", "semantic_ids": "sid.json", "max_steps": 3}),
-        ("qwen3", {"lora_r": 4, "load_in_4bit": True, "lora_target_modules": "q_proj,up_proj"}),
+        ("qwen3", {"lora_r": 4, "lora_target_modules": "q_proj,up_proj"}),
         ("generative_plan", {"lora_r": 4, "lora_alpha": 4, "beside": None}),
         ("convert", {}),
         ("generative_plan", {"output_dir": "."}),

@@ -50,7 +50,8 @@ def test_the_flag_tables_are_generated_from_the_commands():
         "What every command takes, as its `--help` says it; made from the code by `tests/test_docs.py`.",
         "",
         "`python scripts/NAME.py` and `python -m pixelrec_train NAME` are the same. Several values are",
-        "separated by commas, and `None`, `True` and `False` may be written in any case.",
+        "separated by commas, and `None`, `True` and `False` may be written in any case. Every command also",
+        "takes `--config FILE.yaml`: flags from a file, over which the command line wins.",
     ]
     for command, what in COMMANDS.items():
         rows = list(table(flags_of(command)))

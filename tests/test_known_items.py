@@ -224,4 +224,4 @@ def test_whether_an_item_was_taken_before_has_a_factor_of_its_own(config, inputs
     with pytest.raises(InputError, match="a column for each of the .* items, and --offset_width is 64"):
         known_items(inputs, replace(config, offset_width=64))
     with pytest.raises(InputError, match="--offsets last,seen says which items were taken before"):
-        config.check_known("", keep_seen=False)
+        known_items(inputs, replace(config, keep_seen=False))

@@ -15,7 +15,7 @@ from pixelrec_train.data.loader import Slot
 from pixelrec_train.data.samples.dataset_file import KEYS, WITHOUT_EFFECT, DatasetFile
 from pixelrec_train.data.tokens.packed_samples import PackCollator, PackDataset
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import fields_of, idle, parse_args
+from pixelrec_train.flags import fields_of, parse_args
 from pixelrec_train.model.vocabulary import ItemicVocabulary
 from pixelrec_train.trainings import train_samples
 
@@ -127,7 +127,7 @@ def made(folder, request):
         dataset = DatasetFile.load(config.dataset_config)
         config = train_samples.settled(train_qwen3.settled(config), dataset)
         prepared, _ = train_samples.prepare(config, dataset, 1)
-        lines = train_samples.plan(config, prepared, 1, idle(config))
+        lines = train_samples.plan(config, prepared, 1)
         return Made(config, prepared.packs, prepared.collator, prepared.itemic_ids, lines)
 
     return make

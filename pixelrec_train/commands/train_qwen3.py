@@ -15,7 +15,6 @@ from pixelrec_train.flags import (
     check_paths,
     flag,
     given,
-    idle,
     one_of,
     parse_args,
     replace,
@@ -214,4 +213,4 @@ def main(argv=None):
         config = replace(config, resume=str(checkpoint))
     if weights:
         config = replace(config, model_dir=str(weights))
-    train_samples.main(config, idle(config))
+    train_samples.main(config)

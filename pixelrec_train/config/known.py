@@ -39,13 +39,8 @@ class KnownFlags(Flags):
     feature_width: int = flag("of each of --item_features", 256, at_least(1))
     item_dropout: float = flag("dropout in the network of --item_features", 0.3, SHARE)
 
-    def check_known(self, text_data, keep_seen):
-        """Raises InputError where texts are asked for and not named, or offsets that would say nothing."""
-        if not keep_seen and (repeats := [name for name in self.offsets if name in REPEATS]):
-            raise InputError(
-                f"--offsets {','.join(repeats)} says which items were taken before, and these are no "
-                f"candidates without --keep_seen. Leave it out, or add the flag."
-            )
+    def check_known(self, text_data):
+        """Raises InputError where texts are asked for and not named."""
         for name in ("offsets", "item_features"):
             if TFIDF in getattr(self, name) and not text_data:
                 raise InputError(f"--{name} tfidf reads item texts: --text_data is needed.")

@@ -192,7 +192,7 @@ class HllmFlags(TokenFlags, WindowFlags, TowerFlags, KnownFlags):
         if not (self.text_data or self.id_only):
             raise InputError("--text_data is needed (or --id_only).")
         super().check_towers()
-        self.check_known(self.text_data, self.keep_seen)
+        self.check_known(self.text_data)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import json
 from pixelrec_train.engine.ds_settings import INSIDE, OLD_NAMES, WITHOUT_EFFECT
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import existing_file, refuse_repeated_keys
-from pixelrec_train.flags import given, replace
+from pixelrec_train.flags import given, idle, replace
 
 FLAG_OF = {
     "train_micro_batch_size_per_gpu": "per_device_train_batch_size",
@@ -86,7 +86,9 @@ def fixed(found):
 
 
 def remarks(loop, on_gpu):
-    """Lines for the plan: what the JSON fixes, and what of it is read otherwise than it stands there."""
+    """Lines for the plan: what a --config file and the JSON fix, what has no effect, and what of the JSON is
+    read otherwise than it stands there."""
+    yield from idle(loop)
     found = read(loop.deepspeed)
     flags = {name: value for _, _, name, value in fixed(found)}
     if flags:
@@ -95,11 +97,11 @@ def remarks(loop, on_gpu):
         yield "schedule: its warm-up is linear (DeepSpeed's own would be logarithmic)"
     if found["zero_optimization.stage"] == 0:
         yield "engine: stage 0 trains as ZeRO-1, which computes the same and holds less"
-    idle = [part for part in ("offload_optimizer", "offload_param") if offloads(found, part) and not on_gpu]
-    if idle:
-        yield f"engine: without a GPU, {', '.join(idle)} of the DeepSpeed JSON: no effect"
-    if idle := [name for name in WITHOUT_EFFECT if any(key.split(".")[0] == name for key in found)]:
-        yield f"engine: {', '.join(idle)} of the DeepSpeed JSON: no effect here"
+    asked = [part for part in ("offload_optimizer", "offload_param") if offloads(found, part)]
+    if asked and not on_gpu:
+        yield f"engine: without a GPU, {', '.join(asked)} of the DeepSpeed JSON: no effect"
+    if names := [name for name in WITHOUT_EFFECT if any(key.split(".")[0] == name for key in found)]:
+        yield f"engine: {', '.join(names)} of the DeepSpeed JSON: no effect here"
 
 
 def offloads(found, part):

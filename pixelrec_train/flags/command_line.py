@@ -8,10 +8,65 @@ import typing
 
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags.fields import REQUIRED, as_text
+from pixelrec_train.flags.yaml_file import entries_of, flag_of
+
+CONFIG = "config"
+FILE_HELP = (
+    "YAML file of flags, by name or in sections (docs/text.md); what stands on the command line wins "
+    "(default: None)"
+)
 
 
 def parse_args(config_class, argv=None):
     """Read flags into a config; a wrong one is an InputError that names the nearest right one."""
+    parser, fields = parser_of(config_class)
+    values = read(parser, fields, argv)
+    path, told = values.pop(CONFIG, None), []
+    if path is not None:
+        values, told = beneath(values, path, parser, fields)
+    missing = [names_of(f)[0] for f in fields if f.default is REQUIRED and f.name not in values]
+    if missing:
+        raise InputError(
+            f"the following arguments are required: {', '.join(missing)}. See --help for all flags."
+        )
+    spelled = values.pop(SPELLED, {})
+    try:
+        config = config_class(**values)
+    except InputError as error:
+        raise InputError(as_spelled(str(error), spelled)) from None
+    config.set(_given=frozenset(values), _told=tuple(told))
+    return config
+
+
+def beneath(values, path, parser, fields):
+    """({flag: value} of the command line over those of a file, lines for the plan about who won)."""
+    known = {name.removeprefix("--"): f.name for f in fields for name in names_of(f) if name[:2] == "--"}
+    repeated = {f.name for f in fields if f.metadata["repeated"]}
+    lines, argv = {}, []
+    for entry in entries_of(path):
+        name = flag_of(entry, known, path)
+        texts = entry.texts if known[name] in repeated else [",".join(entry.texts)]
+        words = [f"--{name}={text}" for text in texts]
+        try:
+            read(parser, fields, words)  # alone, so that a wrong value names its line
+            argv += words
+            read(parser, fields, argv)
+        except InputError as error:
+            raise InputError(f"--config {path} line {entry.line}: {error}") from None
+        lines[known[name]] = entry
+    found = read(parser, fields, argv)
+    both = [name for name in found if name in values and name in lines and found[name] != values[name]]
+    told = [f"config: {path}, {len(lines)} flags"] + [
+        f"config: {lines[name].key} of line {lines[name].line} is {as_text(found[name])}, but the command "
+        f"line says {as_text(values[name])}, which wins"
+        for name in both
+    ]
+    spelled = {n: by for n, by in found.pop(SPELLED, {}).items() if n not in values} | values.get(SPELLED, {})
+    return found | values | {SPELLED: spelled}, told
+
+
+def parser_of(config_class):
+    """(Parser, its fields)"""
     parser = Parser(description=config_class.__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     hints, fields = typing.get_type_hints(config_class), fields_of(config_class)
     for f in fields:
@@ -27,27 +82,21 @@ def parse_args(config_class, argv=None):
             kind |= {"dest": f.name, "action": OneOfItsNames}
         text = f"{f.metadata['help']} ({shown})".replace("%", "%%")
         parser.add_argument(*names, help=text, metavar=f.name.upper(), **kind)
+    parser.add_argument(f"--{CONFIG}", help=FILE_HELP, metavar="FILE.yaml", type=str)
+    return parser, fields
+
+
+def read(parser, fields, argv):
+    """{flag: value} of a command line."""
     # "Intermixed": what stands without --name may stand anywhere between the flags.
     known, unknown = parser.parse_known_intermixed_args(argv)
     if unknown:
         name = unknown[0].split("=")[0].removeprefix("--")
-        known_names = [known.removeprefix("--") for f in fields for known in names_of(f)]
+        known_names = [CONFIG, *(known.removeprefix("--") for f in fields for known in names_of(f))]
         nearest = difflib.get_close_matches(name, known_names, n=1)
         hint = f"Did you mean --{nearest[0]}?" if nearest else "See --help for all flags."
         raise InputError(f"unknown argument {unknown[0]!r}. {hint}")
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(known).items()}
-    missing = [names_of(f)[0] for f in fields if f.default is REQUIRED and f.name not in values]
-    if missing:
-        raise InputError(
-            f"the following arguments are required: {', '.join(missing)}. See --help for all flags."
-        )
-    spelled = values.pop(SPELLED, {})
-    try:
-        config = config_class(**values)
-    except InputError as error:
-        raise InputError(as_spelled(str(error), spelled)) from None
-    config.set(_given=frozenset(values))
-    return config
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in vars(known).items()}
 
 
 def names_of(field):

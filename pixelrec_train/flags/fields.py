@@ -100,8 +100,9 @@ def given(config):
 
 
 def idle(config):
-    """A sentence for each flag that stood on the command line and does nothing here."""
-    return [
+    """Lines for the plan: what a --config file says beside the command line, and each flag that was given
+    and does nothing here."""
+    return [*vars(config).get("_told", ())] + [
         f"--{f.name} has no effect here: {f.metadata['without_effect']}"
         for f in dataclasses.fields(config)
         if f.name in given(config) and f.metadata["without_effect"]
@@ -111,7 +112,7 @@ def idle(config):
 def replace(config, **changes):
     """dataclasses.replace that remembers what was given."""
     new = dataclasses.replace(config, **changes)
-    new.set(_given=given(config))
+    new.set(_given=given(config), _told=vars(config).get("_told", ()))
     return new
 
 

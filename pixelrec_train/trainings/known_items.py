@@ -37,17 +37,27 @@ def known_items(inputs, config):
     """
     if not (config.offsets or config.item_features):
         return None
-    repeats, num_items = [name for name in config.offsets if name in REPEATS], inputs.interactions.num_items
-    if repeats and config.offset_width < num_items:
-        raise InputError(
-            f"--offsets {','.join(repeats)} needs a column for each of the {num_items:,} items, and "
-            f"--offset_width is {config.offset_width:,}. Raise it, or leave the offset out."
-        )
+    check_repeats(config, inputs.interactions.num_items)
     making = Making(inputs, config)
     sums = {name: making.truncated(name, config.offset_width)[0] for name in config.offsets}
     tables = [making.feature(name, config.feature_width) for name in config.item_features]
     joined = torch.from_numpy(np.concatenate(tables, axis=1)) if tables else None
     return KnownItems([making.scorer(name) for name in config.offsets], sums, joined, config.keep_seen)
+
+
+def check_repeats(config, num_items):
+    """Raises InputError where offsets that say what was taken before would say nothing, or find no room."""
+    names = [name for name in config.offsets if name in REPEATS]
+    if names and not config.keep_seen:
+        raise InputError(
+            f"--offsets {','.join(names)} says which items were taken before, and these are no candidates "
+            f"without --keep_seen. Leave it out, or add the flag."
+        )
+    if names and config.offset_width < num_items:
+        raise InputError(
+            f"--offsets {','.join(names)} needs a column for each of the {num_items:,} items, and "
+            f"--offset_width is {config.offset_width:,}. Raise it, or leave the offset out."
+        )
 
 
 class Making:

@@ -53,16 +53,16 @@ class Prepared(NamedTuple):
     notes: list[str]
 
 
-def main(config, idle=()):
-    """config: SamplesConfig. idle: sentences about flags that have no effect, for the log."""
+def main(config):
+    """config: SamplesConfig."""
     dataset = DatasetFile.load(config.dataset_config)
     config = settled(config, dataset)
     if not config.dry_run:
         weights = "--model_dir {}/llm"
-        return on_all_ranks(config, lambda: run(config, dataset, idle), config.resume, weights=weights)
+        return on_all_ranks(config, lambda: run(config, dataset), config.resume, weights=weights)
     check_places(config, going_on=bool(config.resume))
     prepared, _ = prepare(config, dataset, config.dry_run)
-    print("\n".join(plan(config, prepared, config.dry_run, idle)))
+    print("\n".join(plan(config, prepared, config.dry_run)))
 
 
 def settled(config, dataset):
@@ -127,7 +127,7 @@ def prepare(config, dataset, world_size):
     return Prepared(model, packs, collator, valid, itemic_ids, tokenizer, questions, notes), resolved
 
 
-def plan(config, prepared, ranks, idle=()):
+def plan(config, prepared, ranks):
     """Lines for --dry_run and for the top of every log."""
     model, packs, batch = prepared.model, prepared.packs, config.per_device_train_batch_size * ranks
     stage = "the new rows alone" if config.new_rows_only else "everything"
@@ -146,19 +146,18 @@ def plan(config, prepared, ranks, idle=()):
         f"vocabulary {model.num_tokens:,}",
         f"batch: {batch} packs x {config.gradient_accumulation_steps} per step over {ranks} ranks",
         f"steps: {total:,}" + ("" if config.max_steps else f" in {config.num_train_epochs} epochs"),
-        *idle,
         *remarks(config, distributed.uses_gpu()),
     ]
 
 
-def run(config, dataset, idle):
+def run(config, dataset):
     """One whole run, on every rank."""
     watchdog.at("reading data and model")
     prepared, resolved = prepare(config, dataset, distributed.world_size())
     model, packs = prepared.model, prepared.packs
     if config.gradient_checkpointing:
         model.enable_checkpointing()
-    lines = plan(config, prepared, distributed.world_size(), idle)
+    lines = plan(config, prepared, distributed.world_size())
     loader = loader_of(packs, prepared.collator, config)
     facts = {"data": {"samples": packs.mark, "full_attention": str(prepared.collator.one_text)}}
     sources = packs.store.sources
