@@ -21,7 +21,7 @@ from pixelrec_train.commands import merge_adapter
 from pixelrec_train.config.adapters import AdapterFlags
 from pixelrec_train.engine.weights import load_weights
 from pixelrec_train.errors import InputError
-from pixelrec_train.model.adapters import add_adapters, entries, quantise
+from pixelrec_train.model.adapters import entries, quantise
 from pixelrec_train.model.expansion import expand
 from pixelrec_train.model.tiny import write_causal_lm
 from pixelrec_train.model.token_model import TokenModel
@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
 
 def drawn(model, lora=LORA, seed=0, **more):
     """The model with adapters, all that trains moved at random, as if it had been trained."""
-    add_adapters(model, lora, 0, **more)
+    model.train_adapters(lora, 0, **more)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -79,7 +79,7 @@ def plain_logits(causal_lm, model):
 def test_untrained_adapters_change_nothing_and_are_all_that_trains(folder, tied):
     model = TokenModel.load(folder / f"tied{tied}")
     before, names = logits_of(model), {name for name, _ in model.named_parameters()}
-    add_adapters(model, LORA, 0)
+    model.train_adapters(LORA, 0)
     assert torch.equal(logits_of(model), before)
     trains = {name for name, p in model.named_parameters() if p.requires_grad}
     rows = {"embedding.new_rows"} | (set() if tied else {"head.new_rows"})
@@ -87,7 +87,7 @@ def test_untrained_adapters_change_nothing_and_are_all_that_trains(folder, tied)
     assert len(trains - names) == 2 * 7 * 2  # matrices, projections, layers
     again = TokenModel.load(folder / f"tied{tied}")
     torch.manual_seed(99)
-    add_adapters(again, LORA, 0)
+    again.train_adapters(LORA, 0)
     assert all(torch.equal(p, dict(again.named_parameters())[n]) for n, p in model.named_parameters())
 
 
@@ -159,7 +159,7 @@ def loss_of(theirs, model, batch):
 @TIED
 def test_gradients_are_those_of_pefts_own_model(folder, tied):
     model = TokenModel.load(folder / f"tied{tied}")
-    add_adapters(model, LORA, 0)
+    model.train_adapters(LORA, 0)
     theirs = twin(folder / f"tied{tied}", model)
     with torch.no_grad():
         for number, (ours, other) in enumerate(pairs(model, theirs).values()):
@@ -194,7 +194,7 @@ def test_the_engine_trains_as_pefts_own_model_and_adamw_do(folder, findings, run
     """One process, no DeepSpeed."""
     directory = folder / f"tied{run != 'untied'}"
     model = TokenModel.load(directory)
-    add_adapters(model, LORA, 0)
+    model.train_adapters(LORA, 0)
     theirs = twin(directory, model)
     trains = [p for p in theirs.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trains, lr=1e-2, weight_decay=0.1)
@@ -290,7 +290,7 @@ def test_the_best_model_comes_back_into_a_model_that_went_on(folder, tmp_path):
             if parameter.requires_grad:
                 parameter += 0.3
     back = TokenModel.load(out / "llm")
-    add_adapters(back, LORA, 0)
+    back.train_adapters(LORA, 0)
     load_weights(model, back)
     assert torch.allclose(logits_of(model), best, atol=2e-5)
 
@@ -300,7 +300,7 @@ def test_weights_in_4_bits_are_near_and_only_adapters_get_gradients(folder, tmp_
     source = folder / "tiedTrue"
     plain, model = TokenModel.load(source), TokenModel.load(source)
     sizes = TokenTask(plain, source).weights[0]
-    add_adapters(model, LORA, 0, device=torch.device("cpu"))
+    model.train_adapters(LORA, 0, device=torch.device("cpu"))
     off = (logits_of(model) - logits_of(plain)).abs().max() / logits_of(plain).abs().max()
     assert 0 < off < 0.3  # it is a coarse thing for 64 columns
     layer = model.backbone.layers[0].self_attn.q_proj
@@ -334,7 +334,7 @@ def test_a_library_that_is_not_there_is_named_with_what_to_do(folder, library, m
     model = TokenModel.load(folder / "tiedTrue")
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(InputError, match=rf"{library} cannot be imported .*pip install {library}"):
-        quantise(model.backbone, "cpu") if library == "bitsandbytes" else add_adapters(model, LORA, 0)
+        quantise(model.backbone, "cpu") if library == "bitsandbytes" else model.train_adapters(LORA, 0)
 
 
 SCRIPT = ROOT / "scripts/train_qwen3.py"

@@ -61,6 +61,7 @@ class GenerativeConfig(
     def __post_init__(self):
         super().__post_init__()
         self.refuse_beside(self.new_rows_only)
+        self.refuse_random(self.random_init)
         require_cut_off(self.topk, self.best_by or "ndcg@10")
         if self.align and not self.text_data:
             raise InputError("--text_data is needed (or --align False).")

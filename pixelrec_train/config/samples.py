@@ -171,6 +171,7 @@ class SamplesConfig(
     def __post_init__(self):
         super().__post_init__()
         self.refuse_beside(self.new_rows_only)
+        self.refuse_random(self.random_init)
         if bool(self.interaction_data) != bool(self.semantic_ids):
             raise InputError("--interaction_data and --semantic_ids go together: they judge held-out users.")
         self.check_question(self.prompt == "chat")

@@ -4,58 +4,77 @@ peft puts them in and computes with them. A layer q_proj becomes q_proj.base_lay
 q_proj.lora_A.default [r, in] and q_proj.lora_B.default [out, r], which are trained:
 
     y = W x + scale · B A dropout(x)
+
+With DoRA every row of W + scale · B A is brought to a length that is trained, q_proj.lora_magnitude_vector.
 """
 
+import dataclasses
+import re
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from pixelrec_train.config.adapters import ALL_LINEAR
 from pixelrec_train.errors import InputError
 from pixelrec_train.libraries import import_bitsandbytes, import_peft
 from pixelrec_train.model.backbone import save_tensors
 
 NAME = "default"  # peft's, of an adapter that nobody has named
 FIRST, SECOND = f".lora_A.{NAME}.weight", f".lora_B.{NAME}.weight"
+LENGTHS = f".lora_magnitude_vector.{NAME}.weight"  # [out], of DoRA
 WEIGHTS = "adapter_model.safetensors"
 BLOCK = 64  # weights in 4 bits that share a scale
 
 
-def add_adapters(model, lora, seed, device=None):
-    """Put adapters into a TokenModel; they, and its new rows if `lora` says so, are all that is trained then.
+def add_adapters(backbone, lora, seed, device=None):
+    """Put adapters into a transformer; they are all of it that is trained then.
 
     Untrained, they change nothing: B is zero. A is drawn as peft does it, the same for the same seed.
 
     Args:
-        lora: AdapterFlags.
+        lora: LoraFlags.
         device: where the layers' matrices are turned to 4 bits (QLoRA); None = they stay as they are.
 
     Raises:
-        InputError: a library is missing, or a name of --lora_target_modules is that of no layer.
+        InputError: a library is missing, or --lora_target_modules names no layer.
     """
     peft = import_peft()
-    check_targets(model.backbone, lora)
-    model.requires_grad_(False)
+    targets = checked_targets(backbone, lora)
+    backbone.requires_grad_(False)
     if device is not None:
-        quantise(model.backbone, device)
+        quantise(backbone, device)
     settings = peft.LoraConfig(
-        r=lora.lora_r, lora_alpha=lora.alpha, lora_dropout=lora.lora_dropout,
-        target_modules=list(lora.lora_target_modules),
+        r=lora.lora_r, lora_alpha=lora.alpha, lora_dropout=lora.lora_dropout, target_modules=targets,
+        use_rslora=lora.lora_use_rslora, use_dora=lora.lora_use_dora,
     )  # fmt: skip
-    model.backbone.is_loaded_in_4bit = device is not None  # where peft looks for it
+    backbone.is_loaded_in_4bit = device is not None  # where peft looks for it
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        peft.inject_adapter_in_model(settings, model.backbone, NAME)
-    model.backbone.train(model.training)
-    if lora.lora_train_new_rows:
-        model.train_new_rows()
-    model.adapters = settings
+        peft.inject_adapter_in_model(settings, backbone, NAME)
+    backbone.train(backbone.training)
 
 
-def check_targets(backbone, lora):
-    """Raises InputError where a name is that of no linear layer, or a rank is no lower than a layer's."""
+def lora_of(backbone):
+    """peft's LoraConfig of the adapters in it, None without."""
+    return getattr(backbone, "peft_config", {}).get(NAME)
+
+
+def checked_targets(backbone, lora):
+    """The layers for peft, by names or their last parts.
+
+    Raises InputError where a name is that of no linear layer, or a rank is no lower than a layer's.
+    """
     layers = {name: layer for name, layer in backbone.named_modules() if isinstance(layer, nn.Linear)}
-    for target in lora.lora_target_modules:
+    targets, pattern = list(lora.lora_target_modules), lora.lora_pattern
+    if targets == [ALL_LINEAR]:
+        targets = list(layers)
+    elif pattern:
+        # As peft reads it upon the backbone, or upon the causal LM around it.
+        outer = f"{backbone.base_model_prefix}."
+        fits = re.compile(pattern).fullmatch
+        targets = [name for name in layers if fits(name) or fits(outer + name)] or [pattern]
+    for target in targets:
         named = [layer for name, layer in layers.items() if f".{name}".endswith(f".{target}")]
         if not named:
             there = ", ".join(sorted({name.rpartition(".")[2] for name in layers}))
@@ -68,6 +87,7 @@ def check_targets(backbone, lora):
                 f"--lora_r {lora.lora_r} is above {full}, the highest rank that {target} can have: its "
                 f"adapter would be larger than itself. Lower it."
             )
+    return targets
 
 
 def quantise(backbone, device):
@@ -113,62 +133,62 @@ def entries(parameter, size):
     return parameter.quant_state.shape.numel() if in_4bit(parameter) else size
 
 
-def merged(backbone, tensors, settings):
+def merged(backbone, tensors):
     """{name: tensor} as the backbone had them without adapters, each one's product added to its layer.
 
-    The sum is made in fp32, and has the precision of the adapters then. Weights in 4 bits are the numbers
-    that they stand for, as those were computed with.
+    With DoRA, every row of the sum is brought to its length. The sum is made in fp32, and has the precision
+    of the adapters then. Weights in 4 bits are the numbers that they stand for, as those were computed with.
 
     Args:
-        tensors: the backbone's complete state, on the CPU; settings: peft's LoraConfig.
+        tensors: the backbone's complete state, on the CPU.
     """
-    plain = {
-        name.replace(".base_layer.", "."): tensor
-        for name, tensor in tensors.items()
-        if not name.endswith((FIRST, SECOND))
-    }
+    plain = {name.replace(".base_layer.", "."): x for name, x in tensors.items() if not is_of_adapter(name)}
     firsts = [name for name in tensors if name.endswith(FIRST)]
+    if not firsts:
+        return plain
     dtype = tensors[firsts[0]].dtype
     for name, parameter in backbone.named_parameters():
         if in_4bit(parameter):
             whole = import_bitsandbytes().functional.dequantize_4bit(parameter.data, parameter.quant_state)
             plain[name.replace(".base_layer.", ".")] = whole.to("cpu", dtype)
-    scale = settings.lora_alpha / settings.r
     for name in firsts:
         layer = name.removesuffix(FIRST)
+        scale = backbone.get_submodule(layer).scaling[NAME]
         product = tensors[f"{layer}{SECOND}"].float() @ tensors[name].float()
-        plain[f"{layer}.weight"] = (plain[f"{layer}.weight"].float() + scale * product).to(dtype)
+        weight = plain[f"{layer}.weight"].float() + scale * product
+        if (lengths := tensors.get(f"{layer}{LENGTHS}")) is not None:
+            weight *= (lengths.float() / weight.norm(dim=1))[:, None]
+        plain[f"{layer}.weight"] = weight.to(dtype)
     return plain
 
 
-def write_adapter(model, directory, tensors, source):
+def is_of_adapter(name):
+    return name.endswith((FIRST, SECOND, LENGTHS))
+
+
+def write_adapter(backbone, directory, tensors, source, prefix="", kind="FEATURE_EXTRACTION", rows=None):
     """adapter_config.json and adapter_model.safetensors, which peft loads upon the model in `source`.
 
-    Trained rows of new tokens are in it, as peft's trainable_token_indices.
-
     Args:
-        model: TokenModel.
-        tensors: its complete state dict, on the CPU.
+        tensors: the backbone's complete state, on the CPU.
+        prefix: of its names within that model, "model." in a causal LM, of kind "CAUSAL_LM".
+        rows: {table: (numbers of its rows, [n, D] what they are)} of new tokens that were trained: they are
+            in it as peft's trainable_token_indices.
     """
-    directory, stem = Path(directory), "base_model.model."
+    directory, stem, rows = Path(directory), "base_model.model.", rows or {}
     directory.mkdir(parents=True, exist_ok=True)
     weights = {
-        f"{stem}{model.prefix}{name.removeprefix('backbone.').replace(f'.{NAME}.', '.')}": tensor
+        # peft's files name neither an adapter nor, of the lengths, that they are a weight.
+        stem + prefix + name.replace(LENGTHS, ".lora_magnitude_vector").replace(f".{NAME}.", "."): tensor
         for name, tensor in tensors.items()
-        if name.endswith((FIRST, SECOND))
+        if is_of_adapter(name)
     }
-    indices = {}
-    for part, name in zip(("embedding", "head"), model.table_names, strict=True):
-        if (rows := getattr(model, part)) is not None and rows.new_rows is not None:
-            if rows.new_rows.requires_grad:
-                table, first = name.removesuffix(".weight"), tensors[f"{part}.old_rows"].shape[0]
-                indices[table] = list(range(first, model.num_tokens))
-                weights[f"{stem}{table}.token_adapter.trainable_tokens_delta"] = tensors[f"{part}.new_rows"]
-    settings = import_peft().LoraConfig(
-        r=model.adapters.r, lora_alpha=model.adapters.lora_alpha, lora_dropout=model.adapters.lora_dropout,
-        base_model_name_or_path=str(source), task_type="CAUSAL_LM", inference_mode=True,
-        trainable_token_indices=indices or None,
+    for table, (_, values) in rows.items():
+        weights[f"{stem}{table}.token_adapter.trainable_tokens_delta"] = values
+    settings = dataclasses.replace(
+        lora_of(backbone), base_model_name_or_path=str(source), task_type=kind, inference_mode=True,
+        trainable_token_indices={table: numbers for table, (numbers, _) in rows.items()} or None,
     )  # fmt: skip
-    settings.target_modules = sorted(model.adapters.target_modules)  # not a set: the file is always the same
+    settings.target_modules = sorted(settings.target_modules)  # not a set: the file is always the same
     settings.save_pretrained(directory)
     save_tensors({name: tensor.contiguous() for name, tensor in weights.items()}, directory / WEIGHTS)

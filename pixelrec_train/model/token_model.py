@@ -12,8 +12,8 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.losses.cross_entropy import score, summed_cross_entropy, token_cross_entropy
 from pixelrec_train.model import packed_attention
-from pixelrec_train.model.adapters import merged
-from pixelrec_train.model.backbone import load_backbone
+from pixelrec_train.model.adapters import add_adapters, lora_of, merged, write_adapter
+from pixelrec_train.model.backbone import load_backbone, under
 from pixelrec_train.model.expansion import table_names
 from pixelrec_train.model.model_directory import check_directory
 from pixelrec_train.model.model_files import write_like
@@ -43,7 +43,6 @@ class TokenModel(nn.Module):
         """
         super().__init__()
         self.vocabulary, self.num_tokens, self.chunk, self.dropout = vocabulary, num_tokens, chunk, 0.0
-        self.adapters = None  # peft's LoraConfig, see adapters.add_adapters
         self.architecture, self.prefix = type(causal_lm).__name__, f"{causal_lm.base_model_prefix}."
         self.table_names = table_names(causal_lm, "the model")
         cut = first_new or (vocabulary.first_new_id if vocabulary else num_tokens), num_tokens
@@ -189,6 +188,13 @@ class TokenModel(nn.Module):
             if rows is not None and rows.new_rows is not None:
                 rows.new_rows.requires_grad_(True)
 
+    def train_adapters(self, lora, seed, device=None):
+        """Adapters, and the new rows if `lora` (AdapterFlags) says so, are all that trains."""
+        self.requires_grad_(False)
+        add_adapters(self.backbone, lora, seed, device)
+        if lora.lora_train_new_rows:
+            self.train_new_rows()
+
     def freeze_old_rows(self):
         """The words that the base model brought stand still, and nothing else."""
         for rows in (self.embedding, self.head):
@@ -206,18 +212,24 @@ class TokenModel(nn.Module):
             tensors: the complete state dict of this module, on the CPU.
             source: the directory it came from: config, tokenizer, chat template and itemic_meta.json.
         """
-        inner = "backbone."
-        weights = {name.removeprefix(inner): x for name, x in tensors.items() if name.startswith(inner)}
-        if self.adapters:
-            weights = merged(self.backbone, weights, self.adapters)
+        weights = merged(self.backbone, under("backbone.", tensors))
         weights = {self.prefix + name: x for name, x in weights.items()}
         rests = {"embedding": self.rest, "head": self.rest_of_head}
         for (part, rest), name in zip(rests.items(), self.table_names, strict=True):
             if f"{part}.old_rows" in tensors:
-                rows = [
-                    tensors[f"{part}.{kind}"]
-                    for kind in ("old_rows", "new_rows")
-                    if f"{part}.{kind}" in tensors
-                ]
-                weights[name] = torch.cat([*rows, rest.to(rows[0])])
+                rows = [tensors.get(f"{part}.{kind}") for kind in ("old_rows", "new_rows")]
+                weights[name] = torch.cat([*filter(lambda x: x is not None, rows), rest.to(rows[0])])
         write_like(source, directory, weights, self.architecture)
+
+    def export_adapter(self, directory, tensors, source):
+        """Write its adapters, and the new rows if they train, as peft reads them; see export."""
+        if lora_of(self.backbone) is None:
+            return
+        trained = {}
+        for part, name in zip(("embedding", "head"), self.table_names, strict=True):
+            rows = getattr(self, part)
+            if rows is not None and rows.new_rows is not None and rows.new_rows.requires_grad:
+                numbers = list(range(tensors[f"{part}.old_rows"].shape[0], self.num_tokens))
+                trained[name.removesuffix(".weight")] = numbers, tensors[f"{part}.new_rows"]
+        inner = under("backbone.", tensors)
+        write_adapter(self.backbone, directory, inner, source, self.prefix, "CAUSAL_LM", trained)

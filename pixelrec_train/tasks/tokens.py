@@ -9,7 +9,7 @@ import torch
 from pixelrec_train import distributed
 from pixelrec_train.engine.task import RANKED, Objective, Task
 from pixelrec_train.engine.zero import shape_of, size_of
-from pixelrec_train.model.adapters import entries, write_adapter
+from pixelrec_train.model.adapters import entries
 
 SEMANTIC_IDS = "semantic_ids.json"
 LLM, ADAPTER = "llm", "adapter"
@@ -90,8 +90,7 @@ class TokenTask(Task):
         peft loads them; semantic_ids.json: what its itemic tokens mean."""
         inner = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
         self.model.export(Path(directory) / LLM, inner, self.source)
-        if self.model.adapters:
-            write_adapter(self.model, Path(directory) / ADAPTER, inner, self.source)
+        self.model.export_adapter(Path(directory) / ADAPTER, inner, self.source)
         if self.semantic_ids:
             shutil.copy(self.semantic_ids, Path(directory) / SEMANTIC_IDS)
 

@@ -115,15 +115,6 @@ def check_first_new(model, config):
         )
 
 
-def check_quantised(config, resolved):
-    """Raises InputError where ZeRO-3 would cut weights in 4 bits. resolved: see ds_config.resolve."""
-    if config.load_in_4bit and resolved["zero_optimization"]["stage"] == 3:
-        raise InputError(
-            f"--load_in_4bit with ZeRO-3 ({config.deepspeed}): weights in 4 bits cannot be cut to shards. "
-            f"Use configs/ds_config_zero2.json, or leave out --load_in_4bit."
-        )
-
-
 def itemic_ids_of(model, dataset, config):
     """(first, last) of itemic_id_range where only the JSON knows it.
 

@@ -20,7 +20,6 @@ from pixelrec_train.evaluation.report import conclude_without_catalogue
 from pixelrec_train.evaluation.validation_loss import token_loss
 from pixelrec_train.files import possible_directory
 from pixelrec_train.flags import given, replace
-from pixelrec_train.model.adapters import add_adapters
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.run import directory as run_directory
@@ -33,7 +32,6 @@ from pixelrec_train.trainings.sample_inputs import (
     check_first_new,
     check_model,
     check_positions,
-    check_quantised,
     itemic_ids_of,
     packed,
     tokenizer_of,
@@ -102,8 +100,8 @@ def prepare(config, dataset, world_size):
     check_first_new(model, config)
     resolved = ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
     if config.lora_r:
-        check_quantised(config, resolved)
-        add_adapters(model, config, config.seed, distributed.device() if config.load_in_4bit else None)
+        config.check_stage(resolved["zero_optimization"]["stage"])
+        model.train_adapters(config, config.seed, distributed.device() if config.load_in_4bit else None)
     elif config.new_rows_only:
         model.train_new_rows_only()
     elif config.first_new_row:

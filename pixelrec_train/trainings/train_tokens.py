@@ -21,7 +21,6 @@ from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.report import conclude
 from pixelrec_train.evaluation.validation_loss import token_loss
 from pixelrec_train.files import possible_directory
-from pixelrec_train.model.adapters import add_adapters
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.vocabulary import no_itemic_tokens, numbers
 from pixelrec_train.recommend.checkpoints import check_same_split, data_files, load
@@ -69,12 +68,13 @@ def prepare(config, world_size):
     inputs.split.judged("test", ENDS_WITH_TEST)
     check_positions(model, config)
     model.dropout = config.dropout
+    resolved = ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
     if config.lora_r:
-        add_adapters(model, config, config.seed)
+        config.check_stage(resolved["zero_optimization"]["stage"])
+        model.train_adapters(config, config.seed)
     elif config.new_rows_only:
         model.train_new_rows_only()
-    prepared = Prepared.of(model, config.model_dir, config.semantic_ids, inputs, trust)
-    return prepared, ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
+    return Prepared.of(model, config.model_dir, config.semantic_ids, inputs, trust), resolved
 
 
 def check_positions(model, config):
@@ -158,7 +158,7 @@ def finish(training, prepared, config):
             trust="item" in config.trust_remote_code,
         )  # fmt: skip
         if config.lora_r:
-            add_adapters(best, config, config.seed)  # which do nothing: its layers have them in already
+            best.train_adapters(config, config.seed)  # which do nothing: its layers have them in already
         load_weights(prepared.model, best)
     with loop.judging(training.engine):
         judged = {"generative": judge(recommender(prepared, config), test, config)}

@@ -3,7 +3,6 @@
 python lora.py FOLDER OUT.json      FOLDER/tiedTrue, tiedFalse; findings are written by rank 0
 """
 
-import functools
 import importlib.util
 import json
 import sys
@@ -17,7 +16,6 @@ from launched import generative  # noqa: E402
 from pixelrec_train import distributed  # noqa: E402
 from pixelrec_train.config.adapters import AdapterFlags  # noqa: E402
 from pixelrec_train.engine.weights import cpu_state_dict  # noqa: E402
-from pixelrec_train.model.adapters import add_adapters  # noqa: E402
 from pixelrec_train.run import rendezvous  # noqa: E402
 
 STEPS = 3
@@ -26,7 +24,10 @@ LORA = AdapterFlags(lora_r=4, lora_alpha=16, lora_dropout=0.0)
 
 def trained(directory, stage, out, device=None, **more):
     """Reports of the steps, which parameters moved, and what the checkpoint holds of the model."""
-    adapters = functools.partial(add_adapters, lora=LORA, seed=0, device=device)
+
+    def adapters(model):
+        model.train_adapters(LORA, 0, device)
+
     reports, engine, before = generative.train(directory, stage, STEPS, adapters=adapters, **more)
     after = cpu_state_dict(engine.module)
     engine.eval()
