@@ -16,6 +16,9 @@ class DemoConfig(Flags):
     text_data: str = flag("item CSV; written with --interaction_data, else read to train the tokenizer")
     interaction_data: str | None = flag("interaction CSV to write; None = make no dataset", None)
     towers_dir: str | None = flag("directory for item_llm and user_llm; None = make no towers", None)
+    texts_dir: str | None = flag(
+        "directory for texts and chats about the items, for scripts/train_text.py; None = make none", None
+    )
     lm_dir: str | None = flag("directory for a causal LM with its head; None = make none", None)
     chat: bool = flag(
         "the LM's tokenizer has Qwen3's marks of turns and thoughts, and a chat template", False
@@ -47,7 +50,7 @@ def main(argv=None):
             raise InputError(
                 f"--{name} is about the LM of --lm_dir, which is not there. Add --lm_dir, or leave it out."
             )
-    for name in ("towers_dir", "lm_dir"):
+    for name in ("towers_dir", "lm_dir", "texts_dir"):
         if getattr(config, name):
             possible_directory(getattr(config, name), f"--{name}")
     if config.interaction_data:
@@ -57,6 +60,11 @@ def main(argv=None):
 
         write_demo(config.interaction_data, config.text_data, config.users, config.seed)
         print(f"made {config.interaction_data} and {config.text_data}: synthetic, {config.users:,} users")
+    if config.texts_dir:
+        from pixelrec_train.data.synthetic_texts import write_texts
+
+        documents, chats = write_texts(existing_file(config.text_data, "--text_data"), config.texts_dir)
+        print(f"made {config.texts_dir}: {documents:,} documents and {chats:,} chats, and some held out")
     if not (config.towers_dir or config.lm_dir):
         return
     from pixelrec_train.model.tiny import write_causal_lm, write_towers

@@ -31,6 +31,7 @@ class LoraFlags(Flags):
         PROJECTIONS,
         Rule("needs at least one name", bool),
         DISTINCT,
+        alias=("target_modules",),
     )
     lora_use_rslora: bool = flag(
         "an adapter's product is scaled by --lora_alpha / the root of --lora_r (rsLoRA, arXiv:2312.03732)",
@@ -114,6 +115,7 @@ class QuantisedFlags(AdapterFlags):
         "QLoRA: the matrices of the layers are held in 4 bits (NF4, double quantisation, computed with in "
         "bf16); needs --lora_r, bitsandbytes, and ZeRO-2 or lower",
         False,
+        alias=("qlora",),
     )
 
     def __post_init__(self):

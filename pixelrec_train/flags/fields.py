@@ -131,12 +131,19 @@ def check_paths(config):
         value, kind = getattr(config, f.name), f.metadata["path"]
         if kind is None or value is None:
             continue
-        shipped = ROOT / value
-        if kind == FILE and value.startswith("configs/") and not Path(value).exists() and shipped.is_file():
-            config.set(**{f.name: str(shipped)})
-        else:
-            PLACES[kind](value, f"--{f.name}")
+        if kind == FILE:
+            value = found(value)
+            config.set(**{f.name: value})
+        PLACES[kind](value, f"--{f.name}")
     return config
+
+
+def found(path):
+    """The path of a file; of one in configs/ that is not here, the one that comes with the project."""
+    shipped = ROOT / path
+    if path.startswith("configs/") and not Path(path).exists() and shipped.is_file():
+        return str(shipped)
+    return path
 
 
 def as_text(value):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import existing_file
+from pixelrec_train.flags.fields import found
 
 SECTIONS = ("data", "model", "peft", "training_args", "trace", "dpo", "grpo", "ppo")
 SECRETS = ("api_key", "token", "password", "secret", "hub_token", "push_to_hub_token")
@@ -29,7 +30,7 @@ def entries_of(path):
     """
     import yaml
 
-    path = existing_file(path, "--config")
+    path = existing_file(found(path), "--config")
     try:
         root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:

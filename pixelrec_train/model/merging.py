@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -57,6 +58,9 @@ def merge(adapter, base, destination, trust=False):
         )
     weights = {name: whole.state_dict()[name].to(dtype) for name in sorted(names)}
     write_like(base, destination, weights, architecture)
+    for pattern in ("chat_template*", "generation_config*"):  # what the adapter has learned to answer in
+        for file in Path(adapter).glob(pattern):
+            shutil.copy(file, destination)
     return base, layers
 
 

@@ -9,6 +9,7 @@ import torch
 from pixelrec_train import distributed
 from pixelrec_train.engine.task import RANKED, Objective, Task
 from pixelrec_train.engine.zero import shape_of, size_of
+from pixelrec_train.files import tokenizer_files
 from pixelrec_train.model.adapters import entries
 
 SEMANTIC_IDS = "semantic_ids.json"
@@ -31,7 +32,10 @@ class TokenTask(Task):
         others=OTHERS,
     )
 
-    def __init__(self, model, model_dir, semantic_ids=None, objective=None, sources=(), itemic_ids=None):
+    def __init__(
+        self, model, model_dir, semantic_ids=None, objective=None, sources=(), itemic_ids=None,
+        beside=None,
+    ):  # fmt: skip
         """
         Args:
             model: TokenModel.
@@ -40,10 +44,11 @@ class TokenTask(Task):
             objective: what is measured, if not the ranking of a catalogue; see of_samples.
             sources: names; the losses of labels are given for each of them, see TokenBatch.sources.
             itemic_ids: (first, last) token id of the itemic ones, where the vocabulary does not say it.
+            beside: {name: text} of files that an export has besides, or otherwise than model_dir.
         """
         super().__init__()
         self.model, self.source, self.semantic_ids = model, model_dir, semantic_ids
-        self.sources, self.levels = tuple(sources), 0
+        self.sources, self.levels, self.beside = tuple(sources), 0, beside or {}
         if objective:
             self.objective = objective
         edges = [itemic_ids[0], itemic_ids[1] + 1] if itemic_ids else []
@@ -91,6 +96,13 @@ class TokenTask(Task):
         inner = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
         self.model.export(Path(directory) / LLM, inner, self.source)
         self.model.export_adapter(Path(directory) / ADAPTER, inner, self.source)
+        folders = [folder for name in (LLM, ADAPTER) if (folder := Path(directory, name)).is_dir()]
+        for folder in folders[1:]:
+            for file in tokenizer_files(folders[0]):
+                shutil.copy(file, folder)
+        for folder in folders:
+            for name, text in self.beside.items():
+                (folder / name).write_text(text, encoding="utf-8")
         if self.semantic_ids:
             shutil.copy(self.semantic_ids, Path(directory) / SEMANTIC_IDS)
 

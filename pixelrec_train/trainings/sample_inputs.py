@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pixelrec_train.data.tokens.chat import PLAIN
 from pixelrec_train.data.tokens.mixture import Entry
 from pixelrec_train.data.tokens.packed_samples import PackCollator, PackDataset, Packing
 from pixelrec_train.data.tokens.token_store import TokenStore
@@ -13,11 +14,16 @@ from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.model.vocabulary import META_FILE
 
 
-def packed(config, dataset, sources, flag_name, tokenizer):
-    """(PackDataset, PackCollator, lines for the plan) of samples."""
-    store = TokenStore.open_or_build(
-        sources, tokenizer, dataset.base_model_dir or config.model_dir, config.cache_dir,
-        dataset.only_assistant_loss is not False, bool(dataset.add_think_pattern),
+def packed(config, dataset, sources, flag_name, tokenizer, ends=PLAIN, laid=lambda store: store):
+    """(PackDataset, PackCollator, lines for the plan) of samples.
+
+    ends: of Renderer. laid: a TokenStore -> what stands for it, see tokens/blocks.py.
+    """
+    store = laid(
+        TokenStore.open_or_build(
+            sources, tokenizer, dataset.base_model_dir or config.model_dir, config.cache_dir,
+            dataset.only_assistant_loss is not False, bool(dataset.add_think_pattern), ends,
+        )
     )  # fmt: skip
     longest = min(config.max_length, dataset.max_sample_length or config.max_length)
     too_long, silent = store.lengths > longest, store.num_labels == 0

@@ -1,10 +1,12 @@
 """From a sample to tokens and which of them are labels: one way for training and for evaluation.
 
 A chat is rendered by the tokenizer's own chat template, a document is its segments end to end; both end in
-the pad token. What is supervised follows the rendered text (turns.py), not a pattern of ids.
+the pad token, or what Ends says. What is supervised follows the rendered text (turns.py), not a pattern of
+ids.
 """
 
 import re
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,21 +21,34 @@ THOUGHT = re.compile("<think>(.*?)</think>", re.DOTALL)
 THINK, NO_THINK = "/think", "/no_think"
 
 
+class Ends(NamedTuple):
+    """What ends a text and an answer, where that is not the tokenizer's business alone."""
+
+    of_text: str | None = None  # None = the pad token
+    of_answers: tuple[str, ...] = ()  # besides the tokenizer's special tokens
+    last_answer_only: bool = False  # whether earlier answers of a chat are no labels
+
+
+PLAIN = Ends()
+
+
 class Renderer:
     """Of one tokenizer."""
 
-    def __init__(self, tokenizer, only_assistant_loss=True, add_think_pattern=False):
+    def __init__(self, tokenizer, only_assistant_loss=True, add_think_pattern=False, ends=PLAIN):
         """
         Args:
             only_assistant_loss: of a chat, labels are what the assistant says and the mark that ends it; else
                 all tokens but the first. (Of a document they always are.)
             add_think_pattern: questions end in /think or /no_think, and an answer without a thought gets an
                 empty one.
+            ends: Ends.
 
         Raises:
             InputError: the tokenizer has no pad token, or is not one of the tokenizers library.
         """
-        if tokenizer.pad_token is None:
+        self.ends, self.end = ends, ends.of_text or tokenizer.pad_token
+        if self.end is None:
             raise InputError(
                 "the tokenizer has no pad token, which ends every sample. Name one as pad_token in its "
                 "tokenizer_config.json; Qwen3 has <|endoftext|>."
@@ -45,7 +60,7 @@ class Renderer:
         self.tokenizer, self.turns = tokenizer, Turns(tokenizer)
         self.only_assistant_loss, self.add_think_pattern = only_assistant_loss, add_think_pattern
         special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
-        words = sorted({*special, *tokenizer.all_special_tokens}, key=len, reverse=True)
+        words = sorted({*special, *tokenizer.all_special_tokens, *ends.of_answers}, key=len, reverse=True)
         # Ends a turn. Some templates put a space in front, which then has to be learned as well.
         self.end_mark = re.compile(r"\s*(?:" + "|".join(map(re.escape, words)) + ")")
         self.is_plain = is_plain(tokenizer)
@@ -60,19 +75,20 @@ class Renderer:
         Raises:
             InputError: the tokenizer has no template or the template refuses the chat; names the sample.
         """
-        pad = self.tokenizer.pad_token
         if sample.messages is None:
-            text = "".join(sample.segments) + pad
+            text = "".join(sample.segments) + self.end
             return text, [(0, len(text))]
         messages = with_thoughts(sample.messages) if self.add_think_pattern else list(sample.messages)
         try:
             if not self.only_assistant_loss:
-                text = self.turns.render([messages])[0] + pad
+                text = self.turns.render([messages])[0] + self.end
                 return text, [(0, len(text))]
             text, spans = self.turns.of(messages)
         except InputError as error:
             raise InputError(f"sample {sample.uuid}: {error}") from None
-        text += pad
+        text += self.end
+        if self.ends.last_answer_only:
+            spans = spans[-1:]
         return text, [(start, self.behind_end_mark(text, stop)) for start, stop in spans]
 
     def behind_end_mark(self, text, stop):

@@ -14,7 +14,7 @@ from pixelrec_train import distributed
 from pixelrec_train.data.cache import beside, fingerprint, loaded
 from pixelrec_train.data.samples.cells import Remarks
 from pixelrec_train.data.samples.known_files import known_files
-from pixelrec_train.data.tokens.chat import Renderer
+from pixelrec_train.data.tokens.chat import PLAIN, Renderer
 from pixelrec_train.data.tokens.shards import FACTS, LABEL, TOKENS, plan, rows_of
 from pixelrec_train.data.tokens.sharing import LOOK, PHASE, Work, claimed, do_together
 from pixelrec_train.errors import InputError, first_line
@@ -70,7 +70,7 @@ class TokenStore:
     @staticmethod
     def open_or_build(
         sources, tokenizer, tokenizer_dir, cache_dir, only_assistant_loss=True, add_think_pattern=False,
-        rows_per_shard=None,
+        ends=PLAIN, rows_per_shard=None,
     ):  # fmt: skip
         """The store of these samples, tokenised first where it is not there; all ranks call it alike.
 
@@ -80,18 +80,19 @@ class TokenStore:
         Args:
             sources: [Source] (data/samples/files.py).
             tokenizer_dir: where the tokenizer was loaded from.
-            only_assistant_loss, add_think_pattern: of Renderer.
+            only_assistant_loss, add_think_pattern, ends: of Renderer.
             rows_per_shard: None = by the number of rows.
 
         Raises:
             InputError: on all ranks: a row is no sample, a file is damaged, nothing can be written.
         """
-        renderer = Renderer(tokenizer, only_assistant_loss, add_think_pattern)
+        renderer = Renderer(tokenizer, only_assistant_loss, add_think_pattern, ends)
         paths = [path for source in sources for path in source.files]
         files = known_files(paths, cache_dir)
         mark = fingerprint(
             VERSION, [file.digest for file in files], *tokenizer_files(tokenizer_dir),
             tokenizer.chat_template, only_assistant_loss, add_think_pattern, rows_per_shard,
+            *([ends] if ends != PLAIN else []),
         )  # fmt: skip
         directory = Path(cache_dir) / f"samples-{mark}"
         if not all(distributed.gather_objects(is_complete(directory))):

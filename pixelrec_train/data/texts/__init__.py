@@ -1,0 +1,1 @@
+"""Texts as other projects keep them, .txt, JSON, JSON lines, Parquet: read, and made samples."""

@@ -1,0 +1,116 @@
+"""What a training on texts reads: the files as samples and packs, by the flags."""
+
+import json
+from pathlib import Path
+
+from pixelrec_train.config.texts import ALL, BLOCK, LAST, PRETRAIN
+from pixelrec_train.data.samples.dataset_file import DatasetFile
+from pixelrec_train.data.samples.files import Source
+from pixelrec_train.data.texts.as_samples import CHATS, DOCUMENTS, Form, as_samples
+from pixelrec_train.data.tokens.blocks import Blocks, Pieces
+from pixelrec_train.data.tokens.chat import Ends
+from pixelrec_train.errors import InputError
+from pixelrec_train.flags import given
+from pixelrec_train.trainings.sample_inputs import packed, tokenizer_of
+from pixelrec_train.trainings.train_samples import trusted
+
+DOCUMENT_END = "<|endoftext|>"  # Qwen's, GPT-2's: its eos ends a turn of a chat, and this a text
+
+
+def refuse_shared(files, held_out):
+    """Raises InputError where a file is trained on and to validate."""
+    trained_on = {file.resolve() for file in files}
+    if both := [file for file in held_out if file.resolve() in trained_on]:
+        raise InputError(f"--eval_file {both[0]} is in --train_file, too: it would not be held out.")
+
+
+class Reading:
+    """How files become packs, by the flags."""
+
+    def __init__(self, config, template):
+        self.config, self.template, self.pretrains = config, template, config.stage == PRETRAIN
+        self.tokenizer = tokenizer_of(config, self.dataset(()), trusted(config))
+        if template:
+            self.tokenizer.chat_template = template.jinja()
+        elif not (self.pretrains or self.tokenizer.chat_template):
+            raise InputError(
+                f"the tokenizer of {config.model_dir} has no chat template, which --stage sft needs. Name "
+                f"one: "
+                f"--template configs/templates/qwen2_chatml.json, for instance."
+            )
+        self.end = end_of_text(self.tokenizer, config.end_mark)
+        if self.tokenizer.pad_token is None:  # what a rank without a pack reads
+            self.tokenizer.pad_token = self.end
+        stops = template.stops if template else ()
+        self.ends = Ends(self.end, stops, config.loss_on == LAST)
+
+    def dataset(self, files):
+        """A DatasetFile that says the same as the flags; its sources are left to packed()."""
+        config = self.config
+        return DatasetFile(
+            Path(config.train_file[0]), [Source(tuple(files))], shuffle_seed=config.seed,
+            base_model_dir=Path(config.tokenizer_dir) if config.tokenizer_dir else None,
+            only_assistant_loss=config.loss_on != ALL,
+        )  # fmt: skip
+
+    def form(self):
+        config = self.config
+        what = DOCUMENTS if self.pretrains else CHATS
+        return Form(what, config.text_fields, config.document_by, config.skip_bad_rows)
+
+    def sources(self, files):
+        return [as_samples(files, self.form(), self.config.cache_dir)[0]]
+
+    def packed(self, files, flag_name):
+        """(PackDataset, PackCollator, lines for the plan)"""
+        source, told = as_samples(files, self.form(), self.config.cache_dir)
+        packs, collator, lines = packed(
+            self.config, self.dataset(files), [source], flag_name, self.tokenizer, self.ends, self.laid
+        )
+        return packs, collator, [*told, *lines]
+
+    def laid(self, store):
+        """The TokenStore, or what stands for it: see tokens/blocks.py."""
+        if not self.pretrains:
+            return store
+        return (Blocks if self.config.block_by == BLOCK else Pieces)(store, self.config.max_length)
+
+    def beside(self):
+        """{name: text} of files that an export of the model has for its template."""
+        if not self.template:
+            return {}
+        words = self.tokenizer.get_vocab()
+        ends = [words[word] for word in (self.tokenizer.eos_token, *self.template.stops) if word in words]
+        how = {"eos_token_id": list(dict.fromkeys(ends)), "pad_token_id": self.tokenizer.pad_token_id}
+        return {
+            "chat_template.jinja": self.tokenizer.chat_template,
+            "generation_config.json": json.dumps(how, indent=2) + "\n",
+        }
+
+    def lines(self, files, held_out):
+        """For the plan."""
+        config = self.config
+        what = f"blocks of {config.max_length:,} tokens" if config.block_by == BLOCK else "whole texts"
+        yield f"stage: {config.stage}, " + (what if self.pretrains else f"labels: {config.loss_on} of chats")
+        yield f"files: {len(files):,} to train, {len(held_out):,} to validate; {self.end} ends a text"
+        if config.peft_enabled is False and (
+            idle := sorted(n for n in given(config) if n.startswith("lora_"))
+        ):
+            yield f"peft.enabled is false: {', '.join(idle)} have no effect"
+        for stop in self.ends.of_answers:
+            ids = self.tokenizer(stop, add_special_tokens=False).input_ids
+            if len(ids) > 1:
+                yield f"template: {stop!r} is no word of this tokenizer, which reads it as {len(ids)}"
+
+
+def end_of_text(tokenizer, asked):
+    """The token that ends a text. Raises InputError where there is none."""
+    words = tokenizer.get_vocab()
+    if asked and asked not in words:
+        raise InputError(
+            f"--end_mark {asked} is no token of the tokenizer. It has {tokenizer.all_special_tokens}."
+        )
+    found = asked or (DOCUMENT_END if DOCUMENT_END in words else tokenizer.eos_token)
+    if not found:
+        raise InputError("the tokenizer has no token that ends a text. Name one of its tokens: --end_mark.")
+    return found

@@ -1,0 +1,139 @@
+"""Training on texts and chats: the files become samples, and from there all is as with any other samples."""
+
+from typing import NamedTuple
+
+from pixelrec_train import distributed
+from pixelrec_train.data.texts.reading import files_of
+from pixelrec_train.data.texts.templates import Template
+from pixelrec_train.data.tokens.packed_samples import PackCollator, PackDataset
+from pixelrec_train.engine import ds_config, loop
+from pixelrec_train.engine.ds_file import remarks
+from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
+from pixelrec_train.engine.state import total_steps
+from pixelrec_train.evaluation.report import conclude_without_catalogue
+from pixelrec_train.evaluation.validation_loss import token_loss
+from pixelrec_train.files import possible_directory
+from pixelrec_train.model.token_model import TokenModel
+from pixelrec_train.recommend.trained import refuse_checkpoint
+from pixelrec_train.run import directory as run_directory
+from pixelrec_train.run import watchdog
+from pixelrec_train.tasks.tokens import TokenTask, of_samples
+from pixelrec_train.trainings.in_run import SampleGenerations, chats
+from pixelrec_train.trainings.plan import RANDOM, trained, what_trains
+from pixelrec_train.trainings.sample_inputs import check_positions
+from pixelrec_train.trainings.text_inputs import Reading, refuse_shared
+from pixelrec_train.trainings.train_samples import loader_of, trusted
+
+
+class Prepared(NamedTuple):
+    model: TokenModel
+    packs: PackDataset
+    collator: PackCollator
+    valid: tuple | None  # (PackDataset, PackCollator) of --eval_file
+    tokenizer: object
+    questions: list | None  # of --sample_generations
+    beside: dict[str, str]  # files of the template, for exports
+    notes: list[str]
+
+
+def main(config):
+    """config: TextsConfig."""
+    if not config.dry_run:
+        weights = "--model_dir {}/llm"
+        return on_all_ranks(config, lambda: run(config), config.resume, weights=weights)
+    check_places(config, going_on=bool(config.resume))
+    prepared, _ = prepare(config, config.dry_run)
+    print("\n".join(plan(config, prepared, config.dry_run)))
+
+
+def prepare(config, world_size):
+    """Everything that can be wrong with the input is found here, before a single step.
+
+    Returns:
+        (Prepared, the dict for deepspeed.initialize)
+    """
+    seed_everything(config.seed)
+    possible_directory(config.cache_dir, "--cache_dir")
+    run_directory.check_kept(config.output_dir, model_dir=config.model_dir)
+    refuse_checkpoint(config.model_dir)
+    of_samples((), config.loss_by_source, ranked=False).chosen_by(config.best_by)
+    files = files_of(config.train_file, "--train_file")
+    held_out = files_of(config.eval_file, "--eval_file")
+    refuse_shared(files, held_out)
+    template = Template.load(config.template) if config.template else None
+    model = TokenModel.load(
+        config.model_dir,
+        "--model_dir",
+        config.loss_chunk,
+        trust=trusted(config),
+        random_init=config.random_init,
+    )
+    resolved = ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
+    if config.lora_r:
+        config.check_stage(resolved["zero_optimization"]["stage"])
+        model.train_adapters(config, config.seed, distributed.device() if config.load_in_4bit else None)
+    reading = Reading(config, template)
+    packs, collator, notes = reading.packed(files, "--train_file")
+    check_positions(model, packs, config, reading.dataset(files))
+    valid = questions = None
+    if held_out:
+        *valid, more = reading.packed(held_out, "--eval_file")
+        notes += [f"validation {line}" for line in more]
+        if config.sample_generations:
+            sources = reading.sources(held_out)
+            questions = chats(
+                sources, config.sample_generations, reading.tokenizer, False, model.longest_text
+            )
+    notes = [*reading.lines(files, held_out), *notes]
+    return Prepared(
+        model, packs, collator, valid, reading.tokenizer, questions, reading.beside(), notes
+    ), resolved
+
+
+def plan(config, prepared, ranks):
+    """Lines for --dry_run and for the top of every log."""
+    model, packs, batch = prepared.model, prepared.packs, config.per_device_train_batch_size * ranks
+    first = packs.packs(0)
+    total = total_steps(lambda epoch: -(-packs.samples_in(epoch) // batch), config)
+    return [
+        *prepared.notes,
+        *[RANDOM] * config.random_init,
+        f"packs: {len(first):,} of at most {config.max_length:,} tokens ({config.pack}), "
+        f"{first.fill(config.max_length):.1%} full",
+        f"model: {trained(model):,} trained parameters ({what_trains(model, config, 'everything')}), "
+        f"vocabulary "
+        f"{model.num_tokens:,}",
+        f"batch: {batch} packs x {config.gradient_accumulation_steps} per step over {ranks} ranks",
+        f"steps: {total:,}" + ("" if config.max_steps else f" in {config.num_train_epochs} epochs"),
+        *remarks(config, distributed.uses_gpu()),
+    ]
+
+
+def run(config):
+    """One whole run, on every rank."""
+    watchdog.at("reading data and model")
+    prepared, resolved = prepare(config, distributed.world_size())
+    model, packs = prepared.model, prepared.packs
+    if config.gradient_checkpointing:
+        model.enable_checkpointing()
+    lines = plan(config, prepared, distributed.world_size())
+    loader = loader_of(packs, prepared.collator, config)
+    sources = packs.store.sources
+    task = TokenTask(
+        model, config.model_dir, objective=of_samples(sources, config.loss_by_source, ranked=False),
+        sources=sources if config.loss_by_source else (),
+        beside=prepared.beside,
+    )  # fmt: skip
+    evaluators = []
+    if prepared.valid:
+        held_out = loader_of(*prepared.valid, config)
+        evaluators.append(lambda: token_loss(task, held_out.epoch(0)))
+    if prepared.questions:
+        evaluators.append(SampleGenerations(model, prepared.tokenizer, prepared.questions))
+    facts, going_on = {"data": {"samples": packs.mark}}, (config.resume, config.best_by, config.patience)
+    with session(task, loader, config, resolved, facts, lines, *going_on) as training:
+        for evaluator in evaluators:
+            if hasattr(evaluator, "session"):
+                evaluator.session = training
+        loop.train(training, evaluators)
+        conclude_without_catalogue(training)
