@@ -282,6 +282,13 @@ def test_peft_enabled_says_whether_there_are_adapters():
     assert judged.stage == "sft" and judged.best_by == "valid_loss"
 
 
+@pytest.mark.parametrize("name", ["pretrain", "finetune"])
+def test_the_shipped_files_are_read_as_they_are(name):
+    config = parse_args(TextsConfig, ["--config", f"configs/text/{name}.yaml"])
+    assert config.eval_file and config.model_dir.startswith("results/text_demo/") and not config.bf16
+    assert (config.stage, config.lora_r) == {"pretrain": ("pretrain", None), "finetune": ("sft", 16)}[name]
+
+
 @pytest.mark.launch
 def test_a_run_from_yaml_has_the_loss_that_transformers_has_and_adapters_load_in_peft(lm, tmp_path):
     import peft
