@@ -26,6 +26,7 @@ COMMANDS = {
     "merge_adapter": "an adapter (LoRA) and the language model that it was trained upon become one",
     "chat": "talk with a language model in the terminal, or ask it once",
     "check_data": "what training would see of a dataset, and what is odd about it",
+    "clean_text": "rows of text files that are worth training on: lengths, duplicates, near duplicates",
     "check_samples": "what stands in Parquet files of chats and documents, and what is wrong in which row",
     "doctor": "whether this machine is ready to train",
     "make_demo": "a synthetic dataset and tiny models",

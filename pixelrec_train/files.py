@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 from pixelrec_train.errors import InputError
@@ -126,16 +127,26 @@ def write_whole(path, text):
     os.replace(partial, path)
 
 
-def write_csv(path, header, rows):
-    """Write a table, whole or not at all: a run may be reading the old one."""
+@contextmanager
+def whole_file(path):
+    """A text file to write into, there as a whole once the block ends, and not at all if it fails."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "w", encoding="utf-8", newline="") as file:
+    try:
+        with open(partial, "w", encoding="utf-8", newline="") as file:
+            yield file
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_csv(path, header, rows):
+    """Write a table, whole or not at all: a run may be reading the old one."""
+    with whole_file(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
-    os.replace(partial, path)
 
 
 def made_whole(directory, make):

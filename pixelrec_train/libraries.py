@@ -49,6 +49,19 @@ def import_bitsandbytes():
     return bitsandbytes
 
 
+def import_datasketch():
+    """datasketch, which finds texts that are nearly equal."""
+    try:
+        import datasketch
+    except ImportError as error:
+        raise InputError(
+            f"datasketch cannot be imported ({first_line(error)}). Install it: pip install datasketch. "
+            f"Without "
+            f"it near duplicates are not found: --similarity None."
+        ) from None
+    return datasketch
+
+
 def load_tokenizer(directory, flag_name="the model directory", trust=False):
     """The tokenizer of a Hugging Face directory; never from a hub, with its own code if `trust`.
 

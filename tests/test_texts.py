@@ -15,6 +15,7 @@ import torch
 from conftest import ROOT, events, run_command
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pixelrec_train.commands import clean_text
 from pixelrec_train.config.texts import TextsConfig
 from pixelrec_train.data.samples.cells import Remarks
 from pixelrec_train.data.texts import forms
@@ -168,6 +169,43 @@ def test_files_that_are_not_there_or_stand_twice(tmp_path):
     ):
         with pytest.raises(InputError, match=says):
             files_of(names, "--train_file")
+
+
+def shingled(text):
+    return {text[at : at + 5] for at in range(len(text) - 4)}
+
+
+def test_cleaning_keeps_the_first_of_what_is_alike_and_counts_the_rest(tmp_path, capsys):
+    pytest.importorskip("datasketch")
+    rng = np.random.default_rng(0)
+    words = ["".join(chr(97 + c) for c in rng.integers(0, 26, 6)) for _ in range(400)]
+    base = [" ".join(rng.choice(words, 40)) for _ in range(30)]
+    near = [text[:-3] + "xyz" for text in base[:10]]  # most pieces are common
+    rows = [{"text": text, "n": n} for n, text in enumerate([*base, *near])]
+    rows += [{"text": base[0].upper() + "  "}, {"text": "ab"}, {"text": "y" * 5000}, {"other": 1}]
+    rows += [{"instruction": "What is it?", "output": "A whale that nobody has seen before."}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    clean_text.main.__wrapped__(
+        [str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "out.jsonl"), "--min_characters", "5",
+         "--max_characters", "4000"]
+    )  # fmt: skip
+    kept = [json.loads(line) for line in open(tmp_path / "out.jsonl")]
+    expected = []  # the slow way: every text against all that were kept
+    for text in (*base, *near):
+        pieces = shingled(text)
+        alike = [len(pieces & shingled(other)) / len(pieces | shingled(other)) for other in expected]
+        expected += [text] * (max(alike, default=0) < 0.8)
+    assert [row["text"] for row in kept[:-1]] == expected == base and kept[-1] == rows[-1]
+    told = capsys.readouterr().out
+    assert "31 of 45 rows kept" in told
+    for line in (
+        "10 left out: nearly there before",
+        "1 left out: there before",
+        "1 left out: shorter than 5",
+    ):
+        assert line in told
+    with pytest.raises(InputError, match="is there already"):
+        clean_text.main.__wrapped__([str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "out.jsonl")])
 
 
 @pytest.mark.parametrize("name", NAMES)

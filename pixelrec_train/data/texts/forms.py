@@ -6,7 +6,7 @@ Source of the forms: the documents of Genesis (self_model/pretrain, self_model/f
 import json
 
 from pixelrec_train.data.samples import Sample
-from pixelrec_train.data.samples.cells import Odd, Row, encodable, listed, nothing, shown
+from pixelrec_train.data.samples.cells import Odd, Remarks, Row, encodable, listed, nothing, shown
 
 TEXT_FIELDS = ("text", "content", "document", "body")
 ANSWERS = ("output", "response", "answer", "completion", "target")
@@ -31,9 +31,7 @@ def document(place, row, text_fields, remarks):
         if not nothing(value) and not isinstance(value, str):
             raise Odd(f"{name} is no text", shown(value))
     if any(not nothing(row.get(name)) for name in ("messages", "conversations")):
-        messages = chat(place, row, remarks).messages
-        lines = [f"{NAMES[message['role']]}: {message['content']}" for message in messages]
-        return Sample(str(place), source, None, ("\n".join(lines),))
+        return Sample(str(place), source, None, (lines_of(chat(place, row, remarks).messages),))
     raise Odd(f"it has none of {', '.join(text_fields)}, messages, conversations", keys_of(row))
 
 
@@ -62,6 +60,22 @@ def chat(place, row, remarks):
     if not any(m["role"] == "assistant" and m["content"].strip() for m in sample.messages):
         raise Odd("nobody answers in it: there is no message of the assistant")
     return sample
+
+
+def text_of(place, row, text_fields):
+    """(all that a row says, None), or ("", why it says nothing)."""
+    remarks = Remarks()
+    try:
+        try:
+            return "".join(document(place, row, text_fields, remarks).segments), None
+        except Odd:
+            return lines_of(chat(place, row, remarks).messages), None
+    except Odd as problem:
+        return "", problem.args[0]
+
+
+def lines_of(messages):
+    return "\n".join(f"{NAMES[message['role']]}: {message['content']}" for message in messages)
 
 
 def question_and_answer(row):
