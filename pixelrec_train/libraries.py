@@ -1,5 +1,6 @@
 """Libraries that are heavy, or may be missing: imported where they are first needed, with a sentence."""
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -56,10 +57,23 @@ def import_datasketch():
     except ImportError as error:
         raise InputError(
             f"datasketch cannot be imported ({first_line(error)}). Install it: pip install datasketch. "
-            f"Without "
-            f"it near duplicates are not found: --similarity None."
+            f"Without it near duplicates are not found: --similarity None."
         ) from None
     return datasketch
+
+
+def import_tracker(name):
+    """wandb, swanlab or trackio, which show the figures of runs beside each other."""
+    try:
+        module = importlib.import_module(name)
+        if not getattr(module, "__file__", None):  # ./wandb, which wandb itself leaves, looks like a package
+            raise ImportError(f"{next(iter(module.__path__))} is a directory, and no package is installed")
+    except Exception as error:  # of a package, or one that it needs, anything may go wrong
+        raise InputError(
+            f"{name} cannot be imported ({first_line(error)}). Install it: pip install {name}. Without it, "
+            f"leave it out of --report_to; TensorBoard shows the same figures."
+        ) from None
+    return module
 
 
 def load_tokenizer(directory, flag_name="the model directory", trust=False):

@@ -184,7 +184,8 @@ def test_the_validation_loss_is_what_exhaustive_beams_say_of_the_items_taken_nex
     task = TokenTask(model, folder / "llm")
     for tokens in (1, 100, 16384):
         loss = token_loss(task, prepared.next_items(users, 6, tokens))
-        assert loss == {"valid_loss": pytest.approx(float(expected), abs=1e-5)}
+        perplexity = pytest.approx(2.718281828459045 ** float(expected), rel=1e-4)
+        assert loss == {"valid_loss": pytest.approx(float(expected), abs=1e-5), "perplexity": perplexity}
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     shares = []
     for rank in range(3):
@@ -205,5 +206,6 @@ def labels_of(batches):
 
 def test_the_best_checkpoint_may_be_chosen_by_the_validation_loss():
     objective = TokenTask.objective
-    assert objective.chosen_by("valid_loss") == "valid_loss" and "valid_loss" in objective.falling
+    for name in ("valid_loss", "perplexity"):
+        assert objective.chosen_by(name) == name and name in objective.falling
     assert objective.chosen_by(None) == "ndcg@10"

@@ -116,3 +116,16 @@ def test_the_log_line_shows_them_once(tmp_path, capsys):
     log.close()
     said = capsys.readouterr().out
     assert "| 52000 tokens/s | 412.3 TFLOP/s per rank | mfu 41.7% | 20 ms/step | eta 5s" in said
+
+
+@pytest.mark.parametrize("answer, reported", [(97, {"gpu_utilisation": 97.0}), (None, {})])
+def test_how_busy_the_gpu_is_is_reported_where_somebody_knows(clock, monkeypatch, answer, reported):
+    def utilization():
+        if answer is None:
+            raise ModuleNotFoundError("nvidia-ml-py does not seem to be installed")
+        return answer
+
+    assert "gpu_utilisation" not in summed(clock, [None]).close()  # on a CPU
+    monkeypatch.setattr(torch.cuda, "utilization", utilization)
+    monkeypatch.setattr(log_sums.distributed, "uses_gpu", lambda: True)
+    assert log_sums.gpu_utilisation() == reported

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import (
+    DISTINCT,
     FILE,
     MINUTES,
     NOT_NEGATIVE,
@@ -155,8 +156,34 @@ class OutputFlags(Flags):
             raise InputError("--save_strategy steps needs --save_steps: how many?")
 
 
+TRACKERS = ("wandb", "swanlab", "trackio")
+REPORTS = Rule(
+    f"must name some of {', '.join(TRACKERS)}, or all, or none",
+    lambda names: set(names) <= {"tensorboard", "all", *TRACKERS},
+)
+
+
 @dataclass(frozen=True, kw_only=True)
-class LoopFlags(OptimisationFlags, OutputFlags, LaunchFlags):
+class TrackingFlags(Flags):
+    """Who is told a run's figures."""
+
+    report_to: tuple[str, ...] = flag(
+        "trackers beside TensorBoard, which every run has: wandb, swanlab, trackio; all = those installed",
+        (),
+        REPORTS,
+        DISTINCT,
+        may_differ=True,
+    )
+    run_name: str | None = flag(
+        "what trackers call the run, as long as it goes on; None = as in TensorBoard, after --output_dir",
+        None,
+        may_differ=True,
+    )
+    project: str = flag("the trackers' project it belongs to", "pixelrec_train", may_differ=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopFlags(OptimisationFlags, OutputFlags, TrackingFlags, LaunchFlags):
     """How any task goes through engine/loop.py."""
 
 

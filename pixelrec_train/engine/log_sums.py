@@ -49,9 +49,9 @@ class LogSums:
 
         {name}_per_s are the batches' counts per second, all ranks together; step_ms is the wall time
         per optimizer step; data_wait_pct the share of it spent waiting for a batch; memory_gb the largest
-        peak so far on rank 0. Where the task counts them, tflops_per_s are the 10^12 operations per second of
-        one rank, the mean of all, and mfu_pct is their share of what its device computes at most in bf16
-        (left out where that is not known).
+        peak so far on rank 0; gpu_utilisation how busy its GPU is just now, see there. Where the task counts
+        them, tflops_per_s are the 10^12 operations per second of one rank, the mean of all, and mfu_pct is
+        their share of what its device computes at most in bf16 (left out where that is not known).
         """
         means = {name: total / self.batches for name, total in self.sums.items()}
         counts = {f"{name}_per_s": count for name, count in self.counts.items()}
@@ -61,9 +61,8 @@ class LogSums:
         rates = {name: means.pop(name) * ranks / seconds for name in counts}
         waited = 100 * means.pop("waited") / seconds
         computed = speed(means.pop("flops") / seconds)
-        return quotients(means) | rates | computed | {
-            "step_ms": 1000 * seconds / self.steps, "data_wait_pct": waited, "memory_gb": peak_memory_gb(),
-        }  # fmt: skip
+        own = {"data_wait_pct": waited, "memory_gb": peak_memory_gb()} | gpu_utilisation()
+        return quotients(means) | rates | computed | {"step_ms": 1000 * seconds / self.steps} | own
 
     def as_dict(self):
         """This rank's sums, exactly, for a checkpoint between two log lines."""
@@ -133,3 +132,16 @@ def peak_memory_gb():
         return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def gpu_utilisation():
+    """{"gpu_utilisation": percent of the last second or less in which this rank's GPU computed, as NVML says}
+
+    Nothing on CPUs, and where NVML does not say it (no nvidia-ml-py, a part of a GPU, another maker).
+    """
+    if not distributed.uses_gpu():
+        return {}
+    try:
+        return {"gpu_utilisation": float(torch.cuda.utilization())}
+    except Exception:  # errors of its own kind for each reason; a figure is not worth a run
+        return {}

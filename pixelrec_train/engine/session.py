@@ -26,6 +26,7 @@ from pixelrec_train.run import rendezvous, watchdog
 from pixelrec_train.run.checkpoints import check_steps_free
 from pixelrec_train.run.log import RunLog, log_path, say, show_under_tensorboard
 from pixelrec_train.run.signals import StopSignals
+from pixelrec_train.run.trackers import asked_for
 
 
 def on_all_ranks(loop, work, resume=None, can_resume=True, weights="--init_from {}"):
@@ -130,6 +131,7 @@ def session(task, loader, loop, resolved, facts, plan=(), resume=None, best_by=N
                 log.note(f"done: {state.step} steps, {best}")
     except BaseException as error:
         log.note(f"stopped after step {state.step}: {str(error) or type(error).__name__}")
+        log.failed = True
         raise
     finally:
         log.close()
@@ -159,6 +161,7 @@ def open_log(loop, objective, resolved, facts, resumed_at=None):
         f"{torch.get_num_threads()} threads each; process {os.getpid()}; run directory {run}"
     )
     watchdog.tell(log.note)
+    log.track(loop, run, tensorboard_dir(loop).name, resumed_at is not None)
     return log
 
 
@@ -196,11 +199,13 @@ def claimed_directory(loop, going_on=False):
 
 
 def check_places(loop, going_on=False):
-    """Raises InputError where the run directory is not free, or it and the log cannot be written."""
+    """Raises InputError where the run directory is not free, or it and the log cannot be written; and where a
+    tracker is not installed."""
     run_directory.check_free(loop.output_dir, loop.overwrite or going_on)
     if loop.checkpoint_layout == "global_step":
         check_steps_free(loop.output_dir)
     possible_directory(loop.logging_dir, "--logging_dir")
+    asked_for(loop.report_to, loop.logging_dir)
 
 
 def seed_everything(seed):

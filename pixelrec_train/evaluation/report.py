@@ -139,6 +139,7 @@ def conclude(training, judged, split, ranking, how=""):
         )
         log.block(f"\n{write_table(run, rows, ranking.topk, note)}\n{note}\n")
         draw_curves(run, training.objective.panels)
+        log.concluded(training.state, run)
         log.block(f"Files in {run}/: table.md, table.json, curves.png, metrics.jsonl, best_model/")
     distributed.barrier()
 
@@ -153,6 +154,7 @@ def conclude_without_catalogue(training):
         write_json(run / "table.json", rows)
         training.log.block(f"\n{text}")
         draw_curves(run, training.objective.panels)
+        training.log.concluded(training.state, run)
         training.log.block(f"Files in {run}/: table.md, table.json, curves.png, metrics.jsonl, best_model/")
     distributed.barrier()
 

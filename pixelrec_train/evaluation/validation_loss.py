@@ -1,6 +1,8 @@
 """The training loss on what is held out: of two towers, from embeddings that evaluation has computed anyway;
 of a language model, of any texts."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -59,7 +61,7 @@ class SoftmaxLoss:
 
 @torch.no_grad()
 def token_loss(task, batches):
-    """{"valid_loss": mean loss in nats, by weight, of all labels of all ranks}
+    """{"valid_loss": mean loss in nats, by weight, of all labels of all ranks, "perplexity": e to that power}
 
     Args:
         task: TokenTask, in evaluation mode.
@@ -79,4 +81,5 @@ def token_loss(task, batches):
     total, weight = distributed.mean_tensor(sums).tolist()
     if not weight:
         raise InputError("nothing is to be predicted in the validation texts, so they have no loss.")
-    return {"valid_loss": total / weight}
+    loss = total / weight
+    return {"valid_loss": loss, "perplexity": math.inf if loss > 700 else math.exp(loss)}

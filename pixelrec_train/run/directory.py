@@ -20,7 +20,7 @@ from pixelrec_train.run.checkpoints import LATEST, steps_of, take_away
 # What a run writes, and its checkpoints step120. --overwrite removes these and nothing else.
 RUN_FILES = (
     "run.json", "ds_config.json", "train.log", "metrics.jsonl", "table.md", "table.json", "curves.png",
-    "trace.json", "best_model", "checkpoint-epoch-*", "checkpoint-step-*", "*.partial",
+    "trace.json", "trackers.json", "best_model", "checkpoint-epoch-*", "checkpoint-step-*", "*.partial",
 )  # fmt: skip
 PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "pyarrow", "faiss-cpu", "faiss-gpu")
 

@@ -1,4 +1,4 @@
-"""What a run says: one line per event on stdout and in the log file, metrics.jsonl, TensorBoard.
+"""What a run says: one line per event on stdout and in the log file, metrics.jsonl, TensorBoard, trackers.
 
 Every rank calls it; only rank 0 speaks.
 """
@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pixelrec_train import distributed
+from pixelrec_train.run.trackers import Trackers, trackers_of
 
 OF_ANY_TASK = {"loss": ".4f", "lr": ".2e", "grad_norm": ".2f"}  # in the log line, before the task's own
 SPEED = {
     "tflops_per_s": "{:.4g} TFLOP/s per rank", "mfu_pct": "mfu {:.1f}%", "step_ms": "{:.0f} ms/step",
     "data_wait_pct": "data {:.1f}%", "memory_gb": "mem {:.1f}G",
+    "gpu_utilisation": "gpu {:.0f}%",
 }  # fmt: skip
 
 
@@ -28,7 +30,8 @@ class RunLog:
 
     def __init__(self, log_files, metrics_file, tensorboard_dir, objective, resumed_at=None):
         """objective: what the lines show of a task's figures; metrics.jsonl and TensorBoard get all."""
-        self.objective = objective
+        self.objective, self.failed = objective, False  # failed: it has ended before its end
+        self.trackers = Trackers((), None, self.note)
         self.speaks = distributed.rank() == 0
         if not self.speaks:
             return
@@ -43,6 +46,11 @@ class RunLog:
 
             purge = None if resumed_at is None else resumed_at + 1  # what was drawn beyond is drawn again
             self.tensorboard = SummaryWriter(str(tensorboard_dir), purge_step=purge)
+
+    def track(self, flags, run_directory, name, resumed):
+        """Tell trackers, too; see trackers.trackers_of."""
+        if self.speaks:
+            self.trackers = trackers_of(flags, run_directory, name, resumed, self.note)
 
     @contextmanager
     def tolerating(self, path):
@@ -98,6 +106,14 @@ class RunLog:
             with self.tolerating(self.tensorboard.log_dir):
                 self.tensorboard.add_text(f"sample/{number}", f"{title}\n\n{text}", state.step)
 
+    def concluded(self, state, run_directory):
+        """The run has left its table and its curves."""
+        run = Path(run_directory)
+        if self.trackers.running:
+            rows = json.loads((run / "table.json").read_text(encoding="utf-8"))
+            text = (run / "table.md").read_text(encoding="utf-8")
+            self.trackers.show(state.step, rows, text, run / "curves.png")
+
     def saved(self, state, path, seconds):
         size = sum(f.stat().st_size for f in Path(path).rglob("*") if f.is_file()) if self.speaks else 0
         self._line(f"save {state.step:05d}", f"{path}", f"{size / 1e9:.2f}G", f"{seconds:.0f}s")
@@ -126,25 +142,28 @@ class RunLog:
         self.block(" ".join(text.splitlines()))  # one event, one line: a source may be called anything
 
     def _record(self, kind, step, values):
-        """One JSON object per event, and one TensorBoard tag per scalar: train/loss, eval/recall@10."""
+        """One JSON object per event, and one tag per scalar elsewhere: train/loss, eval/recall@10."""
         if not self.speaks:
             return
         if self.metrics_file:
             with self.tolerating(self.metrics_file.name):
                 self.metrics_file.write(json.dumps({"kind": kind, "step": step} | values) + "\n")
+        prefix = "train" if kind == "step" else kind
+        scalars = {f"{prefix}/{name}": x for name, x in values.items() if isinstance(x, (int, float))}
+        self.trackers.log(step, scalars)
         if self.tensorboard:
             with self.tolerating(self.tensorboard.log_dir):
-                self._draw("train" if kind == "step" else kind, step, values)
+                self._draw(step, scalars)
             if self.tensorboard.log_dir in self.unwritable:
                 self.tensorboard = None  # its writing thread has ended
 
-    def _draw(self, prefix, step, values):
-        for name, value in values.items():
-            if isinstance(value, (int, float)):
-                self.tensorboard.add_scalar(f"{prefix}/{name}", value, step)
+    def _draw(self, step, scalars):
+        for tag, value in scalars.items():
+            self.tensorboard.add_scalar(tag, value, step)
         self.tensorboard.flush()
 
     def close(self):
+        self.trackers.close(self.failed)
         if self.speaks:
             for file in filter(None, (self.tensorboard, self.metrics_file, *self.log_files.values())):
                 with self.tolerating(getattr(file, "name", "TensorBoard")):

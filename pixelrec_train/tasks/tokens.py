@@ -14,7 +14,8 @@ from pixelrec_train.model.adapters import entries
 
 SEMANTIC_IDS = "semantic_ids.json"
 LLM, ADAPTER = "llm", "adapter"
-OTHERS = ("valid_loss", *(way + name for way in ("", "sid_", "average_") for name in RANKED))
+FALLING = ("valid_loss", "perplexity")
+OTHERS = (*FALLING, *(way + name for way in ("", "sid_", "average_") for name in RANKED))
 
 
 class TokenTask(Task):
@@ -22,7 +23,7 @@ class TokenTask(Task):
 
     objective = Objective(
         shown={"itemic_loss": ".4f", "text_loss": ".4f"} | {f"level{n}_top1": ".3f" for n in (1, 2, 3)},
-        judged=("valid_loss", "recall@10", "ndcg@10"),
+        judged=(*FALLING, "recall@10", "ndcg@10"),
         panels={
             "loss (nats)": ("loss", "itemic_loss", "text_loss", "valid_loss"),
             "right codes": tuple(f"level{n}_top1" for n in (1, 2, 3, 4)),
@@ -30,6 +31,7 @@ class TokenTask(Task):
         },
         best_by="ndcg@10",
         others=OTHERS,
+        falling=FALLING,
     )
 
     def __init__(
@@ -158,7 +160,7 @@ def of_samples(sources, by_source, ranked):
         shown={"itemic_loss": ".4f", "text_loss": ".4f", "itemic_top1": ".3f", "text_top1": ".3f"}
         | (dict.fromkeys(losses, ".4f") if by_source else {})
         | {"fill": ".3f"},
-        judged=("valid_loss", "recall@10", "ndcg@10") if ranked else ("valid_loss",),
+        judged=(*FALLING, "recall@10", "ndcg@10") if ranked else FALLING,
         panels={
             "loss (nats)": ("loss", "itemic_loss", "text_loss", "valid_loss"),
             "right tokens": ("itemic_top1", "text_top1"),
@@ -167,4 +169,5 @@ def of_samples(sources, by_source, ranked):
         },
         best_by="ndcg@10" if ranked else "valid_loss",
         others=OTHERS,
+        falling=FALLING,
     )
