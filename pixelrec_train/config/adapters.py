@@ -8,6 +8,7 @@ from pixelrec_train.flags import DISTINCT, POSITIVE, SHARE, Flags, Rule, as_text
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ALL_LINEAR = "all-linear"
+TOWERS = {"item"}, {"user"}, {"item", "user"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,32 @@ class LoraFlags(Flags):
                 "--lora_use_dora with ZeRO-3: it reads whole weights beside their layers, where ZeRO-3 has "
                 "cut them to shards. Use configs/ds_config_zero2.json, or leave out --lora_use_dora."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerAdapterFlags(LoraFlags):
+    """LoRA in the towers of the two-tower head; for a group that has TowerFlags too."""
+
+    lora_towers: tuple[str, ...] = flag(
+        "towers that get adapters (a frozen item LLM has none); what is beside the LLMs trains in full",
+        ("item", "user"),
+        Rule("takes item, user or item,user", lambda towers: set(towers) in TOWERS),
+        DISTINCT,
+    )
+
+    @property
+    def adapted_towers(self):
+        """Names of the towers with adapters."""
+        trained = {"user", "item"} if self.reads_texts else {"user"}
+        named = trained & {*self.lora_towers} if self.lora_r else ()
+        return tuple(name for name in ("item", "user") if name in named)
+
+    def check_adapters(self):
+        """Raises InputError where no tower could have them, or one would have random weights."""
+        if self.lora_r and not self.adapted_towers:
+            why = "--id_only leaves out" if self.id_only else "--freeze_item_llm freezes"
+            raise InputError(f"--lora_towers item names the tower that {why}. Leave one of the two out.")
+        self.refuse_random({*self.random_init} & {*self.adapted_towers})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pixelrec_train.config.adapters import TowerAdapterFlags
 from pixelrec_train.config.judging import RankingFlags, RetrievalFlags, require_cut_off
 from pixelrec_train.config.known import KnownFlags
 from pixelrec_train.config.reading import DataFlags, TokenFlags, WindowFlags
@@ -196,11 +197,12 @@ class HllmFlags(TokenFlags, WindowFlags, TowerFlags, KnownFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(DataFlags, HllmFlags, NceFlags, RunFlags, RankingFlags, RetrievalFlags):
+class TrainConfig(DataFlags, HllmFlags, NceFlags, TowerAdapterFlags, RunFlags, RankingFlags, RetrievalFlags):
     """Train a two-tower HLLM: an item LLM reads texts, a user LLM reads the sequence of their embeddings."""
 
     def __post_init__(self):
         super().__post_init__()
+        self.check_adapters()
         require_cut_off(self.topk, self.best_by or "ndcg@10")
 
     def negatives_per_window(self, world_size):

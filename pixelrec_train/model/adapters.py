@@ -18,12 +18,13 @@ from torch import nn
 from pixelrec_train.config.adapters import ALL_LINEAR
 from pixelrec_train.errors import InputError
 from pixelrec_train.libraries import import_bitsandbytes, import_peft
-from pixelrec_train.model.backbone import save_tensors
+from pixelrec_train.model.backbone import save_tensors, under
 
 NAME = "default"  # peft's, of an adapter that nobody has named
 FIRST, SECOND = f".lora_A.{NAME}.weight", f".lora_B.{NAME}.weight"
 LENGTHS = f".lora_magnitude_vector.{NAME}.weight"  # [out], of DoRA
 WEIGHTS = "adapter_model.safetensors"
+TWO_TOWERS = ("item", "user")
 BLOCK = 64  # weights in 4 bits that share a scale
 
 
@@ -53,6 +54,13 @@ def add_adapters(backbone, lora, seed, device=None):
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(settings, backbone, NAME)
     backbone.train(backbone.training)
+
+
+def adapt_towers(model, flags, seed):
+    """Put adapters into the LLMs of an HLLMModel that TowerAdapterFlags say; all else trains as before."""
+    for number, tower in enumerate(TWO_TOWERS):
+        if tower in flags.adapted_towers:
+            add_adapters(getattr(model, f"{tower}_llm").backbone, flags, seed + number)
 
 
 def lora_of(backbone):
@@ -164,6 +172,15 @@ def merged(backbone, tensors):
 
 def is_of_adapter(name):
     return name.endswith((FIRST, SECOND, LENGTHS))
+
+
+def write_adapters_of_towers(model, directory, tensors):
+    """item_llm_adapter/ and user_llm_adapter/ of an HLLMModel's, see write_adapter; tensors: its state."""
+    for name in (f"{tower}_llm" for tower in TWO_TOWERS):
+        tower = getattr(model, name)
+        if tower is not None and lora_of(tower.backbone):
+            own, source = under(f"{name}.backbone.", tensors), tower.backbone.name_or_path
+            write_adapter(tower.backbone, Path(directory) / f"{name}_adapter", own, source)
 
 
 def write_adapter(backbone, directory, tensors, source, prefix="", kind="FEATURE_EXTRACTION", rows=None):

@@ -12,6 +12,7 @@ from pixelrec_train import distributed
 from pixelrec_train.batch import Items
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import tokenizer_files
+from pixelrec_train.model.adapters import merged
 from pixelrec_train.model.backbone import (
     load_backbone,
     no_cache,
@@ -119,9 +120,7 @@ class HLLMModel(nn.Module):
         """
         for tower in (self.item_llm if item_llm else None, self.user_llm):
             if tower is not None:
-                tower.backbone.gradient_checkpointing_enable(
-                    gradient_checkpointing_kwargs={"use_reentrant": False}
-                )
+                tower.backbone.gradient_checkpointing_enable({"use_reentrant": False})
 
     @staticmethod
     def starting(hllm, item_ids=(), train_counts=None, known=None) -> "HLLMModel":
@@ -170,7 +169,7 @@ class HLLMModel(nn.Module):
         return model
 
     def export(self, directory, tensors: dict[str, Tensor], tokenizer_dir):
-        """Write item_llm/ and user_llm/ as Hugging Face directories and the rest as safetensors.
+        """Write item_llm/ and user_llm/, adapters merged in, as Hugging Face directories; the rest beside.
 
         Args:
             tensors: the complete state dict of this module, on the CPU.
@@ -179,7 +178,8 @@ class HLLMModel(nn.Module):
         directory = Path(directory)
         for name, tower in (("item_llm", self.item_llm), ("user_llm", self.user_llm)):
             if tower is not None:
-                write_backbone(tower.backbone, directory / name, under(f"{name}.backbone.", tensors))
+                weights = merged(tower.backbone, under(f"{name}.backbone.", tensors))
+                write_backbone(tower.backbone, directory / name, weights)
         head = {"logit_scale": tensors["logit_scale"]}
         if self.item_llm is not None:
             if self.item_llm.item_token is not None:

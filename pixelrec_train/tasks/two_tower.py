@@ -5,6 +5,7 @@ import torch
 from pixelrec_train.engine.task import RANKED, Objective, Task
 from pixelrec_train.errors import TrainingStopped
 from pixelrec_train.losses.nce import nce_loss
+from pixelrec_train.model.adapters import write_adapters_of_towers
 
 COLLAPSED_LOG_STEPS = 20
 
@@ -93,6 +94,7 @@ class TwoTowerTask(Task):
         return {name: tower for name, tower in towers.items() if tower is not None}
 
     def export(self, directory, tensors):
-        """See HLLMModel.export; tensors are this task's."""
+        """See HLLMModel.export; adapters of its towers beside it. tensors are this task's."""
         inner = {k.removeprefix("model."): v for k, v in tensors.items()}
         self.model.export(directory, inner, self.tokenizer_dir)
+        write_adapters_of_towers(self.model, directory, inner)

@@ -48,9 +48,12 @@ def describe_plan(config, inputs, model, resolved, world_size):
 
 
 def describe_model(config, model, inputs):
+    def words_of(tower):
+        return f" ({adapters(config)})" if tower in config.adapted_towers else ""
+
     if model.item_llm is not None:
         state = "frozen, embeds the catalogue once" if config.freeze_item_llm else (
-            f"{trained(model.item_llm):,} trained parameters")  # fmt: skip
+            f"{trained(model.item_llm):,} trained parameters{words_of('item')}")  # fmt: skip
         yield f"item_llm: {state}, {model.item_llm.way}; text from {as_text(config.text_keys)}"
         yield from describe_reading(config, model.item_llm)
     if model.projection is not None:
@@ -69,7 +72,7 @@ def describe_model(config, model, inputs):
     history = f"{config.max_seq_length - 1} items of history"
     if config.seq_length_in_evaluation != config.max_seq_length:
         history += f", {config.seq_length_in_evaluation - 1} in evaluation"
-    yield f"user_llm: {trained(model.user_llm):,} trained parameters, {history}"
+    yield f"user_llm: {trained(model.user_llm):,} trained parameters{words_of('user')}, {history}"
     if model.times is not None:
         times = inputs.interactions.times
         span = f"{when(times.min())} to {when(times.max())}"
@@ -111,7 +114,13 @@ def what_trains(model, config, otherwise):
         return otherwise
     rows = ", and the new rows" if config.lora_train_new_rows and model.embedding.new_rows is not None else ""
     held = ", on weights in 4 bits" if any(map(in_4bit, model.parameters())) else ""
-    return f"adapters of rank {config.lora_r} in {as_text(config.lora_target_modules)}{rows}{held}"
+    return f"{adapters(config)}{rows}{held}"
+
+
+def adapters(config):
+    """In words. config: LoraFlags."""
+    kind = "DoRA adapters" if config.lora_use_dora else "adapters"
+    return f"{kind} of rank {config.lora_r} in {as_text(config.lora_target_modules)}"
 
 
 def size(count):

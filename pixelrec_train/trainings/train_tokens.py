@@ -152,7 +152,7 @@ def recommender(prepared, config):
 def finish(training, prepared, config):
     """Judge the best model on the test split beside popularity, and leave table and curves."""
     run, inputs, test = Path(config.output_dir), prepared.inputs, prepared.inputs.split.test
-    if not training.best_is_here:
+    if config.lora_r or not training.best_is_here:  # merged weights round otherwise than adapters do
         best = TokenModel.load(
             run / checkpoint.BEST / LLM, "the checkpoint", config.loss_chunk, dtype="auto",
             trust="item" in config.trust_remote_code,

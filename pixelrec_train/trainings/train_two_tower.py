@@ -23,6 +23,7 @@ from pixelrec_train.files import possible_directory
 from pixelrec_train.libraries import import_faiss
 from pixelrec_train.losses.nce import MAX_LOGIT_SCALE
 from pixelrec_train.machine.compiler import check_compiler
+from pixelrec_train.model.adapters import adapt_towers
 from pixelrec_train.model.backbone import check_directory, check_vocabulary
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.recommend.frozen_texts import embed_texts
@@ -114,8 +115,10 @@ def prepare(config, world_size):
     if model.item_llm is not None:
         check_vocabulary(model.item_llm.backbone, inputs.item_text, config.item_dir)
     check_candidates(inputs.split.train_counts, config.max_seq_length)
-    width = model.user_llm.backbone.config.hidden_size
-    return inputs, known, model, ds_config.resolve(config, world_size, width)
+    resolved = ds_config.resolve(config, world_size, model.user_llm.backbone.config.hidden_size)
+    config.check_stage(resolved["zero_optimization"]["stage"])
+    adapt_towers(model, config, config.seed)
+    return inputs, known, model, resolved
 
 
 def build_loader(config, inputs, known):
@@ -172,11 +175,12 @@ def recommender(model, catalogue, config):
 def finish(training, inputs, config):
     """Judge the best model on the test split beside popularity, and leave table and curves."""
     model = training.engine.module.model
-    if not training.best_is_here:
+    if config.lora_r or not training.best_is_here:  # merged weights round otherwise than adapters do
         best = HLLMModel.load(
             Path(config.output_dir) / checkpoint.BEST, config.max_text_length, inputs.interactions.item_ids,
             trust=config.trust_remote_code,
         )  # fmt: skip
+        adapt_towers(best, config, config.seed)  # by adapters that do nothing: its layers have them in
         load_weights(model, best)
     with loop.judging(training.engine):
         catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
