@@ -5,12 +5,13 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 
 import peft
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT, deepspeed, events, run_command
+from conftest import ROOT, as_flags, deepspeed, events, run_command
 from launched import generative
 from launched.lora import LORA, STEPS
 from safetensors.torch import load_file, save_file
@@ -19,6 +20,8 @@ from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup
 
 from pixelrec_train.commands import merge_adapter
 from pixelrec_train.config.adapters import AdapterFlags
+from pixelrec_train.engine.optim import build_optimizer
+from pixelrec_train.engine.state import steps_per_epoch
 from pixelrec_train.engine.weights import load_weights
 from pixelrec_train.errors import InputError
 from pixelrec_train.model.adapters import entries, quantise
@@ -26,6 +29,8 @@ from pixelrec_train.model.expansion import expand
 from pixelrec_train.model.tiny import write_causal_lm
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.tasks.tokens import TokenTask
+from pixelrec_train.tasks.two_tower import TwoTowerTask
+from pixelrec_train.trainings.train_two_tower import build_loader, prepare
 
 FOUR_BIT = importlib.util.find_spec("bitsandbytes") is not None
 needs_bitsandbytes = pytest.mark.skipif(not FOUR_BIT, reason="bitsandbytes is not installed")
@@ -178,10 +183,21 @@ def test_gradients_are_those_of_pefts_own_model(folder, tied):
 
 
 @pytest.fixture(scope="module")
-def findings(folder):
+def tower_config(demo_config):
+    """A two-tower run of 4 windows per rank."""
+    return replace(
+        demo_config, lora_r=4, lora_alpha=16, lora_dropout=0.0, per_device_train_batch_size=4,
+        logging_steps=1, learning_rate=1e-2,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def findings(folder, tower_config):
     """What tests/launched/lora.py found on two ranks."""
     out = folder / "findings.json"
-    result = deepspeed(2, ROOT / "tests/launched/lora.py", folder, out)
+    result = deepspeed(
+        2, ROOT / "tests/launched/lora.py", folder, out, *as_flags(tower_config, dry_run="None")
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     found = json.loads(out.read_text())
     assert found["ranks"] == 2
@@ -209,6 +225,28 @@ def test_the_engine_trains_as_pefts_own_model_and_adamw_do(folder, findings, run
         assert report["loss"] == pytest.approx(loss.item(), rel=1e-4), step
         assert report["grad_norm"] == pytest.approx(norm.item(), rel=1e-3), step
     assert len(findings[run]["steps"]) == STEPS
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("run", ["towers2", "towers3"])
+def test_towers_train_on_any_stage_as_plain_adamw_does_on_one_rank(tower_config, findings, run):
+    config, found = replace(tower_config, per_device_train_batch_size=8), findings[run]
+    inputs, known, model, _ = prepare(config, 1)
+    loader, task = build_loader(config, inputs, known), TwoTowerTask(model, config, config.item_dir)
+    optimizer, schedule = build_optimizer(task, config, steps_per_epoch(loader.batches_in(0), config))
+    trains = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for report, batch in zip(found["steps"], loader.epoch(0), strict=False):
+        loss, _ = task(batch)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(trains.values(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        assert report["loss"] == pytest.approx(loss.item(), rel=1e-4)
+        assert report["grad_norm"] == pytest.approx(norm.item(), rel=1e-3)
+    assert len(found["steps"]) == STEPS and set(found["moved"]) == trains.keys()
+    count = sum(p.numel() for p in trains.values())
+    assert found["trains"] == count and count * 12 <= found["optimizer_bytes"] < count * 13
 
 
 @pytest.mark.launch
