@@ -1,5 +1,7 @@
 """Train a language model on texts or chats: continued pretraining and SFT, as Genesis has them."""
 
+import os
+
 from pixelrec_train.config.texts import TextsConfig
 from pixelrec_train.engine.ds_file import adopted
 from pixelrec_train.flags import check_paths, parse_args
@@ -9,6 +11,10 @@ from pixelrec_train.run.exit_status import speak_plainly
 @speak_plainly
 def main(argv=None):
     config = adopted(check_paths(parse_args(TextsConfig, argv)))
+    told = {"WANDB_ENTITY": config.entity, "WANDB_MODE": config.mode, "SWANLAB_MODE": config.mode}
+    for name, value in told.items():
+        if value:
+            os.environ.setdefault(name, value)
     from pixelrec_train.trainings import train_texts
 
     train_texts.main(config)

@@ -142,6 +142,11 @@ class TextsConfig(QuantisedFlags, TextFileFlags, TrustFlags, RunFlags):
         "go on where a run stopped: auto = from the newest checkpoint in output_dir, if any; or one of them",
         None, may_differ=True, alias=("resume_from_checkpoint",),
     )  # fmt: skip
+    entity: str | None = flag("WANDB_ENTITY, unless the environment has it", None, may_differ=True)
+    mode: str | None = flag(
+        "WANDB_MODE and SWANLAB_MODE, unless the environment has them", None,
+        one_of("online", "offline", "disabled"), may_differ=True,
+    )  # fmt: skip
     fp16: bool = flag("refused", False, FP16)
     push_to_hub: bool = flag("refused", False, LOCAL)
     optim: str = flag(

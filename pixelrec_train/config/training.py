@@ -173,6 +173,7 @@ class TrackingFlags(Flags):
         REPORTS,
         DISTINCT,
         may_differ=True,
+        alias=("trace",),
     )
     run_name: str | None = flag(
         "what trackers call the run, as long as it goes on; None = as in TensorBoard, after --output_dir",
