@@ -292,8 +292,8 @@ def test_blocks_are_the_stream_and_pieces_the_documents(size, lm, tokenizer, tmp
 @pytest.mark.parametrize(
     "words, says",
     [
-        ("--stage sft --block_size 8", "--block_size 8 is for --stage pretrain, and this is sft"),
-        ("--block_size 8 --loss_on last", "--loss_on last is for --stage sft, and this is pretrain"),
+        ("--stage sft --block_size 8", "--block_size 8 is for --stage pretrain, this is sft"),
+        ("--block_size 8 --loss_on last", "--loss_on last is for --stage sft, this is pretrain"),
         ("--patience 3", "--patience 3 needs --eval_file"),
         ("--fp16 True", "--fp16 is not offered: its range ends at 65,504"),
         ("--push_to_hub True", "--push_to_hub is not offered"),

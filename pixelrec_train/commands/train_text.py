@@ -15,6 +15,8 @@ def main(argv=None):
     for name, value in told.items():
         if value:
             os.environ.setdefault(name, value)
-    from pixelrec_train.trainings import train_texts
-
-    train_texts.main(config)
+    if config.objective == "mlm":
+        from pixelrec_train.trainings import train_masked as training
+    else:
+        from pixelrec_train.trainings import train_texts as training
+    training.main(config)

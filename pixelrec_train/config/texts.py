@@ -7,7 +7,7 @@ from pixelrec_train.config.reading import CacheFlags
 from pixelrec_train.config.towers import TrustFlags
 from pixelrec_train.config.training import RunFlags
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import FILE, Rule, at_least, flag, one_of
+from pixelrec_train.flags import FILE, SHARE, Rule, at_least, flag, one_of
 
 PRETRAIN, SFT = "pretrain", "sft"
 ANSWERS, LAST, ALL = "answers", "last", "all"
@@ -97,6 +97,12 @@ class TextsConfig(QuantisedFlags, TextFileFlags, TrustFlags, RunFlags):
         "another directory whose tokenizer knows the same words; None = the model's", None,
         alias=("tokenizer_name_or_path",),
     )  # fmt: skip
+    objective: str = flag(
+        "clm = say the next word; mlm = find hidden words, for encoders such as BERT (--stage pretrain)",
+        "clm",
+        one_of("clm", "mlm"),
+    )
+    mask_share: float = flag("mlm: share of a text's words that are to be found", 0.15, SHARE)
     peft_enabled: bool | None = flag(
         "adapters: True = --lora_r is 8 unless it says else; False = none, whatever --lora_r says; None = as "
         "--lora_r says",
@@ -183,7 +189,9 @@ class TextsConfig(QuantisedFlags, TextFileFlags, TrustFlags, RunFlags):
         super().__post_init__()
         self.refuse_random(self.random_init)
         if self.stage is None:
-            pretrains = self.block_size or self.text_fields != defaults["text_fields"]
+            pretrains = (
+                self.objective == "mlm" or self.block_size or self.text_fields != defaults["text_fields"]
+            )
             self.set(stage=PRETRAIN if pretrains else SFT)
         if self.stage == PRETRAIN:
             self.set(max_length=self.block_size or self.max_length)
@@ -191,11 +199,14 @@ class TextsConfig(QuantisedFlags, TextFileFlags, TrustFlags, RunFlags):
             self.set(best_by="valid_loss")
         if not self.train_file:
             raise InputError("--train_file names no file.")
+        if self.objective == "mlm" and (self.stage == SFT or self.lora_r):
+            what = "--lora_r" if self.lora_r else "--stage sft"
+            raise InputError(f"--objective mlm trains an encoder on texts, in full; {what} is not for it.")
         of_the_other = OF_PRETRAINING if self.stage == SFT else OF_SFT
         for name in of_the_other:
             if (value := getattr(self, name)) != defaults[name]:
                 other = PRETRAIN if self.stage == SFT else SFT
-                raise InputError(f"--{name} {value} is for --stage {other}, and this is {self.stage}.")
+                raise InputError(f"--{name} {value} is for --stage {other}, this is {self.stage}.")
         for name in ("patience", "best_by", "sample_generations"):
             if getattr(self, name) and not self.eval_file:
                 raise InputError(f"--{name} {getattr(self, name)} needs --eval_file: what is held out?")

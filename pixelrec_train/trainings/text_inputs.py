@@ -110,7 +110,7 @@ def end_of_text(tokenizer, asked):
         raise InputError(
             f"--end_mark {asked} is no token of the tokenizer. It has {tokenizer.all_special_tokens}."
         )
-    found = asked or (DOCUMENT_END if DOCUMENT_END in words else tokenizer.eos_token)
+    found = asked or (DOCUMENT_END if DOCUMENT_END in words else tokenizer.eos_token or tokenizer.sep_token)
     if not found:
         raise InputError("the tokenizer has no token that ends a text. Name one of its tokens: --end_mark.")
     return found

@@ -1,0 +1,106 @@
+"""Masked-language-model pretraining of an encoder, for item towers: BERT, RoBERTa and the like."""
+
+from transformers import AutoModelForMaskedLM
+
+from pixelrec_train import distributed
+from pixelrec_train.config.texts import BLOCK
+from pixelrec_train.data.loader import Loader
+from pixelrec_train.data.texts.as_samples import as_samples
+from pixelrec_train.data.texts.masking import MaskedDataset, MaskingCollator
+from pixelrec_train.data.texts.reading import files_of
+from pixelrec_train.data.tokens.blocks import Blocks, Pieces
+from pixelrec_train.data.tokens.token_store import TokenStore
+from pixelrec_train.engine import ds_config, loop
+from pixelrec_train.engine.ds_file import remarks
+from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
+from pixelrec_train.engine.state import total_steps
+from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.report import conclude_without_catalogue
+from pixelrec_train.files import possible_directory
+from pixelrec_train.model.backbone import load_backbone
+from pixelrec_train.run import directory as run_directory
+from pixelrec_train.run import watchdog
+from pixelrec_train.tasks.masked_words import MaskedTask
+from pixelrec_train.trainings.text_inputs import Reading, refuse_shared
+
+
+def main(config):
+    """config: TextsConfig."""
+    if not config.dry_run:
+        weights = "--model_dir {}/encoder"
+        return on_all_ranks(config, lambda: run(config), config.resume, weights=weights)
+    check_places(config, going_on=bool(config.resume))
+    *_, lines = prepare(config, config.dry_run)
+    print("\n".join(lines))
+
+
+def prepare(config, world_size):
+    """(task, Loader, Loader of --eval_file or None, fingerprint, dict for deepspeed.initialize, lines for "
+    "the plan)"""
+    seed_everything(config.seed)
+    possible_directory(config.cache_dir, "--cache_dir")
+    run_directory.check_kept(config.output_dir, model_dir=config.model_dir)
+    MaskedTask.objective.chosen_by(config.best_by)
+    files, held_out = files_of(config.train_file, "--train_file"), files_of(config.eval_file, "--eval_file")
+    refuse_shared(files, held_out)
+    model = load_backbone(
+        config.model_dir, "--model_dir", random_init=config.random_init, kind=AutoModelForMaskedLM
+    )
+    reading = Reading(config, None)
+    tokenizer = reading.tokenizer
+    if tokenizer.mask_token_id is None:
+        raise InputError(
+            f"the tokenizer of {config.model_dir} has no mask token, which --objective mlm hides words "
+            f"behind."
+        )
+    room = getattr(model.config, "max_position_embeddings", None)
+    if room and config.max_length > room:
+        raise InputError(f"--block_size {config.max_length} is more than the {room} positions of the model.")
+    resolved = ds_config.resolve(config, world_size, model.config.hidden_size)
+    sides = [side for side in (files, held_out) if side]
+    stores, notes = zip(*(cut(reading, side) for side in sides), strict=True)
+    loaders = [
+        Loader(
+            MaskedDataset(store, tokenizer, config.mask_share, config.seed, fixed=n > 0),
+            MaskingCollator(tokenizer.pad_token_id), config.per_device_train_batch_size, config.seed,
+            config.dataloader_num_workers,
+        )
+        for n, store in enumerate(stores)
+    ]  # fmt: skip
+    batch = config.per_device_train_batch_size * world_size
+    lines = [
+        *reading.lines(files, held_out),
+        *[line for told in notes for line in told],
+        f"texts: {len(loaders[0].loader.dataset):,} of at most {config.max_length:,} tokens, "
+        f"{config.mask_share:.0%} of the words to be found",
+        f"model: {sum(p.numel() for p in model.parameters()):,} trained parameters, {type(model).__name__}",
+        f"batch: {batch} texts x {config.gradient_accumulation_steps} per step over {world_size} ranks",
+        f"steps: {total_steps(loaders[0].batches_in, config):,}",
+        *remarks(config, distributed.uses_gpu()),
+    ]
+    task = MaskedTask(model, config.model_dir)
+    return task, loaders[0], loaders[1] if held_out else None, stores[0].fingerprint, resolved, lines
+
+
+def cut(reading, files):
+    """(texts cut to size, lines for the plan)"""
+    config, tokenizer = reading.config, reading.tokenizer
+    source, told = as_samples(files, reading.form(), config.cache_dir)
+    store = TokenStore.open_or_build(
+        [source], tokenizer, config.model_dir, config.cache_dir, ends=reading.ends
+    )
+    size = config.max_length - tokenizer.num_special_tokens_to_add()
+    return (Blocks if config.block_by == BLOCK else Pieces)(store, size), told
+
+
+def run(config):
+    """One whole run, on every rank."""
+    watchdog.at("reading data and model")
+    task, loader, held_out, mark, resolved, lines = prepare(config, distributed.world_size())
+    if config.gradient_checkpointing:
+        task.model.gradient_checkpointing_enable()
+    evaluators = [lambda: task.judge(held_out.epoch(0))] if held_out else []
+    facts, going_on = {"data": {"texts": mark}}, (config.resume, config.best_by, config.patience)
+    with session(task, loader, config, resolved, facts, lines, *going_on) as training:
+        loop.train(training, evaluators)
+        conclude_without_catalogue(training)
