@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pixelrec_train.errors import InputError
 
+ADAPTER_FILE = "adapter_config.json"
 TOKENIZER = ("tokenizer*", "vocab*", "merges*", "*_tokens*.json", "*.model", "*.tiktoken", "tokenization*.py")
 
 
@@ -85,12 +86,35 @@ def missing(path, flag_name):
     return InputError(f"{flag_name} {path} does not exist (looked from {Path.cwd()}).{hint}")
 
 
+def is_adapter(directory):
+    """Whether it holds an adapter as peft writes it, and no model."""
+    directory = Path(directory)
+    return (directory / ADAPTER_FILE).is_file() and not (directory / "config.json").is_file()
+
+
+def base_of_adapter(directory):
+    """What its adapter_config.json says it was trained on."""
+    try:
+        found = json.loads((Path(directory) / ADAPTER_FILE).read_text(encoding="utf-8"))
+        return str(found["base_model_name_or_path"] or "an unnamed model")
+    except (ValueError, KeyError, TypeError):
+        return "an unnamed model"
+
+
+def model_files(directory):
+    """Where a model directory's config, tokenizer and all else but weights lie: an adapter's, in its base."""
+    seen = {directory := Path(directory)}
+    while is_adapter(directory) and (base := Path(base_of_adapter(directory))).is_dir() and base not in seen:
+        seen.add(directory := base)
+    return directory
+
+
 def tokenizer_files(directory):
     """The files of a Hugging Face directory that make up its tokenizer, sorted by name.
 
     They name the token cache, and travel with an exported model.
     """
-    return sorted({file for pattern in TOKENIZER for file in Path(directory).glob(pattern)})
+    return sorted({file for pattern in TOKENIZER for file in model_files(directory).glob(pattern)})
 
 
 def digested(digest, *paths):

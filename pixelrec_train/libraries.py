@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.files import model_files
 
 BLAS_FROM = 20  # queries
 
@@ -85,6 +86,7 @@ def load_tokenizer(directory, flag_name="the model directory", trust=False):
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     from transformers import AutoTokenizer
 
+    asked, directory = directory, model_files(directory)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             str(directory), local_files_only=True, trust_remote_code=trust
@@ -101,7 +103,7 @@ def load_tokenizer(directory, flag_name="the model directory", trust=False):
         return tokenizer
     except Exception as error:  # whatever a library makes of a file that anybody may have written
         raise InputError(
-            f"{flag_name} {directory} has no tokenizer that can be loaded: {first_line(error)} "
+            f"{flag_name} {asked} has no tokenizer that can be loaded: {first_line(error)} "
             f"It must be a Hugging Face directory with tokenizer.json or the files it is made from."
         ) from None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import write_json
+from pixelrec_train.files import model_files, write_json
 
 MODULES, PROMPTS, LIMITS = "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"
 POOLINGS = {  # ours: theirs, since version 5.5 and before
@@ -59,7 +59,7 @@ class SentenceEncoder:
         Raises:
             InputError: it says something that cannot be done here.
         """
-        directory = Path(directory)
+        directory = model_files(directory)
         if not (directory / MODULES).is_file():
             return SentenceEncoder(pooling) if pooling else None
         files = Files(directory, flag_name)

@@ -297,8 +297,6 @@ def test_an_adapter_of_ours_and_one_of_pefts_are_merged_by_a_command(folder, tie
     )
     found = logits_of(TokenModel.load(tmp_path / "merged"))
     assert torch.allclose(found, plain_logits(theirs, model), atol=2e-5)
-    with pytest.raises(InputError, match="is an adapter of .*merge_adapter.py --adapter_dir"):
-        TokenModel.load(tmp_path / "theirs")
 
 
 def test_an_adapter_that_lacks_weights_is_refused_and_leaves_nothing(folder, tmp_path):

@@ -1,7 +1,6 @@
 """Flags of the first head: its two towers and their loss."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pixelrec_train.config.adapters import TowerAdapterFlags
 from pixelrec_train.config.judging import RankingFlags, RetrievalFlags, require_cut_off
@@ -9,6 +8,7 @@ from pixelrec_train.config.known import KnownFlags
 from pixelrec_train.config.reading import DataFlags, TokenFlags, WindowFlags
 from pixelrec_train.config.training import RunFlags
 from pixelrec_train.errors import InputError
+from pixelrec_train.files import model_files
 from pixelrec_train.flags import SHARE, Flags, Rule, as_text, at_least, flag, one_of
 from pixelrec_train.sentence_encoder import MODULES, SentenceEncoder
 
@@ -88,8 +88,9 @@ class TowerFlags(TrustFlags, PoolingFlags):
     def __post_init__(self):
         """Raises InputError also when the flags leave open, or say twice, what reads items and users."""
         super().__post_init__()
-        if self.freeze_item_llm and self.item_model_dir and (Path(self.item_model_dir) / MODULES).is_file():
-            self.set(item_emb_token_n=0)
+        if self.freeze_item_llm and self.item_model_dir:
+            if (model_files(self.item_model_dir) / MODULES).is_file():
+                self.set(item_emb_token_n=0)
         self.check_towers()
 
     def check_towers(self):
@@ -134,7 +135,7 @@ class TowerFlags(TrustFlags, PoolingFlags):
         if self.id_only or self.item_emb_token_n:
             return None
         found = SentenceEncoder.of(item_dir, flag_name, self.pooling)
-        own = self.item_prompt == ITEM_PROMPT and (Path(item_dir) / MODULES).is_file()
+        own = self.item_prompt == ITEM_PROMPT and (model_files(item_dir) / MODULES).is_file()
         return found and found.within(self.max_text_length, None if own else self.item_prompt)
 
     @property

@@ -18,12 +18,12 @@ from torch import nn
 from pixelrec_train.config.adapters import ALL_LINEAR
 from pixelrec_train.errors import InputError
 from pixelrec_train.libraries import import_bitsandbytes, import_peft
+from pixelrec_train.model.adapter_files import WEIGHTS
 from pixelrec_train.model.backbone import save_tensors, under
 
 NAME = "default"  # peft's, of an adapter that nobody has named
 FIRST, SECOND = f".lora_A.{NAME}.weight", f".lora_B.{NAME}.weight"
 LENGTHS = f".lora_magnitude_vector.{NAME}.weight"  # [out], of DoRA
-WEIGHTS = "adapter_model.safetensors"
 TWO_TOWERS = ("item", "user")
 BLOCK = 64  # weights in 4 bits that share a scale
 

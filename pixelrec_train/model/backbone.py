@@ -7,11 +7,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForTextEncoding
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging as transformers_logging
 
 from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.files import base_of_adapter, is_adapter
+from pixelrec_train.model.adapter_files import is_of_causal_lm, put_on
 from pixelrec_train.model.model_directory import check_directory
 
 
@@ -20,12 +22,15 @@ def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False, 
 
     Never from a hub, with code from the directory only if `trust`, weights from safetensors only. With
     random_init they stay on disk, and new ones are drawn as the architecture's authors do. With kind =
-    AutoModelForCausalLM the head is there; with dtype = "auto" the precision is that of the files.
+    AutoModelForCausalLM the head is there; with dtype = "auto" the precision is that of the files. An adapter
+    is added to the layers of its base.
 
     Raises:
         InputError: the directory is no such thing, needs remote code, or lacks some of its weights.
     """
-    directory = check_directory(directory, flag_name, trust)
+    asked, directory = directory, check_directory(directory, flag_name, trust, merges=True)
+    if is_adapter(asked) and not random_init:
+        return load_merged(asked, flag_name, dtype, trust, kind)
     absent = []
     try:
         settings = AutoConfig.from_pretrained(str(directory), local_files_only=True, trust_remote_code=trust)
@@ -48,6 +53,27 @@ def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False, 
         )
     if not reads_plain_text(model):
         raise InputError(f"{flag_name} {directory} ({type(model).__name__}) is not a plain text model.")
+    return model
+
+
+def load_merged(directory, flag_name, dtype, trust, kind):
+    """The base of an adapter with the adapter added to its layers in fp32, in the base's precision then."""
+    causal, base = is_of_causal_lm(directory), base_of_adapter(directory)
+    outer = AutoModelForCausalLM if causal else kind
+    whose = f"{flag_name} {directory} is an adapter of"
+    model = load_backbone(base, whose, dtype, trust=trust, kind=outer)
+    precision = model.dtype
+    try:
+        put_on(directory, (model if causal else model.base_model).float())[0].merge_and_unload()
+    except Exception as error:  # whatever a library makes of a file that anybody may have written
+        raise InputError(
+            f"{flag_name} {directory} does not fit its base {base}: {first_line(error)} It must be the very "
+            f"model that it was trained upon."
+        ) from None
+    for parameter in model.parameters():  # and no buffer: rotary frequencies stay fp32
+        parameter.requires_grad_(True).data = parameter.data.to(precision)
+    model = model.base_model if kind is AutoModel else model
+    model.name_or_path = model.config.name_or_path = str(directory)
     return model
 
 

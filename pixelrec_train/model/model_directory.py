@@ -4,13 +4,28 @@ import json
 from pathlib import Path
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import existing_directory, tokenizer_files
+from pixelrec_train.files import (
+    ADAPTER_FILE,
+    base_of_adapter,
+    existing_directory,
+    is_adapter,
+    model_files,
+    tokenizer_files,
+)
+from pixelrec_train.model.adapter_files import check_adapter
 from pixelrec_train.run.checkpoints import MANIFEST
 
 
-def check_directory(directory, flag_name, trust=False):
-    """The Path of a model directory, or an InputError where even a look at its files says it is none."""
+def check_directory(directory, flag_name, trust=False, merges=False):
+    """The Path of a model directory, or an InputError where even a look at its files says it is none.
+
+    merges: an adapter is taken too, for load_backbone to merge, if its base is there; the Path is the base's.
+    """
     directory = existing_directory(directory, flag_name)
+    base = model_files(directory)
+    if merges and base != directory and not is_adapter(base) and not whole_beside(directory):
+        check_adapter(directory, flag_name)
+        return check_directory(base, f"{flag_name} {directory} is an adapter, whose base", trust)
     if (directory / ADAPTER_FILE).is_file():
         raise InputError(f"{flag_name} {directory} {what_adapter(directory)}")
     if not (directory / "config.json").is_file():
@@ -53,7 +68,7 @@ def what_adapter(directory):
             f"holds both a model and an adapter of another ({ADAPTER_FILE}). Move one of the two away."
         )
     is_what = f"is an adapter of {base_of_adapter(directory)}, not a model."
-    if (whole := directory.parent / "llm").is_dir() and (directory.parent / MANIFEST).is_file():
+    if whole := whole_beside(directory):
         return f"{is_what} The whole model lies beside it: {whole}."
     return (
         f"{is_what} Merge the two (python scripts/merge_adapter.py --adapter_dir {directory}), and name the "
@@ -61,14 +76,10 @@ def what_adapter(directory):
     )
 
 
-def base_of_adapter(directory):
-    """What its adapter_config.json says it was trained on."""
-    try:
-        found = json.loads((directory / ADAPTER_FILE).read_text(encoding="utf-8"))
-        return found["base_model_name_or_path"] or "an unnamed model"
-    except (ValueError, KeyError, TypeError):
-        return "an unnamed model"
+def whole_beside(directory):
+    """Of the adapter in a language model's checkpoint: where the whole model lies; else None."""
+    whole = directory.parent / "llm"
+    return whole if whole.is_dir() and (directory.parent / MANIFEST).is_file() else None
 
 
-ADAPTER_FILE = "adapter_config.json"
 LFS_POINTER = b"version https://git-lfs"

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from pixelrec_train.files import tokenizer_files
+from pixelrec_train.files import model_files, tokenizer_files
 from pixelrec_train.model.backbone import save_tensors
 from pixelrec_train.model.vocabulary import META_FILE
 
@@ -27,7 +27,7 @@ def write_like(source, destination, weights, architecture, rows=None):
 
 def write_beside(source, destination, dtype, architecture, rows=None):
     """All but the weights; see write_like. dtype: of the weights."""
-    source, destination = Path(source), Path(destination)
+    source, destination = model_files(source), Path(destination)
     destination.mkdir(parents=True, exist_ok=True)
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     config.pop("torch_dtype", None)  # what dtype was called; the two could contradict

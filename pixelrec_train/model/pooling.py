@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixelrec_train.errors import InputError
+from pixelrec_train.files import model_files
 from pixelrec_train.model.backbone import read_tensors, save_tensors
 from pixelrec_train.sentence_encoder import NORMALISE, SentenceEncoder
 
@@ -47,7 +48,7 @@ class Pooling(nn.Module):
     def load(self, directory) -> "Pooling":
         """Itself, with the weights of a model directory's Dense layers."""
         for _, layer, folder in self.linear(self.folders()):
-            found = read_tensors(path := Path(directory) / folder / WEIGHTS)
+            found = read_tensors(path := model_files(directory) / folder / WEIGHTS)
             wanted = {name: tensor.shape for name, tensor in layer.state_dict().items()}
             if {name: tensor.shape for name, tensor in found.items()} != wanted:
                 raise InputError(f"{path} holds other weights than the config.json beside it describes.")
@@ -68,7 +69,7 @@ class Pooling(nn.Module):
         """What names it, to the bit, for caches: parts of a fingerprint. directory: where its weights lie."""
         if self.encoder is None:
             return []
-        dense = [Path(directory) / folder / WEIGHTS for _, _, folder in self.linear(self.folders())]
+        dense = [model_files(directory) / folder / WEIGHTS for _, _, folder in self.linear(self.folders())]
         return [self.encoder.pooling, self.encoder.layers, *dense]
 
     def folders(self):

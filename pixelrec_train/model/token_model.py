@@ -74,7 +74,7 @@ class TokenModel(nn.Module):
         Raises:
             InputError: it computes otherwise than as a plain causal LM, or its files contradict each other.
         """
-        if (check_directory(directory, flag_name, trust) / META_FILE).is_file():
+        if (check_directory(directory, flag_name, trust, merges=True) / META_FILE).is_file():
             vocabulary = ItemicVocabulary.load(directory, flag_name, trust)
             num_tokens = vocabulary.tokenizer_length
         else:

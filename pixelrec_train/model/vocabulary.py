@@ -119,12 +119,12 @@ class ItemicVocabulary:
         Raises:
             InputError: there is no such file, or ranges in it, in config.json or in the tokenizer contradict.
         """
-        path = check_directory(directory, flag_name, trust) / META_FILE
+        path = check_directory(directory, flag_name, trust, merges=True) / META_FILE
         vocabulary, found = read(path, flag_name)
         for name, ours in json.loads(json.dumps(vocabulary.as_dict())).items():
             if found.get(name, ours) != ours:
                 raise contradiction(path, f"{name} is {found[name]}, but by the other entries it is {ours}")
-        rows = json.loads((Path(directory) / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+        rows = json.loads((path.parent / "config.json").read_text(encoding="utf-8")).get("vocab_size")
         if rows != vocabulary.rows:
             raise contradiction(path, f"rows is {vocabulary.rows}, but vocab_size in config.json is {rows}")
         vocabulary.check_tokenizer(load_tokenizer(directory, flag_name, trust), path)

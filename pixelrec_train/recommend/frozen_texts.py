@@ -10,6 +10,7 @@ from pixelrec_train import distributed
 from pixelrec_train.data.cache import cached, fingerprint, is_cached
 from pixelrec_train.engine.weights import whole
 from pixelrec_train.evaluation.retrieval import encode_catalogue
+from pixelrec_train.files import model_files
 
 KIND = "text_embeddings"
 
@@ -42,5 +43,7 @@ def mark_of(encoder, item_text, directory, eval_tokens, compiled):
         device, torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability(),
         weight.dtype, torch.get_num_threads(), torch.__version__, transformers.__version__,
         *encoder.pooling.mark(directory),
-        *(file for kind in ("config.json", "*.safetensors", "*.py") for file in sorted(directory.glob(kind))),
+        *(file for place in sorted({directory, model_files(directory)})
+          for kind in ("config.json", "adapter_config.json", "*.safetensors", "*.py")
+          for file in sorted(place.glob(kind))),
     )  # fmt: skip

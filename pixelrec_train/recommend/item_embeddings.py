@@ -57,7 +57,7 @@ def of_encoder(directory, data, texts, trust, eval_tokens, pooling=None):
         pooling: in place of that.
     """
     existing_file(texts.text_data, "--text_data")
-    check_directory(directory, "--encoder_model_dir", trust)
+    check_directory(directory, "--encoder_model_dir", trust, merges=True)
     item_ids, counts, mark = catalogue(data, texts)
     items = SimpleNamespace(item_ids=item_ids, fingerprint=mark)
     reads = SentenceEncoder.of(directory, "--encoder_model_dir", pooling)

@@ -9,7 +9,7 @@ from pixelrec_train.data.views import build, preferences
 from pixelrec_train.data.views.families import VIEWS
 from pixelrec_train.data.views.view import Asked
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import made_whole, replaceable_directory, write_json
+from pixelrec_train.files import made_whole, model_files, replaceable_directory, write_json
 from pixelrec_train.model.vocabulary import META_FILE, check_codes, read
 from pixelrec_train.semantic_id.codes import SemanticIds
 
@@ -90,7 +90,7 @@ def itemic_of(config):
     """
     if not config.model_dir:
         return None
-    vocabulary, _ = read(Path(config.model_dir) / META_FILE, "--model_dir")
+    vocabulary, _ = read(model_files(config.model_dir) / META_FILE, "--model_dir")
     found = SemanticIds.load(config.semantic_ids)
     check_codes(vocabulary, f"--model_dir {config.model_dir}", found, config.semantic_ids)
     if config.codec not in (None, vocabulary.codec):

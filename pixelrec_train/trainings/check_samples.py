@@ -2,7 +2,6 @@
 
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -20,6 +19,7 @@ from pixelrec_train.data.samples.dataset_file import DatasetFile
 from pixelrec_train.data.samples.files import sources_of
 from pixelrec_train.data.samples.rows import row_counts
 from pixelrec_train.errors import InputError
+from pixelrec_train.files import model_files
 from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.resources import cores
 from pixelrec_train.semantic_id.codes import SemanticIds
@@ -190,7 +190,7 @@ def catalogue_of(config, model_dir):
     if model_dir:
         from pixelrec_train.model.vocabulary import META_FILE, check_codes, read  # brings torch with it
 
-        if (path := Path(model_dir) / META_FILE).is_file():
+        if (path := model_files(model_dir) / META_FILE).is_file():
             vocabulary, _ = read(path, "--model_dir")
             check_codes(vocabulary, f"--model_dir {model_dir}", ids, config.semantic_ids)
             if codec not in (None, vocabulary.codec):

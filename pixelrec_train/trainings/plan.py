@@ -1,12 +1,11 @@
 """What a run is going to do, in numbers, before it does it."""
 
-from pathlib import Path
-
 from pixelrec_train import distributed
 from pixelrec_train.config import HllmFlags
 from pixelrec_train.data.protocols import when
 from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.state import steps_per_epoch, total_steps
+from pixelrec_train.files import model_files
 from pixelrec_train.flags import as_text
 from pixelrec_train.model.adapters import in_4bit
 from pixelrec_train.recommend.trained import settings_of
@@ -87,7 +86,7 @@ def describe_model(config, model, inputs):
 
 def describe_reading(config, item_llm):
     """How a text's tokens become its embedding, where that is not just their mean."""
-    is_theirs = (Path(config.item_dir) / MODULES).is_file()
+    is_theirs = (model_files(config.item_dir) / MODULES).is_file()
     if item_llm.item_token is None and item_llm.pooling.encoder is not None:
         whose = "as its sentence-transformers directory says, " if is_theirs else ""
         by_hand = " (--pooling)" if config.pooling else ""

@@ -104,7 +104,7 @@ def prepare(config, world_size):
         verify(config.init_from, to_resume=False)
     for tower in ("item", "user"):
         if directory := getattr(config, f"{tower}_model_dir"):
-            check_directory(directory, f"--{tower}_model_dir", tower in config.trust_remote_code)
+            check_directory(directory, f"--{tower}_model_dir", tower in config.trust_remote_code, merges=True)
     if config.compile:
         check_compiler()
     reader = Reader.of(config, config.item_dir, config.trust_remote_code)
