@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, as_flags, deepspeed, events, run_command
+from safetensors.torch import load_file
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
@@ -57,13 +58,16 @@ def generative(demo, demo_config, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stages(generative):
-    """{stage: (run directory, a function that launches it)}: 1 on two ranks with ZeRO-3, 2 on one."""
+    """{stage: (run directory, a function that launches it)}: 1 on two ranks with ZeRO-3, 2 on one, with
+    adapters (3) and without."""
     folder, flags = generative
     script, more = ROOT / "scripts/train_generative.py", {"save_steps": 3, "save_total_limit": 50}
     zero3 = {"new_rows_only": True, "deepspeed": ROOT / "configs/ds_config_zero3.json"}
+    stage1 = folder / "stage1/best_model/llm"
     own = {
         1: flags | more | zero3,
-        2: flags | more | {"model_dir": folder / "stage1/best_model/llm", "num_beams": 30, "dropout": 0.1},
+        2: flags | more | {"model_dir": stage1, "num_beams": 30, "dropout": 0.1},
+        3: flags | more | {"model_dir": stage1, "lora_r": 4, "lora_dropout": 0.1, "max_steps": 12},
     }
 
     def launch(stage, **changes):
@@ -79,7 +83,7 @@ def stages(generative):
 @pytest.mark.launch
 def test_two_stages_train_export_and_evaluate_alike_on_any_ranks(generative, stages):
     folder, flags = generative
-    (stage1, _), (stage2, _) = stages.values()
+    (stage1, _), (stage2, _), _ = stages.values()
     before, after = (
         AutoModelForCausalLM.from_pretrained(path).state_dict()
         for path in (folder / "llm", stage1 / "best_model/llm")
@@ -105,6 +109,19 @@ def test_two_stages_train_export_and_evaluate_alike_on_any_ranks(generative, sta
 
 
 @pytest.mark.launch
+def test_with_adapters_layers_and_new_rows_move_and_nothing_else(stages):
+    (before, _), _, (run, _) = stages.values()
+    before, after = (load_file(x / "best_model/llm/model.safetensors") for x in (before, run))
+    table = "model.embed_tokens.weight"
+    first = TokenModel.load(run / "best_model/llm").vocabulary.first_new_id
+    assert before[table][:first].equal(after[table][:first]) and not before[table].equal(after[table])
+    moved = {name for name in before if not before[name].equal(after[name])} - {table}
+    assert len(moved) == 2 * 7 and all(name.endswith("_proj.weight") for name in moved)
+    adapter = load_file(run / "best_model/adapter/adapter_model.safetensors")
+    assert len(adapter) == 2 * 7 * 2 + 1  # and the new rows
+
+
+@pytest.mark.launch
 def test_a_comparison_puts_it_beside_every_baseline_with_the_same_figures(generative, stages):
     folder, flags = generative
     run, own = folder / "stage2", json.loads((folder / "stage2/table.json").read_text())["generative"]
@@ -122,7 +139,7 @@ def test_a_comparison_puts_it_beside_every_baseline_with_the_same_figures(genera
 
 
 @pytest.mark.launch
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, 3])
 def test_a_stage_that_stopped_goes_on_equal_to_the_bit(stages, stage, tmp_path):
     whole, launch = stages[stage]
     left = tmp_path / "left"  # what is there when all processes are killed behind this step
