@@ -25,6 +25,7 @@ COMMANDS = {
     "convert_checkpoint": "the language model of a checkpoint, in half precision and several files",
     "merge_adapter": "an adapter (LoRA) and the language model that it was trained upon become one",
     "chat": "talk with a language model in the terminal, or ask it once",
+    "quantise_model": "a language model with its matrices in 8 or 4 bits, to serve",
     "check_data": "what training would see of a dataset, and what is odd about it",
     "clean_text": "rows of text files that are worth training on: lengths, duplicates, near duplicates",
     "check_samples": "what stands in Parquet files of chats and documents, and what is wrong in which row",

@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT, events, run_command
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pixelrec_train.commands import clean_text
+from pixelrec_train.commands import clean_text, quantise_model
 from pixelrec_train.config.texts import TextsConfig
 from pixelrec_train.data.samples.cells import Remarks
 from pixelrec_train.data.texts import forms
@@ -372,5 +372,18 @@ training_args:
         total, count = total + losses[labels[0, 1:]].sum().item(), count + labels.sum().item()
     evaluation = min(events(tmp_path / "out", "eval"), key=lambda event: event["valid_loss"])
     assert evaluation["valid_loss"] == pytest.approx(total / count, rel=1e-4)
+    pytest.importorskip("bitsandbytes")
+    small = tmp_path / "small"
+    words = ["--model_dir", str(best / "llm"), "--output_model_dir", str(small)]
+    quantise_model.main.__wrapped__(words)
+    again = AutoModelForCausalLM.from_pretrained(small).eval()
+    ids = torch.arange(8)[None]
+    with torch.no_grad():
+        off = (again(ids).logits.float() - whole(ids).logits).abs().max() / whole(ids).logits.abs().max()
+    assert 0 < off < 0.1 and json.loads((small / "quantising.json").read_text())["bits"] == 8
+    with pytest.raises(InputError, match="columns are no multiple of 64.*Take --bits 8"):
+        quantise_model.main.__wrapped__([*words, "--bits", "4", "--overwrite"])
+    with pytest.raises(InputError, match="would replace --model_dir"):
+        quantise_model.main.__wrapped__([*words[:2], "--output_model_dir", str(best)])
     talk = [sys.executable, ROOT / "scripts/chat.py", "--model", best / "llm", "--temperature", "0"]
     assert run_command([*talk, "--max_new_tokens", "5", "--prompt", "What is it?"]).returncode == 0
