@@ -41,6 +41,6 @@ def main(argv=None):
     found = made_whole(output, make)
     print(
         f"made {output}: {config.bits} bits, {found['bytes'] / 1e6:,.1f} MB of "
-        f"{found['bytes_before'] / 1e6:,.1f}; of {found['tokens']} tokens the likeliest next word is the same "
+        f"{found['bytes_before'] / 1e6:,.1f}; of {found['tokens']} tokens the likeliest next word is alike "
         f"at {found['same_word']:.1%}; logits are off by {found['off']:.1%} of the largest, at most"
     )
