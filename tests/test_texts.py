@@ -295,11 +295,11 @@ def test_blocks_are_the_stream_and_pieces_the_documents(size, lm, tokenizer, tmp
         ("--stage sft --block_size 8", "--block_size 8 is for --stage pretrain, this is sft"),
         ("--block_size 8 --loss_on last", "--loss_on last is for --stage sft, this is pretrain"),
         ("--patience 3", "--patience 3 needs --eval_file"),
-        ("--fp16 True", "--fp16 is not offered: its range ends at 65,504"),
-        ("--push_to_hub True", "--push_to_hub is not offered"),
+        ("--fp16 True", "--fp16 is refused: its range ends at 65,504"),
+        ("--push_to_hub True", "--push_to_hub is refused"),
         ("--optim adafactor", "--optim must be one of AdamW's names"),
         ("--qlora True", "needs --lora_r"),
-        ("--train_file ,", "--train_file names no file"),
+        ("--train_file ,", "--train_file must name a file"),
     ],
 )
 def test_flags_that_contradict(words, says):

@@ -11,10 +11,8 @@ from pixelrec_train.run.exit_status import speak_plainly
 @speak_plainly
 def main(argv=None):
     config = adopted(check_paths(parse_args(TextsConfig, argv)))
-    told = {"WANDB_ENTITY": config.entity, "WANDB_MODE": config.mode, "SWANLAB_MODE": config.mode}
-    for name, value in told.items():
-        if value:
-            os.environ.setdefault(name, value)
+    for name, value in config.trackers_environment().items():
+        os.environ.setdefault(name, value)
     if config.objective == "mlm":
         from pixelrec_train.trainings import train_masked as training
     else:

@@ -35,8 +35,7 @@ class Reading:
         elif not (self.pretrains or self.tokenizer.chat_template):
             raise InputError(
                 f"the tokenizer of {config.model_dir} has no chat template, which --stage sft needs. Name "
-                f"one: "
-                f"--template configs/templates/qwen2_chatml.json, for instance."
+                f"one: --template configs/templates/qwen2_chatml.json, for instance."
             )
         self.end = end_of_text(self.tokenizer, config.end_mark)
         if self.tokenizer.pad_token is None:  # what a rank without a pack reads

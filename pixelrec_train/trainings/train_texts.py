@@ -101,8 +101,7 @@ def plan(config, prepared, ranks):
         f"packs: {len(first):,} of at most {config.max_length:,} tokens ({config.pack}), "
         f"{first.fill(config.max_length):.1%} full",
         f"model: {trained(model):,} trained parameters ({what_trains(model, config, 'everything')}), "
-        f"vocabulary "
-        f"{model.num_tokens:,}",
+        f"vocabulary {model.num_tokens:,}",
         f"batch: {batch} packs x {config.gradient_accumulation_steps} per step over {ranks} ranks",
         f"steps: {total:,}" + ("" if config.max_steps else f" in {config.num_train_epochs} epochs"),
         *remarks(config, distributed.uses_gpu()),

@@ -81,6 +81,5 @@ def samples_of(files, form, remarks):
     if bad:
         raise InputError(
             f"{'; '.join(bad)}. As {form.what} they cannot be read; mend them, or leave such rows out and "
-            f"count "
-            f"them with --skip_bad_rows."
+            f"count them with --skip_bad_rows."
         )

@@ -99,9 +99,8 @@ def rows_of(path, document_by=LINE):
             raise InputError(f"{path} is empty.")
         else:
             raise InputError(
-                f"{path} begins with {first!r}: it is no JSON lines, no JSON list and no Parquet file. "
-                f"Plain text "
-                f"must be called .txt."
+                f"{path} begins with {first!r}: it is no JSON lines, no JSON list and no Parquet file. Plain "
+                f"text must be called .txt."
             )
 
 
