@@ -16,6 +16,7 @@ from conftest import ROOT, events, run_command
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pixelrec_train.commands import clean_text, quantise_model
+from pixelrec_train.config.preferences import DpoConfig
 from pixelrec_train.config.texts import TextsConfig
 from pixelrec_train.data.samples.cells import Remarks
 from pixelrec_train.data.texts import forms
@@ -318,6 +319,11 @@ def test_peft_enabled_says_whether_there_are_adapters():
     assert config("--text_fields", "a").stage == config("--block_size", "9").stage == "pretrain"
     judged = config("--metric_for_best_model", "eval_loss", "--eval_file", "b")
     assert judged.stage == "sft" and judged.best_by == "valid_loss"
+
+
+def test_the_shipped_preferences_are_read_as_they_are():
+    config = parse_args(DpoConfig, ["--config", "configs/text/rlhf.yaml"])
+    assert (config.beta, config.loss_type, config.best_by) == (0.1, "sigmoid", None) and config.eval_file
 
 
 @pytest.mark.parametrize("name", ["pretrain", "finetune"])

@@ -9,9 +9,8 @@ HELD_OUT = 20  # every so many rows, one validates
 
 
 def write_texts(text_data, directory):
-    """documents.txt, dialogues.jsonl, held_out.jsonl, chats.jsonl, held_out_chats.jsonl of an item table "
-    "with title, tag, "
-    "description.
+    """Files to train on and held out: documents, dialogues, chats, and pairs of answers, about an item table with
+    title, tag, description.
 
     Returns the numbers of documents and chats to train on.
     """
@@ -24,6 +23,9 @@ def write_texts(text_data, directory):
     Path(directory, "documents.txt").write_text("\n".join(train) + "\n", encoding="utf-8")
     write_lines(directory / "held_out.jsonl", [{"text": text} for text in held_out])
     asked, held_out = parted(chats)
+    pairs, judged = parted(pairs_about(rows))
+    write_lines(directory / "pairs.jsonl", pairs)
+    write_lines(directory / "held_out_pairs.jsonl", judged)
     # Adapters leave word embeddings alone, so pretraining has to have met the words of chats, their marks
     # too.
     read, asked = asked[::3], [chat for n, chat in enumerate(asked) if n % 3]
@@ -42,11 +44,27 @@ def chats_about(row):
     title, tag, description = (row.get(name) or "" for name in ("title", "tag", "description"))
     if not (title and tag):
         return
-    turns = [f"What is the video “{title}” about?", f"It is about {tag}."]
+    turns = [asked(title), f"It is about {tag}."]
     if description:
         turns += ["Tell me more.", description]
     roles = ("user", "assistant") * 2
     yield {"messages": [{"role": role, "content": text} for role, text in zip(roles, turns, strict=False)]}
+
+
+def pairs_about(rows):
+    """An answer above none, in the form of `prompt`, `chosen`, `rejected`."""
+    for row in rows:
+        if row.get("title") and row.get("tag"):
+            chosen = f"It is about {row['tag']}."
+            yield {
+                "prompt": asked(row["title"]),
+                "chosen": chosen,
+                "rejected": f"{row['tag']}, tell me more.",
+            }
+
+
+def asked(title):
+    return f"What is the video “{title}” about?"
 
 
 def as_chatml(chat):
@@ -54,6 +72,7 @@ def as_chatml(chat):
 
 
 def parted(rows):
+    rows = list(rows)
     return [r for n, r in enumerate(rows) if n % HELD_OUT], rows[::HELD_OUT]
 
 

@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
-from pixelrec_train.config.texts import ALL, BLOCK, LAST, PRETRAIN
+from pixelrec_train.config.texts import ALL, ANSWERS, LAST
 from pixelrec_train.data.samples.dataset_file import DatasetFile
 from pixelrec_train.data.samples.files import Source
-from pixelrec_train.data.texts.as_samples import CHATS, DOCUMENTS, Form, as_samples
-from pixelrec_train.data.tokens.blocks import Blocks, Pieces
+from pixelrec_train.data.texts.as_samples import DOCUMENTS, as_samples
+from pixelrec_train.data.texts.templates import Template
 from pixelrec_train.data.tokens.chat import Ends
+from pixelrec_train.data.tokens.token_store import TokenStore
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import given
 from pixelrec_train.trainings.sample_inputs import packed, tokenizer_of
@@ -27,21 +28,28 @@ def refuse_shared(files, held_out):
 class Reading:
     """How files become packs, by the flags."""
 
-    def __init__(self, config, template):
-        self.config, self.template, self.pretrains = config, template, config.stage == PRETRAIN
+    def __init__(self, config, form, loss_on=ANSWERS):
+        """
+        Args:
+            config: TextModelFlags.
+            form: as_samples.Form.
+            loss_on: of --loss_on.
+        """
+        template = Template.load(config.template) if config.template else None
+        self.config, self.form, self.template, self.loss_on = config, form, template, loss_on
         self.tokenizer = tokenizer_of(config, self.dataset(()), trusted(config))
         if template:
             self.tokenizer.chat_template = template.jinja()
-        elif not (self.pretrains or self.tokenizer.chat_template):
+        elif form.what != DOCUMENTS and not self.tokenizer.chat_template:
             raise InputError(
-                f"the tokenizer of {config.model_dir} has no chat template, which --stage sft needs. Name "
+                f"the tokenizer of {config.model_dir} has no chat template, which {form.what} need. Name "
                 f"one: --template configs/templates/qwen2_chatml.json, for instance."
             )
         self.end = end_of_text(self.tokenizer, config.end_mark)
         if self.tokenizer.pad_token is None:  # what a rank without a pack reads
             self.tokenizer.pad_token = self.end
         stops = template.stops if template else ()
-        self.ends = Ends(self.end, stops, config.loss_on == LAST)
+        self.ends = Ends(self.end, stops, loss_on == LAST)
 
     def dataset(self, files):
         """A DatasetFile that says the same as the flags; its sources are left to packed()."""
@@ -49,30 +57,28 @@ class Reading:
         return DatasetFile(
             Path(config.train_file[0]), [Source(tuple(files))], shuffle_seed=config.seed,
             base_model_dir=Path(config.tokenizer_dir) if config.tokenizer_dir else None,
-            only_assistant_loss=config.loss_on != ALL,
+            only_assistant_loss=self.loss_on != ALL,
         )  # fmt: skip
 
-    def form(self):
-        config = self.config
-        what = DOCUMENTS if self.pretrains else CHATS
-        return Form(what, config.text_fields, config.document_by, config.skip_bad_rows)
-
     def sources(self, files):
-        return [as_samples(files, self.form(), self.config.cache_dir)[0]]
+        return [as_samples(files, self.form, self.config.cache_dir)[0]]
 
-    def packed(self, files, flag_name):
-        """(PackDataset, PackCollator, lines for the plan)"""
-        source, told = as_samples(files, self.form(), self.config.cache_dir)
+    def packed(self, files, flag_name, laid=lambda store: store):
+        """(PackDataset, PackCollator, lines for the plan); laid: see sample_inputs.packed."""
+        source, told = as_samples(files, self.form, self.config.cache_dir)
         packs, collator, lines = packed(
-            self.config, self.dataset(files), [source], flag_name, self.tokenizer, self.ends, self.laid
+            self.config, self.dataset(files), [source], flag_name, self.tokenizer, self.ends, laid
         )
         return packs, collator, [*told, *lines]
 
-    def laid(self, store):
-        """The TokenStore, or what stands for it: see tokens/blocks.py."""
-        if not self.pretrains:
-            return store
-        return (Blocks if self.config.block_by == BLOCK else Pieces)(store, self.config.max_length)
+    def store(self, files):
+        """(TokenStore, lines for the plan)"""
+        source, told = as_samples(files, self.form, self.config.cache_dir)
+        config = self.config
+        place = config.tokenizer_dir or config.model_dir
+        return TokenStore.open_or_build(
+            [source], self.tokenizer, place, config.cache_dir, self.loss_on != ALL, ends=self.ends
+        ), told
 
     def beside(self):
         """{name: text} of files that an export of the model has for its template."""
@@ -89,8 +95,6 @@ class Reading:
     def lines(self, files, held_out):
         """For the plan."""
         config = self.config
-        what = f"blocks of {config.max_length:,} tokens" if config.block_by == BLOCK else "whole texts"
-        yield f"stage: {config.stage}, " + (what if self.pretrains else f"labels: {config.loss_on} of chats")
         yield f"files: {len(files):,} to train, {len(held_out):,} to validate; {self.end} ends a text"
         if config.peft_enabled is False and (
             idle := sorted(n for n in given(config) if n.startswith("lora_"))

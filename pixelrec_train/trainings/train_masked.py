@@ -3,13 +3,9 @@
 from transformers import AutoModelForMaskedLM
 
 from pixelrec_train import distributed
-from pixelrec_train.config.texts import BLOCK
 from pixelrec_train.data.loader import Loader
-from pixelrec_train.data.texts.as_samples import as_samples
 from pixelrec_train.data.texts.masking import MaskedDataset, MaskingCollator
 from pixelrec_train.data.texts.reading import files_of
-from pixelrec_train.data.tokens.blocks import Blocks, Pieces
-from pixelrec_train.data.tokens.token_store import TokenStore
 from pixelrec_train.engine import ds_config, loop
 from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
@@ -21,7 +17,8 @@ from pixelrec_train.model.backbone import load_backbone
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.masked_words import MaskedTask
-from pixelrec_train.trainings.text_inputs import Reading, refuse_shared
+from pixelrec_train.trainings.text_inputs import refuse_shared
+from pixelrec_train.trainings.train_texts import laid, reading_of, stage_of
 
 
 def main(config):
@@ -46,7 +43,7 @@ def prepare(config, world_size):
     model = load_backbone(
         config.model_dir, "--model_dir", random_init=config.random_init, kind=AutoModelForMaskedLM
     )
-    reading = Reading(config, None)
+    reading = reading_of(config)
     tokenizer = reading.tokenizer
     if tokenizer.mask_token_id is None:
         raise InputError(
@@ -69,6 +66,7 @@ def prepare(config, world_size):
     ]  # fmt: skip
     batch = config.per_device_train_batch_size * world_size
     lines = [
+        stage_of(config),
         *reading.lines(files, held_out),
         *[line for told in notes for line in told],
         f"texts: {len(loaders[0].loader.dataset):,} of at most {config.max_length:,} tokens, "
@@ -84,13 +82,8 @@ def prepare(config, world_size):
 
 def cut(reading, files):
     """(texts cut to size, lines for the plan)"""
-    config, tokenizer = reading.config, reading.tokenizer
-    source, told = as_samples(files, reading.form(), config.cache_dir)
-    store = TokenStore.open_or_build(
-        [source], tokenizer, config.model_dir, config.cache_dir, ends=reading.ends
-    )
-    size = config.max_length - tokenizer.num_special_tokens_to_add()
-    return (Blocks if config.block_by == BLOCK else Pieces)(store, size), told
+    store, told = reading.store(files)
+    return laid(store, reading.config, reading.tokenizer.num_special_tokens_to_add()), told
 
 
 def run(config):

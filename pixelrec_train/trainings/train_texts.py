@@ -3,8 +3,10 @@
 from typing import NamedTuple
 
 from pixelrec_train import distributed
+from pixelrec_train.config.texts import BLOCK, PRETRAIN
+from pixelrec_train.data.texts.as_samples import CHATS, DOCUMENTS, Form
 from pixelrec_train.data.texts.reading import files_of
-from pixelrec_train.data.texts.templates import Template
+from pixelrec_train.data.tokens.blocks import Blocks, Pieces
 from pixelrec_train.data.tokens.packed_samples import PackCollator, PackDataset
 from pixelrec_train.engine import ds_config, loop
 from pixelrec_train.engine.ds_file import remarks
@@ -60,7 +62,6 @@ def prepare(config, world_size):
     files = files_of(config.train_file, "--train_file")
     held_out = files_of(config.eval_file, "--eval_file")
     refuse_shared(files, held_out)
-    template = Template.load(config.template) if config.template else None
     model = TokenModel.load(
         config.model_dir,
         "--model_dir",
@@ -72,22 +73,44 @@ def prepare(config, world_size):
     if config.lora_r:
         config.check_stage(resolved["zero_optimization"]["stage"])
         model.train_adapters(config, config.seed, distributed.device() if config.load_in_4bit else None)
-    reading = Reading(config, template)
-    packs, collator, notes = reading.packed(files, "--train_file")
+    reading = reading_of(config)
+    packs, collator, notes = reading.packed(files, "--train_file", lambda store: laid(store, config))
     check_positions(model, packs, config, reading.dataset(files))
     valid = questions = None
     if held_out:
-        *valid, more = reading.packed(held_out, "--eval_file")
+        *valid, more = reading.packed(held_out, "--eval_file", lambda store: laid(store, config))
         notes += [f"validation {line}" for line in more]
         if config.sample_generations:
             sources = reading.sources(held_out)
             questions = chats(
                 sources, config.sample_generations, reading.tokenizer, False, model.longest_text
             )
-    notes = [*reading.lines(files, held_out), *notes]
+    notes = [stage_of(config), *reading.lines(files, held_out), *notes]
     return Prepared(
         model, packs, collator, valid, reading.tokenizer, questions, reading.beside(), notes
     ), resolved
+
+
+def reading_of(config):
+    """Reading of TextsConfig."""
+    what = DOCUMENTS if config.stage == PRETRAIN else CHATS
+    form = Form(what, config.text_fields, config.document_by, config.skip_bad_rows)
+    return Reading(config, form, config.loss_on)
+
+
+def laid(store, config, around=0):
+    """The TokenStore, or what stands for it, see tokens/blocks.py. around: tokens put around a text."""
+    if config.stage != PRETRAIN:
+        return store
+    return (Blocks if config.block_by == BLOCK else Pieces)(store, config.max_length - around)
+
+
+def stage_of(config):
+    """A line for the plan."""
+    what = f"blocks of {config.max_length:,} tokens" if config.block_by == BLOCK else "whole texts"
+    return f"stage: {config.stage}, " + (
+        what if config.stage == PRETRAIN else f"labels: {config.loss_on} of chats"
+    )
 
 
 def plan(config, prepared, ranks):

@@ -11,6 +11,7 @@ from pixelrec_train.data.samples.cells import Odd, Remarks
 from pixelrec_train.data.samples.files import Source
 from pixelrec_train.data.samples.writing import write_samples
 from pixelrec_train.data.texts import forms
+from pixelrec_train.data.texts.preferences import pair
 from pixelrec_train.data.texts.reading import rows_of
 from pixelrec_train.errors import InputError
 from pixelrec_train.run import watchdog
@@ -19,22 +20,25 @@ from pixelrec_train.run.log import say
 VERSION = "texts 1"
 ROWS_PER_FILE = 65_536
 SHOWN = 3  # bad rows that the sentence names
-DOCUMENTS, CHATS = "documents", "chats"
+DOCUMENTS, CHATS, PAIRS = "documents", "chats", "pairs of answers"
 BEAT = 5.0  # seconds
 
 
 class Form(NamedTuple):
     """How rows are read."""
 
-    what: str  # DOCUMENTS or CHATS
+    what: str  # DOCUMENTS, CHATS or PAIRS
     text_fields: tuple[str, ...] = forms.TEXT_FIELDS
     document_by: str = "line"
     skip_bad: bool = False  # leave out rows that are no sample, and count them
 
-    def sample(self, place, row, remarks):
+    def samples(self, place, row, remarks):
+        """The Samples of a row; of a pair the better one first."""
+        if self.what == PAIRS:
+            return pair(place, row, remarks)
         if self.what == CHATS:
-            return forms.chat(place, row, remarks)
-        return forms.document(place, row, self.text_fields, remarks)
+            return (forms.chat(place, row, remarks),)
+        return (forms.document(place, row, self.text_fields, remarks),)
 
 
 def as_samples(files, form, cache_dir):
@@ -67,7 +71,7 @@ def samples_of(files, form, remarks):
                 watchdog.at("read texts")
                 looked = time.monotonic()
             try:
-                yield form.sample(place, row, remarks), {}
+                yield from ((sample, {}) for sample in form.samples(place, row, remarks))
             except Odd as problem:
                 what, *detail = problem.args
                 if form.skip_bad:
