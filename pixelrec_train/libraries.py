@@ -77,6 +77,17 @@ def import_tracker(name):
     return module
 
 
+def import_hub(package, text, flag_name):
+    """huggingface_hub or modelscope, which download models by name."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise InputError(
+            f"{flag_name} {text} is to be had by {package}, which cannot be imported ({first_line(error)}). "
+            f"Install it: pip install {package}; or copy the model to this machine and give its directory."
+        ) from None
+
+
 def load_tokenizer(directory, flag_name="the model directory", trust=False):
     """The tokenizer of a Hugging Face directory; never from a hub, with its own code if `trust`.
 

@@ -20,6 +20,7 @@ from pixelrec_train.model.tiny import write_towers
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
+os.environ["HF_HUB_OFFLINE"] = "1"  # a directory that is missing might be a name in the hub
 
 
 LONGEST = (

@@ -7,9 +7,9 @@ from pixelrec_train.config.layouts import ONEREC_THINK, SAMPLES, LayoutFlags, ch
 from pixelrec_train.config.tasks import FAMILIES, MIXES, SETS, TASKS, named, say_think
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import (
-    DIRECTORY,
     DISTINCT,
     FILE,
+    MODEL,
     NEW_DIRECTORY,
     SEED,
     Rule,
@@ -21,6 +21,7 @@ from pixelrec_train.flags import (
     parse_args,
     replace,
 )
+from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.semantic_id.codecs import CODECS
 
@@ -112,7 +113,7 @@ class BuildSamplesConfig(DataFlags, TextFlags, LayoutFlags):
     model_dir: str | None = flag(
         "directory of scripts/expand_vocabulary.py, for dataset.json: tokenizer and ids of itemic tokens",
         None,
-        path=DIRECTORY,
+        path=MODEL,
     )
     max_length: int = flag("tokens of a pack, for dataset.json", 32768, at_least(2))
     add_think_pattern: bool | None = flag(
@@ -185,6 +186,7 @@ def share_of(text):
 @speak_plainly
 def main(argv=None):
     config = check_paths(parse_args(BuildSamplesConfig, argv))
+    config = fetched(config)
     if config.layout == ONEREC_THINK and not {"task", "mix", "weights"} & given(config):
         config = replace(config, task=(ONEREC_THINK,))
     check_layout(config)

@@ -14,6 +14,7 @@ from pixelrec_train.engine.ds_file import adopted
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import (
     COLUMNS,
+    MODEL,
     NOT_NEGATIVE,
     POSITIVE,
     Rule,
@@ -22,6 +23,7 @@ from pixelrec_train.flags import (
     flag,
     parse_args,
 )
+from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
 
@@ -40,7 +42,9 @@ class BuildConfig(DataFlags, TokenFlags, CatalogueFlags, TrustFlags, PoolingFlag
     # where the embeddings come from
     checkpoint: str | None = flag("a two-tower checkpoint-epoch-N or best_model; its item embeddings", None)
     encoder_model_dir: str | None = flag(
-        "any Hugging Face encoder; --pooling of the tokens of --text_data", None
+        "any Hugging Face encoder, a directory or in the hub; --pooling of the tokens of --text_data",
+        None,
+        path=MODEL,
     )
     matrix: str | None = flag("saved embeddings [items, width], .npy or .safetensors", None)
     matrix_ids: str | None = flag("its item ids in the order of its rows: one a line, or a JSON list", None)
@@ -175,6 +179,7 @@ class BuildConfig(DataFlags, TokenFlags, CatalogueFlags, TrustFlags, PoolingFlag
 @speak_plainly
 def main(argv=None):
     config = adopted(check_paths(parse_args(BuildConfig, argv)))
+    config = fetched(config)
     from pixelrec_train.trainings import build_ids
 
     build_ids.main(config)

@@ -4,7 +4,18 @@ import sys
 from dataclasses import dataclass
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import NOT_NEGATIVE, SEED, Flags, Rule, at_least, check_paths, flag, parse_args
+from pixelrec_train.flags import (
+    MODEL,
+    NOT_NEGATIVE,
+    SEED,
+    Flags,
+    Rule,
+    at_least,
+    check_paths,
+    flag,
+    parse_args,
+)
+from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
 
 
@@ -12,7 +23,11 @@ from pixelrec_train.run.exit_status import speak_plainly
 class ChatConfig(Flags):
     """Ask a model: --prompt once, or line by line until the input ends."""
 
-    model: str = flag("directory of a causal LM, or of an adapter", alias=("model_dir", "model_name_or_path"))
+    model: str = flag(
+        "directory of a causal LM or of an adapter, or a name in a hub",
+        path=MODEL,
+        alias=("model_dir", "model_name_or_path"),
+    )
     prompt: str | None = flag("the only question; None = ask in the terminal", None)
     system: str | None = flag("a system message before everything", None)
     plain: bool = flag("go on with the text itself, without the chat template", False)
@@ -29,7 +44,7 @@ class ChatConfig(Flags):
 
 @speak_plainly
 def main(argv=None):
-    config = check_paths(parse_args(ChatConfig, argv))
+    config = fetched(check_paths(parse_args(ChatConfig, argv)))
     from pixelrec_train.model.talking import Talk
 
     talk = Talk(config)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import possible_directory, replaceable_directory, write_json
-from pixelrec_train.flags import DIRECTORY, POSITIVE, Flags, check_paths, flag, one_of, parse_args
+from pixelrec_train.flags import DIRECTORY, MODEL, POSITIVE, Flags, check_paths, flag, one_of, parse_args
+from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
 
 RECORD = "conversion.json"
@@ -18,7 +19,7 @@ class ConvertConfig(Flags):
 
     base_model_dir: str = flag(
         "the directory that training started from: config, tokenizer and chat template are taken from it",
-        path=DIRECTORY,
+        path=MODEL,
     )
     model_home: str = flag("the run directory", path=DIRECTORY)
     step: str = flag("which checkpoint: a number of steps, best, latest, or its own name")
@@ -32,6 +33,7 @@ class ConvertConfig(Flags):
 @speak_plainly
 def main(argv=None):
     config = check_paths(parse_args(ConvertConfig, argv))
+    config = fetched(config)
     from pixelrec_train.engine.finding import of_step
     from pixelrec_train.engine.manifest import CONVERTED, remove, verify
     from pixelrec_train.model.conversion import convert

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import made_whole, possible_directory, replaceable_directory
-from pixelrec_train.flags import DISTINCT, SEED, Flags, Rule, flag, one_of, parse_args
+from pixelrec_train.flags import DISTINCT, MODEL, SEED, Flags, Rule, flag, one_of, parse_args
+from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
 
@@ -18,7 +19,10 @@ CHAT_TEMPLATES = ("chatml", "minionerec")
 class ExpandConfig(Flags):
     """Write a copy of a causal LM whose vocabulary has itemic tokens, and itemic_meta.json beside it."""
 
-    hf_model_dir: str = flag("Hugging Face directory of a causal LM, e.g. Qwen3-0.6B")
+    hf_model_dir: str = flag(
+        "Hugging Face directory of a causal LM, or ORG/NAME[@revision] in the hub: Qwen/Qwen3-0.6B",
+        path=MODEL,
+    )
     output_model_dir: str = flag("directory to write")
     semantic_ids: str | None = flag("file of semantic ids whose levels and codebook sizes are taken", None)
     itemic_layer_n: int | None = flag(
@@ -87,6 +91,7 @@ class ExpandConfig(Flags):
 @speak_plainly
 def main(argv=None):
     config = parse_args(ExpandConfig, argv)
+    config = fetched(config)
     check_free(config)
     from pixelrec_train.model.expansion import expand
 

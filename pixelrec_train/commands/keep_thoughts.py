@@ -7,6 +7,7 @@ from pixelrec_train.config.reading import refuse_without_table
 from pixelrec_train.flags import (
     DIRECTORY,
     FILE,
+    MODEL,
     NEW_DIRECTORY,
     NOT_NEGATIVE,
     SEED,
@@ -17,6 +18,7 @@ from pixelrec_train.flags import (
     one_of,
     parse_args,
 )
+from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
 
 
@@ -35,6 +37,7 @@ class KeepThoughtsConfig(DataFlags, TrustFlags, LaunchFlags):
     )
     model_dir: str = flag(
         "a Hugging Face directory with itemic tokens, as best_model/llm of the first epoch",
+        path=MODEL,
         alias=("model_path",),
     )
     semantic_ids: str = flag("file that scripts/build_semantic_ids.py wrote", path=FILE)
@@ -69,6 +72,7 @@ class KeepThoughtsConfig(DataFlags, TrustFlags, LaunchFlags):
 @speak_plainly
 def main(argv=None):
     config = check_paths(parse_args(KeepThoughtsConfig, argv))
+    config = fetched(config)
     refuse_without_table(config)
     from pixelrec_train.trainings import keep_thoughts
 

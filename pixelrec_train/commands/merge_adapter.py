@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import made_whole, replaceable_directory, write_json
-from pixelrec_train.flags import DIRECTORY, Flags, check_paths, flag, parse_args
+from pixelrec_train.flags import DIRECTORY, MODEL, Flags, check_paths, flag, parse_args
+from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
 
 RECORD = "merging.json"
@@ -19,7 +20,7 @@ class MergeConfig(Flags):
     base_model_dir: str | None = flag(
         "the model that it was trained upon; None = the one that adapter_config.json names",
         None,
-        path=DIRECTORY,
+        path=MODEL,
     )
     output_model_dir: str = flag("directory to write")
     overwrite: bool = flag("replace what an earlier merging wrote there", False)
@@ -29,6 +30,7 @@ class MergeConfig(Flags):
 @speak_plainly
 def main(argv=None):
     config = check_paths(parse_args(MergeConfig, argv))
+    config = fetched(config)
     output = Path(config.output_model_dir)
     check_free(output, config)
     from pixelrec_train.model.merging import merge

@@ -6,7 +6,18 @@ from pixelrec_train.config import LaunchFlags, RetrievalFlags, TrustFlags
 from pixelrec_train.config.judging import cut_off_as_asked
 from pixelrec_train.config.samples import FORMS, AskFlags
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import FILE, NEW_DIRECTORY, Rule, at_least, check_paths, flag, given, parse_args
+from pixelrec_train.flags import (
+    FILE,
+    MODEL,
+    NEW_DIRECTORY,
+    Rule,
+    at_least,
+    check_paths,
+    flag,
+    given,
+    parse_args,
+)
+from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
 
 # Of a checkpoint these are as it was trained.
@@ -27,7 +38,10 @@ class PredictConfig(AskFlags, RetrievalFlags, TrustFlags, LaunchFlags):
     """
 
     model_dir: str | None = flag(
-        "a Hugging Face directory with itemic tokens, as of evaluate_qwen3", None, alias=("model_path",)
+        "a Hugging Face directory with itemic tokens, as of evaluate_qwen3",
+        None,
+        path=MODEL,
+        alias=("model_path",),
     )
     checkpoint: str | None = flag(
         "or a checkpoint-epoch-N or best_model directory of train_pixelrec or train_generative; tables that "
@@ -83,6 +97,7 @@ def fitting(config):
 @speak_plainly
 def main(argv=None):
     config = check_paths(fitting(cut_off_as_asked(parse_args(PredictConfig, argv))))
+    config = fetched(config)
     from pixelrec_train.trainings import predict
 
     predict.main(config)

@@ -6,6 +6,7 @@ from pixelrec_train.config.samples import SamplesConfig
 from pixelrec_train.engine.ds_file import adopted
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import (
+    MODEL,
     NOT_NEGATIVE,
     POSITIVE,
     SEED,
@@ -37,7 +38,10 @@ class Qwen3Config(SamplesConfig):
     """
 
     model_dir: str | None = flag(
-        "Hugging Face directory of a causal LM", None, alias=("model_path", "model_name", "base_model")
+        "Hugging Face directory of a causal LM, or ORG/NAME[@revision] in the hub",
+        None,
+        path=MODEL,
+        alias=("model_path", "model_name", "base_model"),
     )
     new_rows_only: bool = flag(
         "stage 1: train the rows of new tokens and nothing else", False, alias=("freeze_llm", "freeze_LLM")

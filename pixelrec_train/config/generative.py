@@ -8,7 +8,7 @@ from pixelrec_train.config.reading import DataFlags, TokenFlags, WindowFlags
 from pixelrec_train.config.towers import TrustFlags
 from pixelrec_train.config.training import RunFlags
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import FILE, SHARE, at_least, flag, one_of
+from pixelrec_train.flags import FILE, MODEL, SHARE, at_least, flag, one_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,10 @@ class GenerativeConfig(
     semantic_ids: str = flag("file that scripts/build_semantic_ids.py wrote", path=FILE)
     align: bool = flag("besides histories, tell the text for every item's id and the id for its text", True)
     max_text_length: int = flag("tokens kept of an item's text", 64, at_least(1))
-    model_dir: str = flag("directory made by scripts/expand_vocabulary.py, or the llm/ of a checkpoint")
+    model_dir: str = flag(
+        "directory made by scripts/expand_vocabulary.py, or the llm/ of a checkpoint; or in the hub",
+        path=MODEL,
+    )
     random_init: bool = flag(
         "draw the weights anew, by --seed and config.json of model_dir, which gives tokenizer and tokens",
         False,

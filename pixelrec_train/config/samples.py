@@ -10,7 +10,7 @@ from pixelrec_train.config.tasks import say_think
 from pixelrec_train.config.towers import TrustFlags
 from pixelrec_train.config.training import RunFlags
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import DISTINCT, FILE, NOT_NEGATIVE, SEED, Rule, at_least, flag, one_of
+from pixelrec_train.flags import DISTINCT, FILE, MODEL, NOT_NEGATIVE, SEED, Rule, at_least, flag, one_of
 
 FORMS = ("history", "chat", "think")
 QUESTION = "video_rec"
@@ -119,7 +119,9 @@ class SamplesConfig(
 ):
     """Train a language model on samples: chats and documents, with itemic tokens or without."""
 
-    model_dir: str | None = flag("Hugging Face directory of a causal LM", None)
+    model_dir: str | None = flag(
+        "Hugging Face directory of a causal LM, or ORG/NAME[@revision] in the hub", None, path=MODEL
+    )
     random_init: bool = flag(
         "draw the weights anew, by --seed and config.json of model_dir, which gives tokenizer and tokens",
         False,

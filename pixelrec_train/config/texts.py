@@ -7,7 +7,7 @@ from pixelrec_train.config.reading import CacheFlags
 from pixelrec_train.config.towers import TrustFlags
 from pixelrec_train.config.transformers_names import TransformersRunFlags
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import FILE, REQUIRED, SHARE, Rule, at_least, flag, one_of
+from pixelrec_train.flags import FILE, MODEL, REQUIRED, SHARE, Rule, at_least, flag, one_of
 
 PRETRAIN, SFT = "pretrain", "sft"
 ANSWERS, LAST, ALL = "answers", "last", "all"
@@ -55,11 +55,14 @@ class TextModelFlags(QuantisedFlags, TextInputFlags, TrustFlags, TransformersRun
     """The language model, in full or by adapters."""
 
     model_dir: str = flag(
-        "Hugging Face directory of a causal LM", alias=("model_name_or_path", "model_path", "base_model")
+        "Hugging Face directory of a causal LM, or its name in a hub",
+        path=MODEL,
+        alias=("model_name_or_path", "model_path", "base_model"),
     )
     tokenizer_dir: str | None = flag(
         "another directory whose tokenizer knows the same words; None = the model's",
         None,
+        path=MODEL,
         alias=("tokenizer_name_or_path",),
     )
     peft_enabled: bool | None = flag(

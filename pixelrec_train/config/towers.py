@@ -9,7 +9,7 @@ from pixelrec_train.config.reading import DataFlags, TokenFlags, WindowFlags
 from pixelrec_train.config.training import RunFlags
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import model_files
-from pixelrec_train.flags import SHARE, Flags, Rule, as_text, at_least, flag, one_of
+from pixelrec_train.flags import MODEL, SHARE, Flags, Rule, as_text, at_least, flag, one_of
 from pixelrec_train.sentence_encoder import MODULES, SentenceEncoder
 
 ITEM_PROMPT = "Compress the following sentence into embedding: "
@@ -44,8 +44,12 @@ class TowerFlags(TrustFlags, PoolingFlags):
         "directory which is followed",
         ITEM_PROMPT,
     )
-    item_model_dir: str | None = flag("Hugging Face directory (model and tokenizer) of the item LLM", None)
-    user_model_dir: str | None = flag("Hugging Face directory of the user LLM", None)
+    item_model_dir: str | None = flag(
+        "Hugging Face directory (model and tokenizer) of the item LLM, or ORG/NAME[@revision] in the hub",
+        None,
+        path=MODEL,
+    )
+    user_model_dir: str | None = flag("the same of the user LLM", None, path=MODEL)
     init_from: str | None = flag(
         "start from a checkpoint's weights instead: both towers, [ITEM], item ids, temperature", None
     )

@@ -9,7 +9,7 @@ HELD_OUT = 20  # every so many rows, one validates
 
 
 def write_texts(text_data, directory):
-    """Files to train on and held out: documents, dialogues, chats, and pairs of answers, about an item table with
+    """Files to train on and held out: documents, dialogues, chats, pairs of answers, about an item table with
     title, tag, description.
 
     Returns the numbers of documents and chats to train on.

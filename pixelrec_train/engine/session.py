@@ -21,6 +21,7 @@ from pixelrec_train.engine.state import TrainState, steps_per_epoch, total_steps
 from pixelrec_train.engine.task import Objective
 from pixelrec_train.errors import InputError, StopRequested
 from pixelrec_train.files import possible_directory
+from pixelrec_train.hub import taken
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import rendezvous, watchdog
 from pixelrec_train.run.checkpoints import check_steps_free
@@ -147,7 +148,8 @@ def open_log(loop, objective, resolved, facts, resumed_at=None):
         run_directory.forget_after(run, resumed_at)
     elif distributed.rank() == 0:
         run_directory.clear(run)
-        run_directory.record_start(run, loop, resolved, {"ranks": distributed.world_size()} | facts)
+        facts = {"ranks": distributed.world_size(), "hub": taken(loop)} | facts
+        run_directory.record_start(run, loop, resolved, facts)
         with contextlib.suppress(OSError):  # RunLog says it when it cannot write there
             for events in tensorboard_dir(loop).glob("events.out.tfevents.*"):
                 events.unlink()  # curves of the run this one replaces

@@ -40,6 +40,7 @@ COLUMNS = Rule("needs at least one column", bool)
 FILE_NAME = Rule("must be the beginning of a file's name", lambda name: name and not set(name) & set("/\\\0"))
 RANKS = Rule("needs a number of ranks", lambda value: value >= 1)
 FILE, DIRECTORY, NEW_FILE, NEW_DIRECTORY = "file", "directory", "new file", "new directory"
+MODEL = "model"  # a directory, or a name in a hub; see hub.fetched
 PLACES = {
     FILE: files.existing_file, DIRECTORY: files.existing_directory,
     NEW_FILE: files.possible_file, NEW_DIRECTORY: files.possible_directory,
@@ -129,7 +130,7 @@ def check_paths(config):
     """
     for f in dataclasses.fields(config):
         value, kind = getattr(config, f.name), f.metadata["path"]
-        if kind is None or value is None:
+        if kind in (None, MODEL) or value is None:
             continue
         if kind == FILE:
             value = found(value)

@@ -13,6 +13,7 @@ from pixelrec_train.engine.state import total_steps
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.report import conclude_without_catalogue
 from pixelrec_train.files import possible_directory
+from pixelrec_train.hub import described, fetched
 from pixelrec_train.model.backbone import load_backbone
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
@@ -25,8 +26,9 @@ def main(config):
     """config: TextsConfig."""
     if not config.dry_run:
         weights = "--model_dir {}/encoder"
-        return on_all_ranks(config, lambda: run(config), config.resume, weights=weights)
+        return on_all_ranks(config, lambda: run(fetched(config)), config.resume, weights=weights)
     check_places(config, going_on=bool(config.resume))
+    config = fetched(config)
     *_, lines = prepare(config, config.dry_run)
     print("\n".join(lines))
 
@@ -74,6 +76,7 @@ def prepare(config, world_size):
         f"model: {sum(p.numel() for p in model.parameters()):,} trained parameters, {type(model).__name__}",
         f"batch: {batch} texts x {config.gradient_accumulation_steps} per step over {world_size} ranks",
         f"steps: {total_steps(loaders[0].batches_in, config):,}",
+        *described(config),
         *remarks(config, distributed.uses_gpu()),
     ]
     task = MaskedTask(model, config.model_dir)

@@ -17,6 +17,7 @@ from pixelrec_train.engine.state import total_steps
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.report import conclude_without_catalogue
 from pixelrec_train.files import possible_directory
+from pixelrec_train.hub import described, fetched
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.run import directory as run_directory
@@ -33,8 +34,9 @@ def main(config):
     """config: DpoConfig."""
     if not config.dry_run:
         weights = "--model_dir {}/llm"
-        return on_all_ranks(config, lambda: run(config), config.resume, weights=weights)
+        return on_all_ranks(config, lambda: run(fetched(config)), config.resume, weights=weights)
     check_places(config, going_on=bool(config.resume))
+    config = fetched(config)
     *_, lines = prepare(config, config.dry_run)
     print("\n".join(lines))
 
@@ -70,6 +72,7 @@ def prepare(config, world_size):
         f"vocabulary {model.num_tokens:,}",
         f"batch: {batch} pairs x {config.gradient_accumulation_steps} per step over {world_size} ranks",
         f"steps: {total_steps(pairs[0].loader.batches_in, config):,}",
+        *described(config),
         *remarks(config, distributed.uses_gpu()),
     ]
     return task, pairs, resolved, lines

@@ -20,6 +20,7 @@ from pixelrec_train.evaluation.report import conclude_without_catalogue
 from pixelrec_train.evaluation.validation_loss import token_loss
 from pixelrec_train.files import possible_directory
 from pixelrec_train.flags import given, replace
+from pixelrec_train.hub import described, fetched
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.run import directory as run_directory
@@ -57,8 +58,9 @@ def main(config):
     config = settled(config, dataset)
     if not config.dry_run:
         weights = "--model_dir {}/llm"
-        return on_all_ranks(config, lambda: run(config, dataset), config.resume, weights=weights)
+        return on_all_ranks(config, lambda: run(fetched(config), dataset), config.resume, weights=weights)
     check_places(config, going_on=bool(config.resume))
+    config = fetched(config)
     prepared, _ = prepare(config, dataset, config.dry_run)
     print("\n".join(plan(config, prepared, config.dry_run)))
 
@@ -134,6 +136,7 @@ def plan(config, prepared, ranks):
     first = packs.packs(0)
     total = total_steps(lambda epoch: -(-packs.samples_in(epoch) // batch), config)
     return [
+        *described(config),
         *prepared.notes,
         *[RANDOM] * config.random_init,
         *whom_it_judges(config),

@@ -15,6 +15,7 @@ from pixelrec_train.engine.state import total_steps
 from pixelrec_train.evaluation.report import conclude_without_catalogue
 from pixelrec_train.evaluation.validation_loss import token_loss
 from pixelrec_train.files import possible_directory
+from pixelrec_train.hub import described, fetched
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.run import directory as run_directory
@@ -42,8 +43,9 @@ def main(config):
     """config: TextsConfig."""
     if not config.dry_run:
         weights = "--model_dir {}/llm"
-        return on_all_ranks(config, lambda: run(config), config.resume, weights=weights)
+        return on_all_ranks(config, lambda: run(fetched(config)), config.resume, weights=weights)
     check_places(config, going_on=bool(config.resume))
+    config = fetched(config)
     prepared, _ = prepare(config, config.dry_run)
     print("\n".join(plan(config, prepared, config.dry_run)))
 
@@ -127,6 +129,7 @@ def plan(config, prepared, ranks):
         f"vocabulary {model.num_tokens:,}",
         f"batch: {batch} packs x {config.gradient_accumulation_steps} per step over {ranks} ranks",
         f"steps: {total:,}" + ("" if config.max_steps else f" in {config.num_train_epochs} epochs"),
+        *described(config),
         *remarks(config, distributed.uses_gpu()),
     ]
 

@@ -20,6 +20,7 @@ from pixelrec_train.evaluation.report import conclude
 from pixelrec_train.evaluation.retrieval import TwoTower, encode_catalogue
 from pixelrec_train.evaluation.validation_loss import SoftmaxLoss, ValidationLoss
 from pixelrec_train.files import possible_directory
+from pixelrec_train.hub import fetched
 from pixelrec_train.libraries import import_faiss
 from pixelrec_train.losses.nce import MAX_LOGIT_SCALE
 from pixelrec_train.machine.compiler import check_compiler
@@ -38,8 +39,9 @@ from pixelrec_train.trainings.plan import ENDS_WITH_TEST, describe_plan
 def main(config):
     """config: TrainConfig."""
     if not config.dry_run:
-        return on_all_ranks(config, lambda: run(config), config.resume)
+        return on_all_ranks(config, lambda: run(fetched(config)), config.resume)
     check_places(config, going_on=bool(config.resume))
+    config = fetched(config)
     inputs, _, model, resolved = prepare(config, config.dry_run)
     print("\n".join(describe_plan(config, inputs, model, resolved, config.dry_run)))
 
