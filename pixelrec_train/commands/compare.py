@@ -74,14 +74,14 @@ class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFla
     hidden_size: int = flag("trained baselines: width of their vectors", 64, at_least(1))
     layers: int = flag("trained baselines: blocks", 2, at_least(1))
     heads: int = flag("trained baselines: attention heads", 2, at_least(1))
-    dropout: float = flag("trained baselines: dropout of embeddings, attention and feed-forward", 0.2, SHARE)
+    dropout: float = flag("trained baselines: dropout of embeddings, attention and feed-forward", 0.5, SHARE)
     sampled_negatives: int = flag(
         "esasrec: items, the same for a micro-batch, that its softmax is over besides the target; 0 = all",
         1024,
         at_least(0),
     )
     per_device_train_batch_size: int = flag(
-        "trained baselines: sequences per GPU and micro-batch", 32, at_least(1)
+        "trained baselines: sequences per GPU and micro-batch", 128, at_least(1)
     )
     num_train_epochs: int = flag("trained baselines: passes over the sequences, at most", 200, at_least(1))
     patience: int = flag(
