@@ -51,7 +51,8 @@ def flags_table():
     rows = ["| flag | default | meaning |", "|---|---|---|"]
     for f in fields_of(TrainConfig):
         default = "required" if f.default is dataclasses.MISSING else f"`{as_text(f.default)}`"
-        rows.append(f"| `--{f.name}` | {default} | {f.metadata['help']} |")
+        names = ", ".join(f"`--{name}`" for name in (f.name, *f.metadata["alias"]))
+        rows.append(f"| {names} | {default} | {f.metadata['help']} |")
     return "\n".join(rows)
 
 
