@@ -129,7 +129,9 @@ def follow(page, clone):
             result = run(f"timeout 2 {command} -n +1", clone)
             assert result.returncode == 124 and " note | done: " in result.stdout
         elif command.startswith("tensorboard"):
-            result = run(f"timeout -s INT 25 {command} --port 0 2>&1 | grep -m 1 http://", clone)
+            # In the background, so that nobody waits for its end once it has said where it serves.
+            seen = "for i in $(seq 250); do grep -m 1 http:// seen && break; sleep 0.1; done"
+            result = run(f"{command} --port 0 > seen 2>&1 & {seen}; kill %1", clone)
             assert "http://" in result.stdout, result.stdout
         else:
             less = " --num_train_epochs 2" if "scripts/compare.py" in command else ""
