@@ -9,7 +9,8 @@ from pathlib import Path
 from pixelrec_train.machine.finding import OK, PROBLEM, WARN, Finding
 from pixelrec_train.machine.pins import differences, pins
 
-MODULES = {"faiss-cpu": "faiss", "scikit-learn": "sklearn", "PyYAML": "yaml"}  # where the name to import is another
+# Where the name to import is another
+MODULES = {"faiss-cpu": "faiss", "scikit-learn": "sklearn", "PyYAML": "yaml"}
 
 
 def python():
