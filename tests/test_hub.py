@@ -13,10 +13,10 @@ from urllib.parse import unquote
 import huggingface_hub
 import pytest
 
-from pixelrec_train import hub
 from pixelrec_train.engine.session import open_log
 from pixelrec_train.errors import InputError
-from pixelrec_train.hub import Named, described, fetched, named, taken
+from pixelrec_train.run import hub
+from pixelrec_train.run.hub import Named, described, fetched, named, taken
 from pixelrec_train.tasks.two_tower import TwoTowerTask
 from pixelrec_train.trainings import train_two_tower
 

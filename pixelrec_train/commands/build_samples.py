@@ -21,8 +21,8 @@ from pixelrec_train.flags import (
     parse_args,
     replace,
 )
-from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
+from pixelrec_train.run.hub import fetched
 from pixelrec_train.semantic_id.codecs import CODECS
 
 GENERAL = "general"  # the one task of a mix that is not made here

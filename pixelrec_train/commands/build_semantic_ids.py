@@ -23,8 +23,8 @@ from pixelrec_train.flags import (
     flag,
     parse_args,
 )
-from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
+from pixelrec_train.run.hub import fetched
 from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
 
 QUANTISERS = ("rq_kmeans", "rq_kmeans_balanced", "rq_vae", "rq_kmeans_plus")

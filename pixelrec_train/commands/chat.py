@@ -15,8 +15,8 @@ from pixelrec_train.flags import (
     flag,
     parse_args,
 )
-from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
+from pixelrec_train.run.hub import fetched
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import possible_directory, replaceable_directory, write_json
 from pixelrec_train.flags import DIRECTORY, MODEL, POSITIVE, Flags, check_paths, flag, one_of, parse_args
-from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
+from pixelrec_train.run.hub import fetched
 
 RECORD = "conversion.json"
 

@@ -6,8 +6,8 @@ from pixelrec_train.config import LaunchFlags, TrustFlags
 from pixelrec_train.config.judging import cut_off_as_asked
 from pixelrec_train.config.samples import AskFlags
 from pixelrec_train.flags import MODEL, NEW_DIRECTORY, NEW_FILE, check_paths, flag, parse_args
-from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
+from pixelrec_train.run.hub import fetched
 
 
 @dataclass(frozen=True, kw_only=True)

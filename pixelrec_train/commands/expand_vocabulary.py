@@ -6,8 +6,8 @@ from pathlib import Path
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import made_whole, possible_directory, replaceable_directory
 from pixelrec_train.flags import DISTINCT, MODEL, SEED, Flags, Rule, flag, one_of, parse_args
-from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
+from pixelrec_train.run.hub import fetched
 from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
 
 META_FILE = "itemic_meta.json"

@@ -18,8 +18,8 @@ from pixelrec_train.flags import (
     one_of,
     parse_args,
 )
-from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
+from pixelrec_train.run.hub import fetched
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import made_whole, replaceable_directory, write_json
 from pixelrec_train.flags import DIRECTORY, MODEL, Flags, check_paths, flag, parse_args
-from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
+from pixelrec_train.run.hub import fetched
 
 RECORD = "merging.json"
 

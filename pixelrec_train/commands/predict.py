@@ -17,8 +17,8 @@ from pixelrec_train.flags import (
     given,
     parse_args,
 )
-from pixelrec_train.hub import fetched
 from pixelrec_train.run.exit_status import speak_plainly
+from pixelrec_train.run.hub import fetched
 
 # Of a checkpoint these are as it was trained.
 OF_MODELS = (

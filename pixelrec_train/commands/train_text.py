@@ -1,7 +1,5 @@
 """Train a language model on texts or chats: continued pretraining and SFT, as Genesis has them."""
 
-import os
-
 from pixelrec_train.config.texts import TextsConfig
 from pixelrec_train.engine.ds_file import adopted
 from pixelrec_train.flags import check_paths, parse_args
@@ -11,8 +9,7 @@ from pixelrec_train.run.exit_status import speak_plainly
 @speak_plainly
 def main(argv=None):
     config = adopted(check_paths(parse_args(TextsConfig, argv)))
-    for name, value in config.trackers_environment().items():
-        os.environ.setdefault(name, value)
+    config.tell_trackers()
     if config.objective == "mlm":
         from pixelrec_train.trainings import train_masked as training
     else:

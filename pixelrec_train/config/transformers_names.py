@@ -1,5 +1,6 @@
 """Flags of transformers' TrainingArguments that this project has otherwise, so that their files are read."""
 
+import os
 from dataclasses import dataclass
 
 from pixelrec_train.config.training import RunFlags
@@ -86,7 +87,9 @@ class TransformersRunFlags(RunFlags):
         if self.best_by == "eval_loss":
             self.set(best_by="valid_loss")
 
-    def trackers_environment(self):
-        """{variable: value} for the trackers."""
+    def tell_trackers(self):
+        """--entity and --mode into the environment, where trackers look for them."""
         told = {"WANDB_ENTITY": self.entity, "WANDB_MODE": self.mode, "SWANLAB_MODE": self.mode}
-        return {name: value for name, value in told.items() if value}
+        for name, value in told.items():
+            if value:
+                os.environ.setdefault(name, value)

@@ -7,6 +7,7 @@ from pixelrec_train.engine.ds_settings import INSIDE, OLD_NAMES, WITHOUT_EFFECT
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import existing_file, refuse_repeated_keys
 from pixelrec_train.flags import given, idle, replace
+from pixelrec_train.run.hub import described
 
 FLAG_OF = {
     "train_micro_batch_size_per_gpu": "per_device_train_batch_size",
@@ -86,9 +87,10 @@ def fixed(found):
 
 
 def remarks(loop, on_gpu):
-    """Lines for the plan: what a --config file and the JSON fix, what has no effect, and what of the JSON is
-    read otherwise than it stands there."""
+    """Lines for the plan: what a --config file and the JSON fix, what has no effect, what came from a hub,
+    and what of the JSON is read otherwise than it stands there."""
     yield from idle(loop)
+    yield from described(loop)
     found = read(loop.deepspeed)
     flags = {name: value for _, _, name, value in fixed(found)}
     if flags:

@@ -21,10 +21,10 @@ from pixelrec_train.engine.state import TrainState, steps_per_epoch, total_steps
 from pixelrec_train.engine.task import Objective
 from pixelrec_train.errors import InputError, StopRequested
 from pixelrec_train.files import possible_directory
-from pixelrec_train.hub import taken
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import rendezvous, watchdog
 from pixelrec_train.run.checkpoints import check_steps_free
+from pixelrec_train.run.hub import fetched, taken
 from pixelrec_train.run.log import RunLog, log_path, say, show_under_tensorboard
 from pixelrec_train.run.signals import StopSignals
 from pixelrec_train.run.trackers import asked_for
@@ -52,6 +52,23 @@ def on_all_ranks(loop, work, resume=None, can_resume=True, weights="--init_from 
         rendezvous.finish()
         raise
     rendezvous.finish()  # not after an error: it would wait for ranks that wait for this one
+
+
+def start(flags, run, lines, weights="--init_from {}"):
+    """A training's whole life: on all ranks, or with --dry_run its plan on the screen alone.
+
+    Models that flags name in a hub are directories by then.
+
+    Args:
+        flags: RunFlags, or all of a command's.
+        run: flags -> trains; called on every rank.
+        lines: flags -> lines of the plan for --dry_run ranks.
+        weights: see on_all_ranks.
+    """
+    if not flags.dry_run:
+        return on_all_ranks(flags, lambda: run(fetched(flags)), flags.resume, weights=weights)
+    check_places(flags, going_on=bool(flags.resume))
+    print("\n".join(lines(fetched(flags))))
 
 
 @dataclass

@@ -42,19 +42,17 @@ def beneath(values, path, parser, fields):
     """({flag: value} of the command line over those of a file, lines for the plan about who won)."""
     known = {name.removeprefix("--"): f.name for f in fields for name in names_of(f) if name[:2] == "--"}
     repeated = {f.name for f in fields if f.metadata["repeated"]}
-    lines, argv = {}, []
+    lines, argv, found = {}, [], {}
     for entry in entries_of(path):
         name = flag_of(entry, known, path)
         texts = entry.texts if known[name] in repeated else [",".join(entry.texts)]
         words = [f"--{name}={text}" for text in texts]
         try:
-            read(parser, fields, words)  # alone, so that a wrong value names its line
             argv += words
-            read(parser, fields, argv)
+            found = read(parser, fields, argv)  # as far as here, so that what is wrong names its line
         except InputError as error:
             raise InputError(f"--config {path} line {entry.line}: {error}") from None
         lines[known[name]] = entry
-    found = read(parser, fields, argv)
     both = [name for name in found if name in values and name in lines and found[name] != values[name]]
     told = [f"config: {path}, {len(lines)} flags"] + [
         f"config: {lines[name].key} of line {lines[name].line} is {as_text(found[name])}, but the command "

@@ -102,8 +102,7 @@ def quantise(backbone, device):
     """Hold the matrices of all linear layers in 4 bits: NF4, its constants quantised too, products in bf16.
 
     Raises:
-        InputError: a matrix on a CPU has columns that are no multiple of BLOCK: bitsandbytes, up to 0.50 at
-            least, fills whole blocks by counting through all rows, and reads them row by row.
+        InputError: as refuse_narrow.
 
     Source: QLoRA (arXiv:2305.14314), section 3.
     """
@@ -115,12 +114,8 @@ def quantise(backbone, device):
         for name, layer in parent.named_children()
         if type(layer) is nn.Linear
     ]
+    refuse_narrow([x[1:] for x in linear], device, "--load_in_4bit", "Train on a GPU, or leave it out.")
     for parent, name, layer in linear:
-        if torch.device(device).type == "cpu" and layer.in_features % BLOCK:
-            raise InputError(
-                f"--load_in_4bit on a CPU: bitsandbytes reads a matrix wrongly there whose columns are no "
-                f"multiple of {BLOCK}, and {name} has {layer.in_features}. Train on a GPU, or leave it out."
-            )
         small = bitsandbytes.nn.Linear4bit(
             layer.in_features, layer.out_features, bias=False, compute_dtype=torch.bfloat16, device="meta",
             **way,
@@ -130,6 +125,22 @@ def quantise(backbone, device):
         # On some CPUs it would lay the weights out anew while evaluating: nobody could read them then.
         small.support_avx512bf16_for_cpu = False
         setattr(parent, name, small.to(device))  # the step that quantises
+
+
+def refuse_narrow(layers, device, asked, advice):
+    """Raises InputError where bitsandbytes, up to 0.50 at least, reads a matrix wrongly: on a CPU it fills
+    blocks by counting through all rows, and reads them row by row.
+
+    Args:
+        layers: [(name, linear layer)]
+        asked: the flag; advice: a sentence what to do.
+    """
+    for name, layer in layers if torch.device(device).type == "cpu" else ():
+        if layer.in_features % BLOCK:
+            raise InputError(
+                f"{asked} on a CPU: bitsandbytes reads a matrix wrongly there whose columns are no multiple "
+                f"of {BLOCK}, and {name} has {layer.in_features}. {advice}"
+            )
 
 
 def in_4bit(parameter):

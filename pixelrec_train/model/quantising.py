@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from pixelrec_train import distributed
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.libraries import import_bitsandbytes, load_tokenizer
-from pixelrec_train.model.adapters import BLOCK
+from pixelrec_train.model.adapters import refuse_narrow
 from pixelrec_train.model.backbone import load_backbone
 
 TOKENS = 256  # that both read, to be compared
@@ -23,7 +23,11 @@ def quantised(source, directory, bits, trust=False):
     import_bitsandbytes()
     model = load_backbone(source, "--model_dir", trust=trust, kind=AutoModelForCausalLM).eval()
     tokenizer, device = load_tokenizer(source, "--model_dir", trust), distributed.device()
-    refuse_narrow(model, bits, device)
+    if bits == 4:
+        linear = [
+            (name, layer) for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)
+        ]
+        refuse_narrow(linear, device, "--bits 4", "Take --bits 8, or a GPU.")
     torch.manual_seed(0)
     ids = torch.randint(0, len(tokenizer), (1, TOKENS))
     how = BitsAndBytesConfig(load_in_8bit=True)
@@ -53,17 +57,3 @@ def quantised(source, directory, bits, trust=False):
         "same_word": (before.argmax(-1) == after.argmax(-1)).float().mean().item(),
         "off": ((after - before).abs().max() / before.abs().max()).item(),
     }
-
-
-def refuse_narrow(model, bits, device):
-    """Raises InputError where bitsandbytes would read a matrix wrongly, see adapters.quantise."""
-    narrow = [
-        name
-        for name, layer in model.named_modules()
-        if isinstance(layer, torch.nn.Linear) and layer.in_features % BLOCK
-    ]
-    if bits == 4 and device.type == "cpu" and narrow:
-        raise InputError(
-            f"--bits 4 on a CPU: bitsandbytes reads a matrix wrongly there whose columns are no multiple of "
-            f"{BLOCK}, as {narrow[0]}'s. Take --bits 8, or a GPU."
-        )

@@ -1,4 +1,4 @@
-"""What a training on samples asks its model at every evaluation: held-out users, and what it says freely."""
+"""A training on samples, from first step to last words, and what its model is asked at every evaluation."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -8,8 +8,11 @@ import torch
 from pixelrec_train import distributed
 from pixelrec_train.data.samples import Sample, rows
 from pixelrec_train.data.tokens.chat import THOUGHT, Renderer
+from pixelrec_train.engine import loop
+from pixelrec_train.engine.session import session
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.metrics import figures
+from pixelrec_train.evaluation.report import conclude_without_catalogue
 from pixelrec_train.model.reading import read
 from pixelrec_train.model.thoughts import Sampling, think
 from pixelrec_train.recommend.generator import Prepared, side_by_side
@@ -141,3 +144,24 @@ def first_chats(sources):
                     yield sample
                 if not left:
                     return
+
+
+def train_without_catalogue(
+    task, loader, config, resolved, facts, lines, evaluators, before=lambda training: None
+):
+    """The whole of a training that ranks nothing; all ranks call it.
+
+    Args:
+        config: RunFlags.
+        task, loader, resolved, facts, lines: of session.
+        evaluators: see loop.train; those that look at the session are told it.
+        before: is given the session before its first step.
+    """
+    going_on = config.resume, config.best_by, config.patience
+    with session(task, loader, config, resolved, facts, lines, *going_on) as training:
+        for evaluator in evaluators:
+            if hasattr(evaluator, "session"):
+                evaluator.session = training
+        before(training)
+        loop.train(training, evaluators)
+        conclude_without_catalogue(training)

@@ -7,7 +7,6 @@ from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.state import steps_per_epoch, total_steps
 from pixelrec_train.files import model_files
 from pixelrec_train.flags import as_text
-from pixelrec_train.hub import described
 from pixelrec_train.model.adapters import in_4bit
 from pixelrec_train.recommend.trained import settings_of
 from pixelrec_train.sentence_encoder import MODULES
@@ -36,7 +35,6 @@ def describe_plan(config, inputs, model, resolved, world_size):
     per_rank = state_bytes(trained(model), bytes_per_weight, stage, world_size)
     per_rank += frozen * bytes_per_weight / (world_size if stage >= 3 else 1)
     return [
-        *described(config),
         *inputs.describe(),
         *describe_model(config, model, inputs),
         f"batch: {batch} windows x {config.gradient_accumulation_steps} per step over {world_size} ranks; "

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pixelrec_train import distributed
 from pixelrec_train.data.tokens.chat import PLAIN
 from pixelrec_train.data.tokens.mixture import Entry
 from pixelrec_train.data.tokens.packed_samples import PackCollator, PackDataset, Packing
@@ -19,12 +20,7 @@ def packed(config, dataset, sources, flag_name, tokenizer, ends=PLAIN, laid=lamb
 
     ends: of Renderer. laid: a TokenStore -> what stands for it, see tokens/blocks.py.
     """
-    store = laid(
-        TokenStore.open_or_build(
-            sources, tokenizer, dataset.base_model_dir or config.model_dir, config.cache_dir,
-            dataset.only_assistant_loss is not False, bool(dataset.add_think_pattern), ends,
-        )
-    )  # fmt: skip
+    store = laid(store_of(config, dataset, sources, tokenizer, ends))
     longest = min(config.max_length, dataset.max_sample_length or config.max_length)
     too_long, silent = store.lengths > longest, store.num_labels == 0
     usable = ~(too_long | silent)
@@ -55,6 +51,25 @@ def packed(config, dataset, sources, flag_name, tokenizer, ends=PLAIN, laid=lamb
         config.counts_by_source,
     )  # fmt: skip
     return packs, collator, lines
+
+
+def store_of(config, dataset, sources, tokenizer, ends=PLAIN):
+    """The TokenStore of samples."""
+    return TokenStore.open_or_build(
+        sources, tokenizer, dataset.base_model_dir or config.model_dir, config.cache_dir,
+        dataset.only_assistant_loss is not False, bool(dataset.add_think_pattern), ends,
+    )  # fmt: skip
+
+
+def train_adapters(model, config, resolved):
+    """Adapters in a TokenModel, where --lora_r asks for some. config: QuantisedFlags.
+
+    Raises:
+        InputError: the ZeRO stage does not go with them, or as model.adapters.add_adapters.
+    """
+    if config.lora_r:
+        config.check_stage(resolved["zero_optimization"]["stage"])
+        model.train_adapters(config, config.seed, distributed.device() if config.load_in_4bit else None)
 
 
 def what_is_cut(packs):

@@ -7,22 +7,32 @@ from pixelrec_train.config.texts import ALL, ANSWERS, LAST
 from pixelrec_train.data.samples.dataset_file import DatasetFile
 from pixelrec_train.data.samples.files import Source
 from pixelrec_train.data.texts.as_samples import DOCUMENTS, as_samples
+from pixelrec_train.data.texts.reading import files_of
 from pixelrec_train.data.texts.templates import Template
 from pixelrec_train.data.tokens.chat import Ends
-from pixelrec_train.data.tokens.token_store import TokenStore
 from pixelrec_train.errors import InputError
+from pixelrec_train.files import possible_directory
 from pixelrec_train.flags import given
-from pixelrec_train.trainings.sample_inputs import packed, tokenizer_of
+from pixelrec_train.run import directory as run_directory
+from pixelrec_train.trainings.sample_inputs import packed, store_of, tokenizer_of
 from pixelrec_train.trainings.train_samples import trusted
 
 DOCUMENT_END = "<|endoftext|>"  # Qwen's, GPT-2's: its eos ends a turn of a chat, and this a text
 
 
-def refuse_shared(files, held_out):
-    """Raises InputError where a file is trained on and to validate."""
+def files_to_read(config):
+    """([Path] of --train_file, of --eval_file), once the places that a run writes to are looked at.
+
+    Raises:
+        InputError: nothing is there, a file is trained on and to validate, or the run cannot be kept.
+    """
+    possible_directory(config.cache_dir, "--cache_dir")
+    run_directory.check_kept(config.output_dir, model_dir=config.model_dir)
+    files, held_out = files_of(config.train_file, "--train_file"), files_of(config.eval_file, "--eval_file")
     trained_on = {file.resolve() for file in files}
     if both := [file for file in held_out if file.resolve() in trained_on]:
         raise InputError(f"--eval_file {both[0]} is in --train_file, too: it would not be held out.")
+    return files, held_out
 
 
 class Reading:
@@ -37,6 +47,7 @@ class Reading:
         """
         template = Template.load(config.template) if config.template else None
         self.config, self.form, self.template, self.loss_on = config, form, template, loss_on
+        self.read = {}
         self.tokenizer = tokenizer_of(config, self.dataset(()), trusted(config))
         if template:
             self.tokenizer.chat_template = template.jinja()
@@ -60,12 +71,15 @@ class Reading:
             only_assistant_loss=self.loss_on != ALL,
         )  # fmt: skip
 
-    def sources(self, files):
-        return [as_samples(files, self.form, self.config.cache_dir)[0]]
+    def samples(self, files):
+        """(Source, lines for the plan) of as_samples, which is asked once for each list of files."""
+        if (key := tuple(files)) not in self.read:
+            self.read[key] = as_samples(files, self.form, self.config.cache_dir)
+        return self.read[key]
 
     def packed(self, files, flag_name, laid=lambda store: store):
         """(PackDataset, PackCollator, lines for the plan); laid: see sample_inputs.packed."""
-        source, told = as_samples(files, self.form, self.config.cache_dir)
+        source, told = self.samples(files)
         packs, collator, lines = packed(
             self.config, self.dataset(files), [source], flag_name, self.tokenizer, self.ends, laid
         )
@@ -73,12 +87,8 @@ class Reading:
 
     def store(self, files):
         """(TokenStore, lines for the plan)"""
-        source, told = as_samples(files, self.form, self.config.cache_dir)
-        config = self.config
-        place = config.tokenizer_dir or config.model_dir
-        return TokenStore.open_or_build(
-            [source], self.tokenizer, place, config.cache_dir, self.loss_on != ALL, ends=self.ends
-        ), told
+        source, told = self.samples(files)
+        return store_of(self.config, self.dataset(files), [source], self.tokenizer, self.ends), told
 
     def beside(self):
         """{name: text} of files that an export of the model has for its template."""

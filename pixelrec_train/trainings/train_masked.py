@@ -5,43 +5,29 @@ from transformers import AutoModelForMaskedLM
 from pixelrec_train import distributed
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.texts.masking import MaskedDataset, MaskingCollator
-from pixelrec_train.data.texts.reading import files_of
-from pixelrec_train.engine import ds_config, loop
+from pixelrec_train.engine import ds_config
 from pixelrec_train.engine.ds_file import remarks
-from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
+from pixelrec_train.engine.session import seed_everything, start
 from pixelrec_train.engine.state import total_steps
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.report import conclude_without_catalogue
-from pixelrec_train.files import possible_directory
-from pixelrec_train.hub import described, fetched
 from pixelrec_train.model.backbone import load_backbone
-from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.masked_words import MaskedTask
-from pixelrec_train.trainings.text_inputs import refuse_shared
+from pixelrec_train.trainings.in_run import train_without_catalogue
+from pixelrec_train.trainings.text_inputs import files_to_read
 from pixelrec_train.trainings.train_texts import laid, reading_of, stage_of
 
 
 def main(config):
     """config: TextsConfig."""
-    if not config.dry_run:
-        weights = "--model_dir {}/encoder"
-        return on_all_ranks(config, lambda: run(fetched(config)), config.resume, weights=weights)
-    check_places(config, going_on=bool(config.resume))
-    config = fetched(config)
-    *_, lines = prepare(config, config.dry_run)
-    print("\n".join(lines))
+    start(config, run, lambda config: prepare(config, config.dry_run)[-1], weights="--model_dir {}/encoder")
 
 
 def prepare(config, world_size):
-    """(task, Loader, Loader of --eval_file or None, fingerprint, dict for deepspeed.initialize, lines for "
-    "the plan)"""
+    """(task, Loader, Loader of --eval_file or None, fingerprint, dict for DeepSpeed, lines for the plan)"""
     seed_everything(config.seed)
-    possible_directory(config.cache_dir, "--cache_dir")
-    run_directory.check_kept(config.output_dir, model_dir=config.model_dir)
+    files, held_out = files_to_read(config)
     MaskedTask.objective.chosen_by(config.best_by)
-    files, held_out = files_of(config.train_file, "--train_file"), files_of(config.eval_file, "--eval_file")
-    refuse_shared(files, held_out)
     model = load_backbone(
         config.model_dir, "--model_dir", random_init=config.random_init, kind=AutoModelForMaskedLM
     )
@@ -76,7 +62,6 @@ def prepare(config, world_size):
         f"model: {sum(p.numel() for p in model.parameters()):,} trained parameters, {type(model).__name__}",
         f"batch: {batch} texts x {config.gradient_accumulation_steps} per step over {world_size} ranks",
         f"steps: {total_steps(loaders[0].batches_in, config):,}",
-        *described(config),
         *remarks(config, distributed.uses_gpu()),
     ]
     task = MaskedTask(model, config.model_dir)
@@ -96,7 +81,5 @@ def run(config):
     if config.gradient_checkpointing:
         task.model.gradient_checkpointing_enable()
     evaluators = [lambda: task.judge(held_out.epoch(0))] if held_out else []
-    facts, going_on = {"data": {"texts": mark}}, (config.resume, config.best_by, config.patience)
-    with session(task, loader, config, resolved, facts, lines, *going_on) as training:
-        loop.train(training, evaluators)
-        conclude_without_catalogue(training)
+    facts = {"data": {"texts": mark}}
+    train_without_catalogue(task, loader, config, resolved, facts, lines, evaluators)

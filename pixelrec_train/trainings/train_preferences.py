@@ -8,23 +8,20 @@ from pixelrec_train import distributed
 from pixelrec_train.data import cache
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.texts.as_samples import PAIRS, Form
-from pixelrec_train.data.texts.reading import files_of
 from pixelrec_train.data.tokens.pairs import PairCollator, PairDataset
-from pixelrec_train.engine import ds_config, loop
+from pixelrec_train.engine import ds_config
 from pixelrec_train.engine.ds_file import remarks
-from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
+from pixelrec_train.engine.session import seed_everything, start
 from pixelrec_train.engine.state import total_steps
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.report import conclude_without_catalogue
-from pixelrec_train.files import possible_directory
-from pixelrec_train.hub import described, fetched
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.trained import refuse_checkpoint
-from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.preferences import PreferenceTask
+from pixelrec_train.trainings.in_run import train_without_catalogue
 from pixelrec_train.trainings.plan import trained, what_trains
-from pixelrec_train.trainings.text_inputs import Reading, refuse_shared
+from pixelrec_train.trainings.sample_inputs import train_adapters
+from pixelrec_train.trainings.text_inputs import Reading, files_to_read
 from pixelrec_train.trainings.train_samples import trusted
 
 KIND, FILE = "reference", "log_probabilities"
@@ -32,31 +29,20 @@ KIND, FILE = "reference", "log_probabilities"
 
 def main(config):
     """config: DpoConfig."""
-    if not config.dry_run:
-        weights = "--model_dir {}/llm"
-        return on_all_ranks(config, lambda: run(fetched(config)), config.resume, weights=weights)
-    check_places(config, going_on=bool(config.resume))
-    config = fetched(config)
-    *_, lines = prepare(config, config.dry_run)
-    print("\n".join(lines))
+    start(config, run, lambda config: prepare(config, config.dry_run)[-1], weights="--model_dir {}/llm")
 
 
 def prepare(config, world_size):
     """(PreferenceTask, [Pairs to train, and to validate if asked], dict for DeepSpeed, lines for the plan)"""
     seed_everything(config.seed)
-    possible_directory(config.cache_dir, "--cache_dir")
-    run_directory.check_kept(config.output_dir, model_dir=config.model_dir)
+    files, held_out = files_to_read(config)
     refuse_checkpoint(config.model_dir)
-    files, held_out = files_of(config.train_file, "--train_file"), files_of(config.eval_file, "--eval_file")
-    refuse_shared(files, held_out)
     model = TokenModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trusted(config))
     reading = Reading(config, Form(PAIRS, skip_bad=config.skip_bad_rows))
     task = PreferenceTask(model, config.model_dir, config, reading.beside())
     task.objective.chosen_by(config.best_by)
     resolved = ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
-    if config.lora_r:
-        config.check_stage(resolved["zero_optimization"]["stage"])
-        model.train_adapters(config, config.seed, distributed.device() if config.load_in_4bit else None)
+    train_adapters(model, config, resolved)
     pairs = [Pairs(config, reading, files, "--train_file")]
     if held_out:
         pairs.append(Pairs(config, reading, held_out, "--eval_file"))
@@ -72,7 +58,6 @@ def prepare(config, world_size):
         f"vocabulary {model.num_tokens:,}",
         f"batch: {batch} pairs x {config.gradient_accumulation_steps} per step over {world_size} ranks",
         f"steps: {total_steps(pairs[0].loader.batches_in, config):,}",
-        *described(config),
         *remarks(config, distributed.uses_gpu()),
     ]
     return task, pairs, resolved, lines
@@ -139,10 +124,12 @@ def run(config):
     if config.gradient_checkpointing:
         task.model.enable_checkpointing()
     facts = {"data": {each.flag_name: each.mark for each in pairs}}
-    going_on = config.resume, config.best_by, config.patience
-    with session(task, pairs[0].loader, config, resolved, facts, lines, *going_on) as training:
+    evaluators = [lambda: task.judge(pairs[1].loader.epoch(0))] if pairs[1:] else []
+
+    def ask_reference(training):
         for each in () if config.reference_free else pairs:
             each.know_reference(task, begun=training.state.step > 0)
-        evaluators = [lambda: task.judge(pairs[1].loader.epoch(0))] if pairs[1:] else []
-        loop.train(training, evaluators)
-        conclude_without_catalogue(training)
+
+    train_without_catalogue(
+        task, pairs[0].loader, config, resolved, facts, lines, evaluators, before=ask_reference
+    )

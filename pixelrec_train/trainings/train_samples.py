@@ -11,23 +11,21 @@ from pixelrec_train.data.samples.dataset_file import DatasetFile
 from pixelrec_train.data.samples.files import sources_of
 from pixelrec_train.data.tokens.packed_samples import PackCollator, PackDataset
 from pixelrec_train.data.views.parts import WHOLE
-from pixelrec_train.engine import ds_config, loop
+from pixelrec_train.engine import ds_config
 from pixelrec_train.engine.ds_file import remarks
-from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
+from pixelrec_train.engine.session import seed_everything, start
 from pixelrec_train.engine.state import total_steps
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.report import conclude_without_catalogue
 from pixelrec_train.evaluation.validation_loss import token_loss
 from pixelrec_train.files import possible_directory
 from pixelrec_train.flags import given, replace
-from pixelrec_train.hub import described, fetched
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.tokens import TokenTask, of_samples
 from pixelrec_train.trainings.asking import asked_in
-from pixelrec_train.trainings.in_run import AskedInRun, SampleGenerations, chats
+from pixelrec_train.trainings.in_run import AskedInRun, SampleGenerations, chats, train_without_catalogue
 from pixelrec_train.trainings.plan import RANDOM, trained, what_trains
 from pixelrec_train.trainings.sample_inputs import (
     check_first_new,
@@ -36,6 +34,7 @@ from pixelrec_train.trainings.sample_inputs import (
     itemic_ids_of,
     packed,
     tokenizer_of,
+    train_adapters,
     trained_on_too,
     what_is_cut,
 )  # fmt: skip
@@ -56,13 +55,12 @@ def main(config):
     """config: SamplesConfig."""
     dataset = DatasetFile.load(config.dataset_config)
     config = settled(config, dataset)
-    if not config.dry_run:
-        weights = "--model_dir {}/llm"
-        return on_all_ranks(config, lambda: run(fetched(config), dataset), config.resume, weights=weights)
-    check_places(config, going_on=bool(config.resume))
-    config = fetched(config)
-    prepared, _ = prepare(config, dataset, config.dry_run)
-    print("\n".join(plan(config, prepared, config.dry_run)))
+    start(
+        config,
+        lambda config: run(config, dataset),
+        lambda config: plan(config, prepare(config, dataset, config.dry_run)[0], config.dry_run),
+        weights="--model_dir {}/llm",
+    )
 
 
 def settled(config, dataset):
@@ -101,12 +99,10 @@ def prepare(config, dataset, world_size):
     )  # fmt: skip
     check_first_new(model, config)
     resolved = ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
-    if config.lora_r:
-        config.check_stage(resolved["zero_optimization"]["stage"])
-        model.train_adapters(config, config.seed, distributed.device() if config.load_in_4bit else None)
-    elif config.new_rows_only:
+    train_adapters(model, config, resolved)
+    if config.new_rows_only:
         model.train_new_rows_only()
-    elif config.first_new_row:
+    elif config.first_new_row and not config.lora_r:
         model.freeze_old_rows()
     itemic_ids = itemic_ids_of(model, dataset, config)
     check_model(model, dataset, config)
@@ -136,7 +132,6 @@ def plan(config, prepared, ranks):
     first = packs.packs(0)
     total = total_steps(lambda epoch: -(-packs.samples_in(epoch) // batch), config)
     return [
-        *described(config),
         *prepared.notes,
         *[RANDOM] * config.random_init,
         *whom_it_judges(config),
@@ -176,13 +171,7 @@ def run(config, dataset):
         evaluators.append(asked)
     if config.sample_generations:
         evaluators.append(answering(config, prepared, asked))
-    going_on = config.resume, config.best_by, config.patience
-    with session(task, loader, config, resolved, facts, lines, *going_on) as training:
-        for evaluator in evaluators:
-            if hasattr(evaluator, "session"):
-                evaluator.session = training
-        loop.train(training, evaluators)
-        conclude_without_catalogue(training)
+    train_without_catalogue(task, loader, config, resolved, facts, lines, evaluators)
 
 
 def objective_of(config, sources):

@@ -5,26 +5,21 @@ from typing import NamedTuple
 from pixelrec_train import distributed
 from pixelrec_train.config.texts import BLOCK, PRETRAIN
 from pixelrec_train.data.texts.as_samples import CHATS, DOCUMENTS, Form
-from pixelrec_train.data.texts.reading import files_of
 from pixelrec_train.data.tokens.blocks import Blocks, Pieces
 from pixelrec_train.data.tokens.packed_samples import PackCollator, PackDataset
-from pixelrec_train.engine import ds_config, loop
+from pixelrec_train.engine import ds_config
 from pixelrec_train.engine.ds_file import remarks
-from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
+from pixelrec_train.engine.session import seed_everything, start
 from pixelrec_train.engine.state import total_steps
-from pixelrec_train.evaluation.report import conclude_without_catalogue
 from pixelrec_train.evaluation.validation_loss import token_loss
-from pixelrec_train.files import possible_directory
-from pixelrec_train.hub import described, fetched
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.trained import refuse_checkpoint
-from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.tokens import TokenTask, of_samples
-from pixelrec_train.trainings.in_run import SampleGenerations, chats
+from pixelrec_train.trainings.in_run import SampleGenerations, chats, train_without_catalogue
 from pixelrec_train.trainings.plan import RANDOM, trained, what_trains
-from pixelrec_train.trainings.sample_inputs import check_positions
-from pixelrec_train.trainings.text_inputs import Reading, refuse_shared
+from pixelrec_train.trainings.sample_inputs import check_positions, train_adapters
+from pixelrec_train.trainings.text_inputs import Reading, files_to_read
 from pixelrec_train.trainings.train_samples import loader_of, trusted
 
 
@@ -41,13 +36,12 @@ class Prepared(NamedTuple):
 
 def main(config):
     """config: TextsConfig."""
-    if not config.dry_run:
-        weights = "--model_dir {}/llm"
-        return on_all_ranks(config, lambda: run(fetched(config)), config.resume, weights=weights)
-    check_places(config, going_on=bool(config.resume))
-    config = fetched(config)
-    prepared, _ = prepare(config, config.dry_run)
-    print("\n".join(plan(config, prepared, config.dry_run)))
+    start(
+        config,
+        run,
+        lambda config: plan(config, prepare(config, config.dry_run)[0], config.dry_run),
+        weights="--model_dir {}/llm",
+    )
 
 
 def prepare(config, world_size):
@@ -57,13 +51,9 @@ def prepare(config, world_size):
         (Prepared, the dict for deepspeed.initialize)
     """
     seed_everything(config.seed)
-    possible_directory(config.cache_dir, "--cache_dir")
-    run_directory.check_kept(config.output_dir, model_dir=config.model_dir)
+    files, held_out = files_to_read(config)
     refuse_checkpoint(config.model_dir)
     of_samples((), config.loss_by_source, ranked=False).chosen_by(config.best_by)
-    files = files_of(config.train_file, "--train_file")
-    held_out = files_of(config.eval_file, "--eval_file")
-    refuse_shared(files, held_out)
     model = TokenModel.load(
         config.model_dir,
         "--model_dir",
@@ -72,9 +62,7 @@ def prepare(config, world_size):
         random_init=config.random_init,
     )
     resolved = ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
-    if config.lora_r:
-        config.check_stage(resolved["zero_optimization"]["stage"])
-        model.train_adapters(config, config.seed, distributed.device() if config.load_in_4bit else None)
+    train_adapters(model, config, resolved)
     reading = reading_of(config)
     packs, collator, notes = reading.packed(files, "--train_file", lambda store: laid(store, config))
     check_positions(model, packs, config, reading.dataset(files))
@@ -83,9 +71,9 @@ def prepare(config, world_size):
         *valid, more = reading.packed(held_out, "--eval_file", lambda store: laid(store, config))
         notes += [f"validation {line}" for line in more]
         if config.sample_generations:
-            sources = reading.sources(held_out)
+            source, _ = reading.samples(held_out)
             questions = chats(
-                sources, config.sample_generations, reading.tokenizer, False, model.longest_text
+                [source], config.sample_generations, reading.tokenizer, False, model.longest_text
             )
     notes = [stage_of(config), *reading.lines(files, held_out), *notes]
     return Prepared(
@@ -129,7 +117,6 @@ def plan(config, prepared, ranks):
         f"vocabulary {model.num_tokens:,}",
         f"batch: {batch} packs x {config.gradient_accumulation_steps} per step over {ranks} ranks",
         f"steps: {total:,}" + ("" if config.max_steps else f" in {config.num_train_epochs} epochs"),
-        *described(config),
         *remarks(config, distributed.uses_gpu()),
     ]
 
@@ -155,10 +142,5 @@ def run(config):
         evaluators.append(lambda: token_loss(task, held_out.epoch(0)))
     if prepared.questions:
         evaluators.append(SampleGenerations(model, prepared.tokenizer, prepared.questions))
-    facts, going_on = {"data": {"samples": packs.mark}}, (config.resume, config.best_by, config.patience)
-    with session(task, loader, config, resolved, facts, lines, *going_on) as training:
-        for evaluator in evaluators:
-            if hasattr(evaluator, "session"):
-                evaluator.session = training
-        loop.train(training, evaluators)
-        conclude_without_catalogue(training)
+    facts = {"data": {"samples": packs.mark}}
+    train_without_catalogue(task, loader, config, resolved, facts, lines, evaluators)

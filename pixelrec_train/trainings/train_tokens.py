@@ -12,7 +12,7 @@ from pixelrec_train.data.tokens.histories import HistoryDataset
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.manifest import verify
-from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
+from pixelrec_train.engine.session import seed_everything, session, start
 from pixelrec_train.engine.weights import load_weights
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.generation import counted_otherwise
@@ -21,7 +21,6 @@ from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.report import conclude
 from pixelrec_train.evaluation.validation_loss import token_loss
 from pixelrec_train.files import possible_directory
-from pixelrec_train.hub import described, fetched
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.vocabulary import no_itemic_tokens, numbers
 from pixelrec_train.recommend.checkpoints import check_same_split, data_files, load
@@ -35,12 +34,12 @@ from pixelrec_train.trainings.plan import ENDS_WITH_TEST, RANDOM, steps_line, tr
 
 def main(config):
     """config: GenerativeConfig."""
-    if not config.dry_run:
-        return on_all_ranks(config, lambda: run(fetched(config)), config.resume, weights="--model_dir {}/llm")
-    check_places(config, going_on=bool(config.resume))
-    config = fetched(config)
-    prepared, _ = prepare(config, config.dry_run)
-    print("\n".join(plan(config, prepared, config.dry_run)))
+    start(
+        config,
+        run,
+        lambda config: plan(config, prepare(config, config.dry_run)[0], config.dry_run),
+        weights="--model_dir {}/llm",
+    )
 
 
 def prepare(config, world_size):
@@ -102,7 +101,6 @@ def plan(config, prepared, ranks):
     what = f"{len(inputs.split.windows):,} histories" + (", every item both ways" if config.align else "")
     stage = "the rows of itemic tokens alone" if config.new_rows_only else "everything"
     return [
-        *described(config),
         *inputs.describe(),
         *[RANDOM] * config.random_init,
         f"semantic ids: {vocabulary.levels} levels of {numbers(vocabulary.codebook_sizes)} codes; "

@@ -12,7 +12,7 @@ from pixelrec_train.data.negatives import EveryItem, NegativeSampler, check_cand
 from pixelrec_train.data.windows import HistoryDataset, TwoTowerCollator
 from pixelrec_train.engine import checkpoint, ds_config, loop
 from pixelrec_train.engine.manifest import verify
-from pixelrec_train.engine.session import check_places, on_all_ranks, seed_everything, session
+from pixelrec_train.engine.session import seed_everything, session, start
 from pixelrec_train.engine.weights import load_weights, whole
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.places import judge
@@ -20,7 +20,6 @@ from pixelrec_train.evaluation.report import conclude
 from pixelrec_train.evaluation.retrieval import TwoTower, encode_catalogue
 from pixelrec_train.evaluation.validation_loss import SoftmaxLoss, ValidationLoss
 from pixelrec_train.files import possible_directory
-from pixelrec_train.hub import fetched
 from pixelrec_train.libraries import import_faiss
 from pixelrec_train.losses.nce import MAX_LOGIT_SCALE
 from pixelrec_train.machine.compiler import check_compiler
@@ -38,12 +37,13 @@ from pixelrec_train.trainings.plan import ENDS_WITH_TEST, describe_plan
 
 def main(config):
     """config: TrainConfig."""
-    if not config.dry_run:
-        return on_all_ranks(config, lambda: run(fetched(config)), config.resume)
-    check_places(config, going_on=bool(config.resume))
-    config = fetched(config)
+    start(config, run, lines_without_training)
+
+
+def lines_without_training(config):
+    """Of --dry_run."""
     inputs, _, model, resolved = prepare(config, config.dry_run)
-    print("\n".join(describe_plan(config, inputs, model, resolved, config.dry_run)))
+    return describe_plan(config, inputs, model, resolved, config.dry_run)
 
 
 def run(config):

@@ -1,5 +1,4 @@
-"""Files of texts become Parquet files of samples in the cache directory, once, for everything that reads "
-"such."""
+"""Files of texts become Parquet files of samples in the cache directory, once, for all that reads such."""
 
 import time
 from pathlib import Path

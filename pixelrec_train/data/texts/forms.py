@@ -36,9 +36,8 @@ def document(place, row, text_fields, remarks):
 
 
 def chat(place, row, remarks):
-    """Sample of messages: of `messages`, `conversations` (from, value), `instruction` with input and "
-    "output, or
-    a question and an answer; `system` and `history` ([[question, answer], …]) go before them.
+    """Sample of messages: of `messages`, `conversations` (from, value), `instruction` with input and
+    output, or a question and an answer; `system` and `history` ([[question, answer], …]) go before them.
 
     Raises:
         Odd: it is none of these, or nobody answers.

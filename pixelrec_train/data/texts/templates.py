@@ -1,5 +1,5 @@
-"""Chat templates as JSON files, in the two forms that Genesis has, as the Jinja that a tokenizer renders "
-"with.
+"""Chat templates as JSON files, in the two forms that Genesis has, as the Jinja that a tokenizer renders
+with.
 
 1. {"system_prefix": …, "system_suffix": …, "user_prefix": …, …, "assistant_suffix": …}
 2. {"messages": [{"role": "user", "template": "User: {input}"}, …], "separator": …, "stop_tokens": […],
@@ -15,7 +15,7 @@ from pixelrec_train.files import existing_file, refuse_repeated_keys
 
 ROLES = ("system", "user", "assistant")
 AFFIXES = tuple(f"{role}_{end}" for role in ROLES for end in ("prefix", "suffix"))
-OTHERS = ("messages", "separator", "stop_tokens", "bos_token", "eos_token", "default_system", "name")
+OTHERS = ("messages", "separator", "stop_tokens", "bos_token", "eos_token", "name")
 PLACE = re.compile(r"\{(content|system|input|output|instruction|query|response)\}")
 
 

@@ -1,5 +1,5 @@
-"""Documents cut to size: as blocks of one stream, or each for itself in pieces. Both stand for a "
-"TokenStore."""
+"""Documents cut to size: as blocks of one stream, or each for itself in pieces. Both stand for a
+TokenStore."""
 
 import numpy as np
 
@@ -50,8 +50,8 @@ class Pieces(Cut):
 
 
 class Blocks(Cut):
-    """All documents of an entry end to end, cut every `size` tokens; its last block is shorter, and none "
-    "is lost.
+    """All documents of an entry end to end, cut every `size` tokens; its last block is shorter, and
+    nothing is lost.
 
     A block counts to the source of its first token.
     """
