@@ -38,6 +38,9 @@ class PackedTexts(Tensors):
 
     token_ids: Tensor  # [T] int64; with an [ITEM] token, every text ends in a placeholder 0 for it
     lengths: Tensor  # [I] int64, placeholder included; stays on the CPU, where plans are made
+    # [T] on the CPU, of texts that fork: 0 = seen by all that follows in its text, n = of the text's n-th
+    # branch, which sees what is 0 and itself, as if it stood right behind that; None = none forks
+    branch: Tensor | None = None
 
     def map(self, function):
         return dataclasses.replace(self, token_ids=function(self.token_ids))

@@ -78,7 +78,7 @@ def test_read_step_by_step_with_a_cache_a_text_gets_the_same_logits(directories)
     ids = batch_of(model).texts.token_ids[:10]
     with torch.no_grad():
         packed = model.read(PackedTexts(ids, torch.tensor([10])))
-        with model.reading_step_by_step():
+        with model.decoding():
             cache, hidden = None, []
             for part in ids[None].split([6, 1, 1, 2], dim=1):
                 embeddings = model.embedding(look_up, part)

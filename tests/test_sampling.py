@@ -6,13 +6,13 @@ import torch
 from test_decoding import level_rows, prompts, random_codes, search, slow_beams, tiny
 
 from pixelrec_train.model.reading import Decoder
-from pixelrec_train.model.sampling import likeliest, sample
+from pixelrec_train.model.sampling import Noise, likeliest, sample
 from pixelrec_train.semantic_id.codes import ABSENT
 from pixelrec_train.semantic_id.trie import Trie
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+def seeded(seed=0, prompts=3):
+    return Noise(seed, range(prompts), "cpu")
 
 
 @torch.no_grad()
@@ -44,7 +44,7 @@ def slow_probabilities(model, ids, rows, prompt, temperature=1.0, top_k=None, to
 def test_ids_are_drawn_as_often_as_the_model_says(settings, shorter):
     model, codes, (ids, mask) = tiny(1), random_codes(3, items=25, shorter=shorter), prompts(3)
     trie, rows, draws = Trie.of(codes), level_rows(), 4000
-    found = sample(Decoder.of(model), trie, rows, ids, mask, draws, generator=seeded(), **settings)
+    found = sample(Decoder.of(model), trie, rows, ids, mask, draws, noise=seeded(), **settings)
     every = [tuple(i) for i in trie.ids().tolist()]
     for user, leaves in enumerate(found.leaves):
         expected = slow_probabilities(model, set(every), rows, ids[user][mask[user].bool()], **settings)
@@ -89,7 +89,7 @@ def test_the_seed_decides_the_draws_and_draws_differ():
     model, (ids, mask) = tiny(), prompts(0)
     trie, rows = Trie.of(random_codes(0)), level_rows()
     first, again, other = (
-        sample(Decoder.of(model), trie, rows, ids, mask, 30, generator=seeded(s)).leaves for s in (7, 7, 8)
+        sample(Decoder.of(model), trie, rows, ids, mask, 30, noise=seeded(s)).leaves for s in (7, 7, 8)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert all(len(leaves.unique()) > 3 for leaves in first)

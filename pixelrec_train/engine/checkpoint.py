@@ -1,7 +1,8 @@
 """Saving and going on: what a run needs to continue as if nothing had happened, and an export for anyone.
 
 checkpoint-epoch-3/, checkpoint-step-120/
-    optimizer/rank-0.safetensors   master weights, moments, random numbers and open log sums of each rank
+    optimizer/rank-0.safetensors   master weights, moments, random numbers and open log sums of each rank, and
+                                   what its loader carries (rollouts that are still learned from)
     item_llm/ user_llm/            Hugging Face directories (no item_llm/ with --id_only)
     hllm_head.safetensors          [ITEM] and temperature; item_id_embedding.safetensors, item_ids.json too
     train_state.json               where the run stood
@@ -53,14 +54,14 @@ def save_checkpoint(session, is_best=False):
         Where its files lie, or None when it could not be written (no room, say): the log says so, the
         checkpoints before are as they were, and training can go on.
     """
-    engine, state, loop, log = session.engine, session.state, session.loop, session.log
+    state, loop, log = session.state, session.loop, session.log
     started = time.monotonic()
     name = name_of(state, loop.checkpoint_layout)
     watchdog.at(f"saving {name}")
     run, kept = Path(loop.output_dir), state.checkpoints
     partial = run / f"{name}.partial"
     state.checkpoints = [*(old for old in kept if old != name), name][-loop.save_total_limit :]
-    problem = write_all(engine, state, run, inside(partial))
+    problem = write_all(session, run, inside(partial))
     if not problem:
         problem = first_rank_only(lambda: put_in_place(partial, run / name, is_best))
     if problem:
@@ -74,17 +75,19 @@ def save_checkpoint(session, is_best=False):
     return place
 
 
-def write_all(engine, state, run, partial):
+def write_all(session, run, partial):
     """Everything but the final name, by all ranks; what went wrong, or None, on all of them."""
+    engine, state = session.engine, session.state
     sizes = distributed.gather_objects(optimizer_state.size(engine))
     room = sum(sizes) + weights_size(engine.module)
     if problem := first_rank_only(lambda: begin(run, partial, room)):
         return problem
     own = partial / optimizer_state.file_name(distributed.rank())
     sums = json.dumps(state.sums.as_dict() if state.sums else None)
+    kept = random_states() | session.loader.carried()
 
     def write_own():
-        optimizer_state.save(engine, partial, random_states(), {"window": sums})
+        optimizer_state.save(engine, partial, kept, {"window": sums})
         to_disk(own)
 
     problem = attempt(write_own)
@@ -148,6 +151,8 @@ def load_checkpoint(session, directory):
     set_step(engine.lr_scheduler, state.step)
     engine.global_steps = state.step
     restore_random_states(tensors)
+    session.loader.carry(tensors)
+    engine.module.restore(directory)
     if distributed.rank() == 0 and state.best_epoch == session.position:
         link_tree(directory, run_of(directory) / BEST)  # the run may have been killed before it did
 

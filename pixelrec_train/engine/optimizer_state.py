@@ -38,6 +38,8 @@ def save(engine, checkpoint, tensors, facts):
     for number, buffer in enumerate(buffers):
         with at_hand(engine, number) as leaves:
             state = moments(engine, buffer)
+            if "step" not in state:  # before the first
+                state = forget_moments(engine, buffer, 0)
             steps.add(int(state["step"]))
             for kind, tensor in zip(KINDS, (buffer, state["exp_avg"], state["exp_avg_sq"]), strict=True):
                 tensors[f"{kind}.{number}"] = tensor.detach().to("cpu", copy=leaves).contiguous()

@@ -76,7 +76,9 @@ class Session:
     """A training that stands where it begins or goes on; what the loop works with."""
 
     engine: object  # DeepSpeed's, around the task
-    loader: object  # batches_in(epoch): how many micro-batches; epoch(number, skip) gives them
+    # batches_in(epoch): how many micro-batches; epoch(number, skip) gives them; carried() what of this rank a
+    # checkpoint has besides the place, carry(tensors) takes it back
+    loader: object
     state: TrainState
     loop: LoopFlags
     log: RunLog

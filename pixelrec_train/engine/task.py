@@ -61,3 +61,6 @@ class Task(nn.Module):
     def export(self, directory, tensors):
         """Write a model that others load. tensors: the complete state dict of this task, on the CPU."""
         raise NotImplementedError
+
+    def restore(self, directory):
+        """Take back what `export` has written and no optimizer state holds; all ranks call it."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pixelrec_train import distributed
 from pixelrec_train.evaluation import generation
-from pixelrec_train.evaluation.metrics import table_row
+from pixelrec_train.evaluation.metrics import paired_p, table_row
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import Popularity
 from pixelrec_train.files import write_json
@@ -119,13 +119,25 @@ def draw_curves(directory, panels):
     plt.close(figure)
 
 
-def conclude(training, judged, split, ranking, how=""):
+def lead(rows, judged, name, other, metric, topk):
+    """A line on how much better a row is than another; the row itself gets {metric}_against.
+
+    rows: of table_rows; judged: {name of a row: Judged}
+    """
+    change = rows[name][metric] / max(rows[other][metric], 1e-12) - 1
+    p = paired_p(judged[name].places, judged[other].places, topk)[metric]
+    rows[name][f"{metric}_against"] = {"baseline": other, "change": change, "p": p}
+    return f"{name}: {metric} {change:+.1%} against {other}, p = {p:.4f} (paired bootstrap)"
+
+
+def conclude(training, judged, split, ranking, how="", against=None):
     """The last words of a run: its table on the test split and its curves. All ranks call it.
 
     Args:
         training: engine.session.Session.
         judged: {name: Judged} of the test split; popularity comes in front.
         how: what the note under the table adds about how, a clause that ends in "; ".
+        against: {name of a row: the row that it has to beat}
     """
     run, test, log = Path(training.loop.output_dir), split.test, training.log
     judged = beside_popularity(judged, test, split, ranking)
@@ -133,9 +145,17 @@ def conclude(training, judged, split, ranking, how=""):
         rows = table_rows(judged, split.train_counts[test.target] == 0, ranking.topk)
         best = "" if training.state.best_epoch is None else (
             f"best epoch {training.state.best_epoch:.4g} by validation {training.best_by}; ")  # fmt: skip
+        leads = [
+            lead(rows, judged, name, other, metric, ranking.topk)
+            for name, other in (against or {}).items() for metric in JUDGED_BY
+        ]  # fmt: skip
         note = (
-            f"Test split ({split.origin}), {candidates(len(split.train_counts), ranking)}, "
-            f"{best}{how}± is half the width of the 95 % bootstrap interval."
+            "\n".join(leads)
+            + "\n" * bool(leads)
+            + (
+                f"Test split ({split.origin}), {candidates(len(split.train_counts), ranking)}, "
+                f"{best}{how}± is half the width of the 95 % bootstrap interval."
+            )
         )
         log.block(f"\n{write_table(run, rows, ranking.topk, note)}\n{note}\n")
         draw_curves(run, training.objective.panels)

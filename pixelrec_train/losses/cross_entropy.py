@@ -33,17 +33,24 @@ def summed_cross_entropy(
 
 
 def token_cross_entropy(
-    hidden: Tensor, labels: Tensor, tables: tuple[Tensor, ...], chunk: int
+    hidden: Tensor,
+    labels: Tensor,
+    tables: tuple[Tensor, ...],
+    chunk: int,
+    entropies: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The loss of each of N labels, that is its log-probability with a minus, to be used in any way.
 
     Memory is that of summed_cross_entropy; the backward pass computes the scores a second time, as only then
     it is known what each of them is worth.
 
+    Args:
+        entropies: [N] fp32, gets what each of the distributions has, in nats; None = it is not asked for.
+
     Returns:
         [N] losses in nats, with gradient; detached, [N] rows with the highest score.
     """
-    return _EachToken.apply(hidden, labels, chunk, *tables)
+    return _EachToken.apply(hidden, labels, chunk, entropies, *tables)
 
 
 class _Summed(torch.autograd.Function):
@@ -65,8 +72,8 @@ class _Summed(torch.autograd.Function):
 
 class _EachToken(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, labels, chunk, *tables):
-        losses, best = losses_of(hidden, labels, tables, chunk)
+    def forward(ctx, hidden, labels, chunk, entropies, *tables):
+        losses, best = losses_of(hidden, labels, tables, chunk, entropies=entropies)
         ctx.chunk = chunk
         ctx.save_for_backward(hidden, labels, *tables)
         ctx.mark_non_differentiable(best)
@@ -75,14 +82,14 @@ class _EachToken(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient, _):
         hidden, labels, *tables = ctx.saved_tensors
-        wanted = [ctx.needs_input_grad[n] for n in (0, *range(3, 3 + len(tables)))]
+        wanted = [ctx.needs_input_grad[n] for n in (0, *range(4, 4 + len(tables)))]
         gradients = Gradients(hidden, tables, wanted)
         losses_of(hidden, labels, tables, ctx.chunk, gradients, gradient)
         of_hidden, *of_tables = gradients.finished()
-        return of_hidden, None, None, *of_tables
+        return of_hidden, None, None, None, *of_tables
 
 
-def losses_of(hidden, labels, tables, chunk, gradients=None, weights=None):
+def losses_of(hidden, labels, tables, chunk, gradients=None, weights=None, entropies=None):
     """[N] losses, [N] best rows; the gradients of the weighted sum are added to `gradients`."""
     losses = hidden.new_empty(len(hidden), dtype=torch.float32)
     best = torch.empty_like(labels)
@@ -90,6 +97,8 @@ def losses_of(hidden, labels, tables, chunk, gradients=None, weights=None):
         part = slice(first, first + chunk)
         scores = score(hidden[part], tables)
         losses[part], best[part] = read_off(scores, labels[part])
+        if entropies is not None:
+            entropies[part] = torch.special.entr(scores.exp()).sum(-1)
         if gradients is not None:
             to_score_gradient(scores, labels[part])
             gradients.add(part, scores, None if weights is None else weights[part, None])

@@ -5,6 +5,9 @@ it gathers queries, keys and values into a few length buckets, padded on the rig
 attention needs no mask: a real token sees only earlier, hence real, tokens of its own text. On a GPU in
 half precision torch's variable-length kernel does the same without the gathering. No T x T mask is ever
 built, and no text can see another whatever transformers makes of position ids, masks or caches.
+
+A text may fork: behind its trunk stand branches, each of which sees the trunk and itself. So answers to one
+question are read with the question once.
 """
 
 from dataclasses import dataclass
@@ -31,14 +34,15 @@ class Segments:
     last: Tensor  # [I] position of each text's last token
     boundaries: Tensor  # [I + 1] int32, for the variable-length kernel
     longest: int
+    sees: list[Tensor] | None = None  # per bucket: [texts, 1, longest, longest] bool, where a text forks
 
     @staticmethod
-    def plan(lengths: Tensor, device) -> "Segments":
-        """[I] lengths, all positive, on the CPU -> the plan, computed on the host."""
+    def plan(lengths: Tensor, device, branch: Tensor | None = None) -> "Segments":
+        """[I] lengths, all positive, on the CPU -> the plan, computed on the host; branch: of PackedTexts."""
         lengths = lengths.numpy()
         ends = np.cumsum(lengths)
         starts = ends - lengths
-        buckets, packed = [], []
+        buckets, packed, sees = [], [], None if branch is None else []
         by_length = np.argsort(lengths, kind="stable")
         for texts in np.array_split(by_length, min(MAX_BUCKETS, len(lengths))):
             column = np.arange(lengths[texts].max())
@@ -46,6 +50,8 @@ class Segments:
             rows = starts[texts][:, None] + np.where(real, column, 0)
             buckets.append((rows, np.flatnonzero(real)))
             packed.append(rows[real])
+            if branch is not None:
+                sees.append(seen(np.where(real, branch.numpy()[rows], 0)))
         packed = np.concatenate(packed)
         back = np.empty_like(packed)
         back[packed] = np.arange(len(packed))
@@ -53,14 +59,41 @@ class Segments:
         def put(array):
             return torch.from_numpy(array).to(device, non_blocking=True)
 
+        position = np.arange(ends[-1]) - np.repeat(starts, lengths)
+        if branch is not None:
+            position = forked(position, branch.numpy())
+            sees = list(map(put, sees))
         return Segments(
             buckets=[(put(rows), put(real)) for rows, real in buckets],
             back=put(back),
-            position_ids=put(np.arange(ends[-1]) - np.repeat(starts, lengths)),
+            position_ids=put(position),
             last=put(ends - 1),
             boundaries=put(np.concatenate([[0], ends]).astype(np.int32)),
             longest=int(lengths.max()),
+            sees=sees,
         )
+
+
+def seen(branch):
+    """[n, S] numbers of branches -> [n, 1, S, S] whether the first of two places sees the second."""
+    place = np.arange(branch.shape[1])
+    same = (branch[:, None] == 0) | (branch[:, None] == branch[:, :, None])
+    return (same & (place <= place[:, None]))[:, None]
+
+
+def forked(position, branch):
+    """[T] places in their texts -> [T] positions, those of every branch right behind the trunk's last.
+
+    A branch is a run of one number; a text begins at position 0 with its trunk.
+    """
+    begins = np.flatnonzero(np.diff(branch, prepend=0) != 0)  # of branches, and of trunks behind a branch
+    begins = begins[branch[begins] > 0]
+    trunk = np.flatnonzero(branch == 0)
+    ends = position[trunk[np.searchsorted(trunk, begins) - 1]] + 1  # of the trunk before each
+    of = np.searchsorted(begins, np.flatnonzero(branch), side="right") - 1
+    position = position.copy()
+    position[branch > 0] = ends[of] + np.flatnonzero(branch) - begins[of]
+    return position
 
 
 def packed_attention(
@@ -73,16 +106,17 @@ def packed_attention(
     """
     refuse_other_kinds(kwargs, segments)
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, heads, d]
-    if fits_variable_length_kernel(query) and not dropout:
+    if fits_variable_length_kernel(query) and not dropout and segments.sees is None:
         return variable_length(query, key, value, scaling, segments).unsqueeze(0), None
     # On a CPU torch's kernel is up to three times faster in fp32 than in bf16, backward pass included.
     slow = query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
     dtype = torch.float32 if slow else query.dtype
     outputs = []
-    for rows, real in segments.buckets:
+    for n, (rows, real) in enumerate(segments.buckets):
+        sees = None if segments.sees is None else segments.sees[n]
         q, k, v = (x[rows].transpose(1, 2).to(dtype) for x in (query, key, value))  # [n, heads, longest, d]
         out = F.scaled_dot_product_attention(
-            q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+            q, k, v, sees, dropout, sees is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
         )
         outputs.append(out.transpose(1, 2).flatten(0, 1)[real].to(query.dtype))
     return torch.cat(outputs)[segments.back].unsqueeze(0), None

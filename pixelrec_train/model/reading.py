@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from pixelrec_train.errors import InputError
@@ -103,6 +104,14 @@ def read(decoder: Decoder, token_ids: Tensor, attention_mask: Tensor, so_far: Pr
         hidden = torch.where(real.any(1)[:, None, None], hidden, so_far.hidden)
         real, length = torch.cat([so_far.real, real], dim=1), so_far.length + length
     return Prefix(cache, real, length, hidden)
+
+
+def side_by_side(texts, device):
+    """b [T] token ids -> [b, T] padded on the left, and [b, T] 1 where they are real."""
+    return (
+        pad_sequence(part, batch_first=True, padding_side="left").to(device)
+        for part in (texts, [torch.ones_like(text) for text in texts])
+    )
 
 
 def forward(decoder, embeddings, sees, position, cache):

@@ -87,15 +87,13 @@ class TokenModel(nn.Module):
                 f"{flag_name} {directory}: its tokenizer has {num_tokens} words, but its table only {rows} "
                 f"rows. They must come from the same model."
             )
-        # Two texts of words and itemic tokens, as its own forward pass reads them and as ours does.
-        middle = vocabulary.first_new_id if vocabulary else num_tokens - 4
-        ids = torch.arange(middle - 4, middle + 4).clamp(min=0)
-        lengths = torch.tensor([3, 5])
+        texts = two_texts(vocabulary.first_new_id if vocabulary else num_tokens - 4)
         try:
-            with torch.no_grad():
-                theirs = torch.cat([causal_lm(part[None]).logits[0] for part in ids.split(lengths.tolist())])
+            with torch.no_grad():  # as its own forward pass reads them, and as ours does
+                parts = texts.token_ids.split(texts.lengths.tolist())
+                theirs = torch.cat([causal_lm(part[None]).logits[0] for part in parts])
                 model = TokenModel(causal_lm, vocabulary, num_tokens, chunk, first_new).eval()
-                ours = model.logits(model.read(PackedTexts(ids, lengths)))
+                ours = model.logits(model.read(texts))
             ours, theirs = (x[:, :num_tokens].float() for x in (ours, theirs))
             difference = (ours - theirs).abs().max() / theirs.abs().max()
             why = f"its own logits differ from a softmax over its tables by {difference:.1%}"
@@ -120,32 +118,24 @@ class TokenModel(nn.Module):
     def token_losses(self, batch: TokenBatch):
         """[N] losses in nats, with gradient, for objectives in which they are no sum with weights that are
         known beforehand; [N] tokens with the highest score. The backward pass scores a second time."""
+        # Branches share the position before their first label: its gradients are added up in one order.
+        return self.losses_at(F.embedding(batch.positions, self.read(batch.texts)), batch.labels)
+
+    def losses_at(self, hidden: Tensor, labels: Tensor, entropies: Tensor | None = None):
+        """token_losses behind [N, D] final states; entropies: [N], gets those of the distributions."""
         return self.output_rows(
-            lambda hidden, *rows: token_cross_entropy(hidden, batch.labels, rows, self.chunk),
-            self.read(batch.texts)[batch.positions],
+            lambda hidden, *rows: token_cross_entropy(hidden, labels, rows, self.chunk, entropies), hidden
         )
 
     def read(self, texts: PackedTexts) -> Tensor:
         """Texts -> [T, D] final hidden states; none sees another."""
-        segments = Segments.plan(texts.lengths, texts.token_ids.device)
+        segments = Segments.plan(texts.lengths, texts.token_ids.device, texts.branch)
         embeddings = F.dropout(self.embedding(look_up, texts.token_ids), self.dropout, self.training)
         out = self.backbone(
             inputs_embeds=embeddings[None], position_ids=segments.position_ids[None], segments=segments,
             use_cache=False,
         )  # fmt: skip
         return F.dropout(out.last_hidden_state[0], self.dropout, self.training)
-
-    @contextmanager
-    def reading_step_by_step(self):
-        """In here the backbone attends as transformers has it, with masks and a key-value cache: to decode.
-
-        self.backbone(inputs_embeds=self.embedding(look_up, token_ids), past_key_values=…, use_cache=True)
-        """
-        self.backbone.set_attn_implementation(self.own_attention)
-        try:
-            yield
-        finally:
-            self.backbone.set_attn_implementation(packed_attention.NAME)
 
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -155,8 +145,10 @@ class TokenModel(nn.Module):
 
     @contextmanager
     def decoding(self):
-        """A Decoder of this model for beam_search and sample, as long as this lasts."""
-        with self.reading_step_by_step():
+        """A Decoder of this model for beam_search and sample, as long as this lasts: in here the backbone
+        attends as transformers has it, with masks and a key-value cache."""
+        self.backbone.set_attn_implementation(self.own_attention)
+        try:
             yield Decoder(
                 embed=lambda ids: self.embedding(look_up, ids.flatten()).unflatten(0, ids.shape),
                 backbone=self.backbone,
@@ -165,6 +157,8 @@ class TokenModel(nn.Module):
                 logits=self.logits,
                 sliding_window=window_of(self.backbone.config),
             )
+        finally:
+            self.backbone.set_attn_implementation(packed_attention.NAME)
 
     @property
     def longest_text(self):
@@ -233,3 +227,8 @@ class TokenModel(nn.Module):
                 trained[name.removesuffix(".weight")] = numbers, tensors[f"{part}.new_rows"]
         inner = under("backbone.", tensors)
         write_adapter(self.backbone, directory, inner, source, self.prefix, "CAUSAL_LM", trained)
+
+
+def two_texts(middle):
+    """PackedTexts of ids around this one, words and itemic tokens."""
+    return PackedTexts(torch.arange(middle - 4, middle + 4).clamp(min=0), torch.tensor([3, 5]))

@@ -100,6 +100,10 @@ class ItemicVocabulary:
         """[L + 1] first id of each level, and the first id after the last."""
         return [*(first for first, _ in self.level_ranges), self.level_ranges[-1][1] + 1]
 
+    def level_rows(self, device):
+        """L of [V_l] ids of the codes 0, 1, … of each level, as decoding wants them."""
+        return [torch.arange(first, last + 1, device=device) for first, last in self.level_ranges]
+
     def is_itemic(self, token_ids):
         """Whether an id is a code's, begin, end or another new word, in any shape."""
         return (token_ids >= self.first_new_id) & (token_ids < self.tokenizer_length)

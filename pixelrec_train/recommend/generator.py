@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from pixelrec_train import distributed
 from pixelrec_train.data.inputs import Inputs
@@ -13,7 +12,7 @@ from pixelrec_train.evaluation.blocks import dealt
 from pixelrec_train.evaluation.generation import Generated
 from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.model.decoding import search_from
-from pixelrec_train.model.reading import read
+from pixelrec_train.model.reading import read, side_by_side
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.vocabulary import check_codes
 from pixelrec_train.semantic_id.codes import SemanticIds
@@ -84,10 +83,8 @@ def search_of(model, trie, normalised_over, go_on=None):
         go_on: the Decoder, the Prefix of the prompts, the prompts -> the Prefix with what comes between a
             prompt and the first code, such as a thought; None = nothing.
     """
-    device, vocabulary = distributed.device(), model.vocabulary
-    edges = zip(vocabulary.level_edges, vocabulary.codebook_sizes, strict=False)
-    tokens = [torch.arange(first, first + size, device=device) for first, size in edges]
-    trie = trie.to(device)
+    device = distributed.device()
+    tokens, trie = model.vocabulary.level_rows(device), trie.to(device)
 
     @torch.no_grad()
     def search(prompts, beams):
@@ -99,11 +96,3 @@ def search_of(model, trie, normalised_over, go_on=None):
         return found.leaves.cpu(), found.scores.cpu()
 
     return search
-
-
-def side_by_side(texts, device):
-    """b [T] token ids -> [b, T] padded on the left, and [b, T] 1 where they are real."""
-    return (
-        pad_sequence(part, batch_first=True, padding_side="left").to(device)
-        for part in (texts, [torch.ones_like(text) for text in texts])
-    )

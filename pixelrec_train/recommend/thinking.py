@@ -5,9 +5,8 @@ import hashlib
 import torch
 
 from pixelrec_train import distributed
-from pixelrec_train.model.reading import read
+from pixelrec_train.model.reading import read, side_by_side
 from pixelrec_train.model.thoughts import Sampling, think, uniforms
-from pixelrec_train.recommend.generator import side_by_side
 
 
 class Thinking:

@@ -8,12 +8,12 @@ from pixelrec_train.data.inputs import read_interactions, split_of
 from pixelrec_train.data.item_fields import read_fields
 from pixelrec_train.engine.session import on_all_ranks
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.metrics import paired_p
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.report import (
     JUDGED_BY,
     candidates,
     counted_otherwise,
+    lead,
     table_rows,
     write_table,
 )
@@ -113,11 +113,8 @@ def report(config, split, baselines, models, notes, blends):
     strongest = {metric: max(baselines, key=lambda name: rows[name][metric]) for metric in JUDGED_BY}
     lines = [*notes, to_beat(strongest, rows)]
     for metric, best in strongest.items():
-        for name, model in models.items():
-            change = rows[name][metric] / max(rows[best][metric], 1e-12) - 1
-            p = paired_p(model.places, baselines[best].places, config.topk)[metric]
-            rows[name][f"{metric}_against"] = {"baseline": best, "change": change, "p": p}
-            lines.append(f"{name}: {metric} {change:+.1%} against {best}, p = {p:.4f} (paired bootstrap)")
+        for name in models:
+            lines.append(lead(rows, baselines | models, name, best, metric, config.topk))
     lines += counted_otherwise(models, config.topk)
     for checkpoint, name in names(config.checkpoint).items():
         rows[name]["checkpoint"] = checkpoint

@@ -13,9 +13,9 @@ from pixelrec_train.engine.session import session
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.metrics import figures
 from pixelrec_train.evaluation.report import conclude_without_catalogue
-from pixelrec_train.model.reading import read
+from pixelrec_train.model.reading import read, side_by_side
 from pixelrec_train.model.thoughts import Sampling, think
-from pixelrec_train.recommend.generator import Prepared, side_by_side
+from pixelrec_train.recommend.generator import Prepared
 from pixelrec_train.recommend.questions import Speaker
 from pixelrec_train.trainings.asking import ask, check_labelled, prompts, read_users
 
@@ -37,9 +37,12 @@ class AskedInRun:
         self.prepared = Prepared.of(model, model_dir, asking.semantic_ids, self.users.inputs, trust)
 
     def __call__(self):
-        who = self.prepared, self.speaker, self.form, self.users, self.asking
-        judged, _ = ask(*who, self.tell if self.session else None)
+        judged = self.judged()
         return figures(judged.places, self.asking.topk) | judged.counts
+
+    def judged(self):
+        who = self.prepared, self.speaker, self.form, self.users, self.asking
+        return ask(*who, self.tell if self.session else None)[0]
 
     def tell(self, so_far):
         self.session.log.so_far(self.session.state, so_far.text(), so_far.figures)

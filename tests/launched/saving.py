@@ -85,7 +85,8 @@ def watch_safetensors(killer):
 
 def standing(engine, state, loop, log):
     """What a checkpoint is made of."""
-    return SimpleNamespace(engine=engine, state=state, loop=loop, log=log)
+    loader = SimpleNamespace(carried=dict, carry=lambda tensors: None)
+    return SimpleNamespace(engine=engine, state=state, loop=loop, log=log, loader=loader)
 
 
 def killed_saves(engine, state, config):

@@ -1,0 +1,145 @@
+"""A loader of rollouts: prompts in, batches to learn from out, made with the weights as they stand."""
+
+from itertools import islice
+
+import numpy as np
+import torch
+
+from pixelrec_train import distributed
+from pixelrec_train.data.tokens.rollouts import RolloutBatch, laid_out
+from pixelrec_train.engine.loop import judging
+from pixelrec_train.errors import InputError
+from pixelrec_train.rl.rewards import Groups
+from pixelrec_train.rl.rollouts import leaf_tokens, with_targets
+from pixelrec_train.run import watchdog
+
+LEAVES = "leaves"
+
+
+class RolloutSource:
+    """What loop.train asks of a loader. A round of micro-batches is answered at once, by one policy, and
+    given to be learned from as often as asked, in the same order each time.
+
+    Between two steps of one round it carries the round in checkpoints; all else follows from the place.
+    """
+
+    def __init__(self, prompts, task, policy, rewards, flags, pad_id):
+        """
+        Args:
+            prompts: Loader of lists of Prompt, this rank's.
+            task: of tasks.policy: what it knows of a batch, and how it credits groups.
+            policy: rollouts.Policy.
+            rewards: rewards.Rewards.
+            flags: RolloutFlags.
+            pad_id: what a rank without a rollout reads.
+        """
+        self.prompts, self.task, self.policy, self.rewards = prompts, task, policy, rewards
+        self.flags, self.pad_id = flags, pad_id
+        self.tokens = leaf_tokens(policy.trie, policy.model.vocabulary)
+        self.of_round, self.times = flags.steps_per_generation, flags.num_iterations
+        self.session = None  # engine.session.Session, before the first batch
+        self.round, self.given, self.carried_in = [], 0, {}
+
+    def batches_in(self, epoch):
+        return self.prompts.batches_in(epoch) * self.times
+
+    def epoch(self, epoch, skip=0):
+        """Batches of one epoch, from number `skip` on."""
+        first, self.given = divmod(skip, self.of_round * self.times)
+        prompts = self.prompts.epoch(epoch, first * self.of_round)
+        known, self.carried_in = self.of_checkpoint(), {}
+        while asked := list(islice(prompts, self.of_round)):
+            if not self.given:
+                self.task.begin_round(self.session.state.step)
+            self.round = [self.answered(some, known[n] if self.given else {}) for n, some in enumerate(asked)]
+            while self.given < len(self.round) * self.times:
+                self.given += 1
+                yield self.round[(self.given - 1) % len(self.round)][0]
+            self.given = 0
+
+    def answered(self, prompts, known):
+        """(RolloutBatch on the device, what a checkpoint has to carry of it).
+
+        known: that, of one that was made before.
+        """
+        watchdog.at("rollouts")
+        engine = self.session.engine
+        with judging(engine), torch.no_grad():
+            leaves = known[LEAVES].numpy() if known else self.leaves(prompts)
+            batch = self.batch(prompts, leaves).to(distributed.device())
+            looked = {n: x for n, x in known.items() if n != LEAVES} if known else self.task.look(batch)
+            looked = {name: x.to(distributed.device()) for name, x in looked.items()}
+            batch = self.task.settle(batch, looked)
+        engine.train()
+        return batch, {LEAVES: torch.from_numpy(leaves)} | looked
+
+    def leaves(self, prompts):
+        """[b, G]; where this rank has no prompt it still takes part in what all do."""
+        asked = prompts or [None]
+        token_ids = [torch.tensor([self.pad_id]) if p is None else p.token_ids for p in asked]
+        answers = self.policy(token_ids, [0 if p is None else p.key for p in asked])
+        leaves = answers.leaves.numpy()[: len(prompts)]
+        if self.flags.add_gt:
+            leaves = with_targets(leaves, self.policy.trie.leaf_of[targets(prompts)])
+        return leaves
+
+    def batch(self, prompts, leaves):
+        """RolloutBatch of the groups that there is something to learn from."""
+        wanted = targets(prompts)
+        groups = Groups([p.history for p in prompts], wanted, leaves, self.policy.trie)
+        total, parts = self.rewards(groups) if prompts else (np.zeros(leaves.shape, np.float32), {})
+        credit, kept = self.task.credit(torch.from_numpy(total))
+        chosen = np.flatnonzero(kept.numpy())
+        tokens, of = laid_out(
+            [prompts[b].token_ids for b in chosen], self.tokens[leaves[chosen]], self.pad_id
+        )
+        count, every = float(len(prompts)), float(leaves.size)
+        figures = {
+            f"reward/{name}": (float(parts[name].sum()) if prompts else 0.0, every)
+            for name in self.rewards.weights
+        } | {
+            "reward": (float(total.sum()), every),
+            "hits": (float(groups.right.any(1).sum()) if prompts else 0.0, count),
+            "no_signal": (float((~kept).sum()), count),
+            "distinct": (1000.0 * len(np.unique(leaves)), every),
+        }
+        return RolloutBatch(
+            tokens, of, credit[kept].flatten(), len(chosen) * leaves.shape[1],
+            {"rollouts": int(leaves.size), "tokens": len(tokens.texts.token_ids)}, {}, figures,
+        )  # fmt: skip
+
+    def carried(self):
+        """{name: tensor} that a checkpoint needs to go on in the middle of a round; of this rank."""
+        if not 0 < self.given < len(self.round) * self.times:
+            return {}
+        return {
+            f"rollouts.{n}.{name}": x.cpu()
+            for n, (_, kept) in enumerate(self.round)
+            for name, x in kept.items()
+        }
+
+    def carry(self, tensors):
+        self.carried_in = {name: x for name, x in tensors.items() if name.startswith("rollouts.")}
+
+    def of_checkpoint(self):
+        """[{name: tensor} of each micro-batch of the round]; where nothing is carried, none.
+
+        Raises:
+            InputError: the run goes on in the middle of a round, but with another number of ranks.
+        """
+        if not self.given:
+            return []
+        if not self.carried_in:
+            raise InputError(
+                "the checkpoint stands between two steps on the same rollouts, which its ranks keep: go on "
+                "with as many ranks as before, or from a checkpoint of another step."
+            )
+        found = {}
+        for name, tensor in self.carried_in.items():
+            _, n, part = name.split(".", 2)
+            found.setdefault(int(n), {})[part] = tensor
+        return [found[n] for n in sorted(found)]
+
+
+def targets(prompts):
+    return np.array([prompt.target for prompt in prompts], np.int64)

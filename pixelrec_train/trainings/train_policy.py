@@ -1,0 +1,196 @@
+"""Reinforcement learning with recommendation rewards: what SFT made is judged first, and only beaten is it
+replaced."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pixelrec_train import distributed
+from pixelrec_train.config.samples import AskFlags
+from pixelrec_train.data.cache import fingerprint
+from pixelrec_train.data.loader import Loader
+from pixelrec_train.data.tokens.rollouts import PromptDataset, there
+from pixelrec_train.data.views.parts import part_of
+from pixelrec_train.engine import checkpoint, ds_config, loop
+from pixelrec_train.engine.ds_file import remarks
+from pixelrec_train.engine.session import seed_everything, session, start
+from pixelrec_train.engine.state import total_steps
+from pixelrec_train.engine.weights import load_weights
+from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.report import conclude
+from pixelrec_train.files import possible_directory
+from pixelrec_train.flags import as_text
+from pixelrec_train.model.token_model import TokenModel
+from pixelrec_train.model.vocabulary import no_itemic_tokens
+from pixelrec_train.recommend.questions import HISTORY
+from pixelrec_train.recommend.trained import refuse_checkpoint
+from pixelrec_train.rl.rewards import Rewards
+from pixelrec_train.rl.rollouts import Policy
+from pixelrec_train.rl.source import RolloutSource
+from pixelrec_train.run import directory as run_directory
+from pixelrec_train.run import watchdog
+from pixelrec_train.tasks.policy import PolicyTask
+from pixelrec_train.tasks.ppo import PpoTask
+from pixelrec_train.tasks.tokens import LLM
+from pixelrec_train.trainings.asking import asked_in, newest
+from pixelrec_train.trainings.in_run import AskedInRun
+from pixelrec_train.trainings.plan import trained, what_trains
+from pixelrec_train.trainings.rewarded import embeddings_of, score_of
+from pixelrec_train.trainings.sample_inputs import train_adapters
+from pixelrec_train.trainings.train_samples import trusted
+
+TASKS = {"grpo": PolicyTask, "ppo": PpoTask}
+SFT = "sft"
+
+
+def main(config, name):
+    """config: GrpoConfig or PpoConfig; name: of TASKS, the row of the table."""
+    start(
+        config,
+        lambda config: run(config, name),
+        lambda config: Prepared(config, name, config.dry_run).lines,
+        weights="--model_dir {}/llm",
+    )
+
+
+class Prepared:
+    """Everything a run needs; what can be wrong with the input is found here, before a single step."""
+
+    def __init__(self, config, name, ranks):
+        seed_everything(config.seed)
+        possible_directory(config.cache_dir, "--cache_dir")
+        run_directory.check_kept(config.output_dir, model_dir=config.model_dir)
+        refuse_checkpoint(config.model_dir)
+        asked_in(asking(config, "valid"))
+        self.config, self.name, trust = config, name, trusted(config)
+        self.model = loaded(config)
+        if self.model.vocabulary is None:
+            raise no_itemic_tokens(config.model_dir, "--model_dir")
+        self.resolved = ds_config.resolve(config, ranks, self.model.backbone.config.hidden_size)
+        train_adapters(self.model, config, self.resolved)
+        self.asked = AskedInRun(self.model, config.model_dir, asking(config, "valid"), trust)
+        self.catalogue, self.inputs = self.asked.prepared, self.asked.users.inputs
+        self.inputs.split.judged("test")
+        self.prompts = self.prompts_of_training()
+        if not len(self.prompts):
+            raise InputError("nobody took two items in training, so there is no prompt to answer.")
+        self.rewards = self.rewarding()
+        reference = loaded(config) if config.beta else None
+        self.task = TASKS[name](self.model, config.model_dir, config.semantic_ids, config, reference)
+        self.task.objective.chosen_by(config.best_by)
+        self.source = RolloutSource(
+            Loader(
+                self.prompts, there, config.per_device_train_batch_size, config.seed,
+                config.dataloader_num_workers,
+            ),
+            self.task, Policy(self.model, self.catalogue.trie, config, config.normalised_over, config.seed),
+            self.rewards, config, self.asked.speaker.tokenizer.pad_token_id or 0,
+        )  # fmt: skip
+        self.lines = self.plan(ranks)
+
+    def prompts_of_training(self):
+        """PromptDataset: asked in the very words of evaluation."""
+        config, asked, users = self.config, self.asked, self.asked.users
+        part = part_of("train", self.inputs.interactions, config)
+        most = newest(config, config.prompt, users.view)
+        if config.prompt == HISTORY:
+            say = lambda stretch: self.catalogue.collator.prompt(np.array(stretch.history))  # noqa: E731
+        else:
+            texts = {
+                "text_keys": tuple(config.text_keys),
+                "fields": users.fields,
+                "category": config.category,
+            }
+            known = asked.speaker.known(self.inputs.interactions.item_ids, self.catalogue.codes, **texts)
+
+            def say(stretch):
+                messages = users.view.ask(known, stretch, part.name, config.seed)
+                return asked.speaker.prompt(messages, config.prompt)
+
+        return PromptDataset(part, say, most, config.prompts_per_user)
+
+    def rewarding(self):
+        """Rewards of the flags."""
+        config, item_ids = self.config, self.inputs.interactions.item_ids
+        return Rewards(
+            config.weights, embeddings_of(config, item_ids), score_of(config, self.inputs.interactions),
+            self.inputs.split.popularity,
+        )  # fmt: skip
+
+    def plan(self, ranks):
+        config = self.config
+        batch = config.per_device_train_batch_size * ranks
+        weights = ", ".join(f"{weight:g} {name}" for name, weight in config.weights.items())
+        drawn = "" if config.rollout == "beam" else f" at temperature {config.temperature:g}"
+        again = f", each learned from {config.num_iterations} times" * (config.num_iterations > 1)
+        kept = f", weight {config.beta:g} of the divergence from the model before" if config.beta else ""
+        return [
+            *self.inputs.describe()[:-1],
+            f"prompts: {len(self.prompts):,}, asked by {config.prompt} as in evaluation; {config.rollout} of "
+            f"{config.num_generations} ids{drawn}{again}",
+            f"reward: {weights}",
+            f"model: {trained(self.model):,} trained parameters "
+            f"({what_trains(self.model, config, 'everything')}){kept}",
+            f"batch: {batch} prompts x {config.gradient_accumulation_steps} per step over {ranks} ranks",
+            f"steps: {total_steps(self.source.batches_in, config):,}",
+            *remarks(config, distributed.uses_gpu()),
+        ]
+
+
+def loaded(config):
+    """The TokenModel after SFT."""
+    return TokenModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trusted(config))
+
+
+def asking(config, split):
+    """How held-out users are asked inside the run: AskFlags."""
+    shared = {name: getattr(config, name) for name in vars(config).keys() & AskFlags.__dataclass_fields__}
+    users = config.valid_users if split == "valid" else None
+    return AskFlags(
+        **shared | {"prompts": (config.prompt,), "split": split, "users": users, "temperature": 1.0}
+    )
+
+
+def run(config, name):
+    """One whole run, on every rank."""
+    watchdog.at("reading data and model")
+    ready = Prepared(config, name, distributed.world_size())
+    if config.gradient_checkpointing:
+        ready.model.enable_checkpointing()
+    facts = ready.inputs.facts()
+    facts["data"]["semantic_ids"] = fingerprint(Path(config.semantic_ids))
+    asked = config.resume, config.best_by, config.patience
+    with session(ready.task, ready.source, config, ready.resolved, facts, ready.lines, *asked) as training:
+        ready.source.session = ready.asked.session = training
+        if training.state.best_score is None:  # what is not better than this does not replace it
+            loop.judge_and_save(training, [ready.asked], keep=True)
+        loop.train(training, [ready.asked])
+        watchdog.at("test")
+        finish(training, ready)
+
+
+def finish(training, ready):
+    """Judge SFT's model and the best one on the test split, and leave table and curves."""
+    config, model = ready.config, ready.model
+    test = AskedInRun(model, config.model_dir, asking(config, "test"), trusted(config))
+    best = Path(config.output_dir) / checkpoint.BEST / LLM
+    judged, directories = {}, {SFT: Path(config.model_dir), ready.name: best}
+    for row, directory in directories.items():
+        if training.state.best_epoch == 0 and row != SFT:  # nothing was better than SFT's
+            judged[row] = judged[SFT]
+            continue
+        weights = TokenModel.load(
+            directory, str(directory), config.loss_chunk, dtype="auto", trust=trusted(config)
+        )
+        if config.lora_r:
+            weights.train_adapters(config, config.seed)  # which do nothing: its layers have them in already
+        load_weights(model, weights)
+        with loop.judging(training.engine):
+            judged[row] = test.judged()
+    over = "vocabulary" if config.normalised_over == "full" else "level"
+    what = "no evaluation was better than SFT's, whose model is shipped; " * (training.state.best_epoch == 0)
+    how = (
+        f"{what}asked by {config.prompt}, at least {config.num_beams} beams, probabilities over the {over}; "
+        f"rewards {as_text(config.reward_funcs)}; "
+    )
+    conclude(training, judged, ready.inputs.split, config, how, against={ready.name: SFT})
