@@ -113,6 +113,19 @@ def plain_linear():
         F.linear = swapped
 
 
+@contextmanager
+def at_once(engine):
+    """Context in which ZeRO-3 has all weights together on every rank, and fetches none for a layer: for work
+    of many short passes, such as answers token by token."""
+    if engine.zero_optimization_stage() < 3:
+        yield
+        return
+    from deepspeed.runtime.zero.stage3 import unwrap_model_for_generation
+
+    with unwrap_model_for_generation(engine):
+        yield
+
+
 def spare_compiler():
     """Before DeepSpeed makes an engine: it asks whether the optimizer is its own Muon, and importing that
     wraps functions for torch.compile, which loads torch's whole compiler: 2.5 CPU-seconds of every rank."""

@@ -8,6 +8,7 @@ import torch
 from pixelrec_train import distributed
 from pixelrec_train.data.tokens.rollouts import RolloutBatch, laid_out
 from pixelrec_train.engine.loop import judging
+from pixelrec_train.engine.zero import at_once
 from pixelrec_train.errors import InputError
 from pixelrec_train.rl.rewards import Groups
 from pixelrec_train.rl.rollouts import leaf_tokens, with_targets
@@ -64,7 +65,7 @@ class RolloutSource:
         """
         watchdog.at("rollouts")
         engine = self.session.engine
-        with judging(engine), torch.no_grad():
+        with judging(engine), at_once(engine), torch.no_grad():
             leaves = known[LEAVES].numpy() if known else self.leaves(prompts)
             batch = self.batch(prompts, leaves).to(distributed.device())
             looked = {n: x for n, x in known.items() if n != LEAVES} if known else self.task.look(batch)
