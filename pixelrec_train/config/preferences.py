@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pixelrec_train.config.samples import RankedFlags
 from pixelrec_train.config.texts import TextModelFlags
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import POSITIVE, Flags, Rule, flag, one_of
@@ -42,11 +43,19 @@ class PreferenceFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DpoConfig(PreferenceFlags, TextModelFlags):
+class DpoConfig(PreferenceFlags, TextModelFlags, RankedFlags):
     """Train a language model on pairs of answers, the better and the worse, beside what it was (DPO)."""
 
+    as_text: bool = flag(
+        "prompts and answers are texts as they stand, one behind the other: no chat, no template", False
+    )
     learning_rate: float = flag("peak of its schedule, reached after the warm-up", 5e-6, POSITIVE)
     output_dir: str = flag("run directory: checkpoints, metrics.jsonl, table", "results/dpo", may_differ=True)
     logging_dir: str = flag(
         "TensorBoard events; the log file is <logging_dir>_train.log", "logs/dpo", may_differ=True
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.as_text and self.template:
+            raise InputError(f"--template {self.template} is for chats, --as_text has none. Leave one out.")

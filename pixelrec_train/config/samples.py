@@ -114,9 +114,41 @@ class AskFlags(DataFlags, QuestionFlags, DecodingFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplesConfig(
-    QuantisedFlags, PackingFlags, DataFlags, QuestionFlags, DecodingFlags, TrustFlags, RunFlags
-):
+class RankedFlags(DataFlags, QuestionFlags, DecodingFlags, RunFlags):
+    """Held-out users whom a training ranks for, if it is told of any, beside what it trains on."""
+
+    interaction_data: str | None = flag(
+        "table with columns item_id, user_id and perhaps timestamp, to judge the ranking inside the run too",
+        None,
+        path=FILE,
+    )
+    semantic_ids: str | None = flag(
+        "file that scripts/build_semantic_ids.py wrote, to judge", None, path=FILE
+    )
+    prompt: str = flag(
+        "how held-out users are asked: history = ids alone; chat = that of --question", "history",
+        one_of("history", "chat"),
+    )  # fmt: skip
+    history: int | None = flag(HISTORY, None, at_least(1))
+    valid_users: int | None = flag("validation users asked, drawn once; None = all", None, at_least(1))
+
+    def __post_init__(self):
+        super().__post_init__()
+        if bool(self.interaction_data) != bool(self.semantic_ids):
+            raise InputError("--interaction_data and --semantic_ids go together: they judge held-out users.")
+        self.check_question(self.prompt == "chat")
+        if self.split_protocol and not self.interaction_data:
+            raise InputError("--split_protocol needs --interaction_data: it says whom to judge.")
+        if self.interaction_data:
+            require_cut_off(self.topk, self.best_by or "ndcg@10")
+        elif self.best_by and "@" in self.best_by:
+            raise InputError(
+                f"--best_by {self.best_by} needs --interaction_data and --semantic_ids: whom to rank for."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplesConfig(QuantisedFlags, PackingFlags, TrustFlags, RankedFlags):
     """Train a language model on samples: chats and documents, with itemic tokens or without."""
 
     model_dir: str | None = flag(
@@ -148,20 +180,6 @@ class SamplesConfig(
         "the head is the table of word embeddings: the directory says it, and must agree", False
     )
     model_class: str | None = flag("class of the model: the directory says it, and must agree", None)
-    interaction_data: str | None = flag(
-        "table with columns item_id, user_id and perhaps timestamp, to judge the ranking inside the run too",
-        None,
-        path=FILE,
-    )
-    semantic_ids: str | None = flag(
-        "file that scripts/build_semantic_ids.py wrote, to judge", None, path=FILE
-    )
-    prompt: str = flag(
-        "how held-out users are asked: history = ids alone; chat = that of --question", "history",
-        one_of("history", "chat"),
-    )  # fmt: skip
-    history: int | None = flag(HISTORY, None, at_least(1))
-    valid_users: int | None = flag("validation users asked, drawn once; None = all", None, at_least(1))
     sample_generations: int = flag(
         "at each evaluation, chats of --valid_samples (or held-out users) whose free answers go to the log "
         "and to TensorBoard",
@@ -174,9 +192,6 @@ class SamplesConfig(
         super().__post_init__()
         self.refuse_beside(self.new_rows_only)
         self.refuse_random(self.random_init)
-        if bool(self.interaction_data) != bool(self.semantic_ids):
-            raise InputError("--interaction_data and --semantic_ids go together: they judge held-out users.")
-        self.check_question(self.prompt == "chat")
         if self.sample_generations and not (self.valid_samples or self.interaction_data):
             raise InputError(
                 "--sample_generations asks what is held out: it needs --valid_samples, or --interaction_data "
@@ -185,11 +200,3 @@ class SamplesConfig(
         for name in ("new_rows_only", "first_new_row"):
             if self.random_init and getattr(self, name):
                 raise InputError(f"--{name} with --random_init would keep the language model random.")
-        if self.split_protocol and not self.interaction_data:
-            raise InputError("--split_protocol needs --interaction_data: it says whom to judge.")
-        if self.interaction_data:
-            require_cut_off(self.topk, self.best_by or "ndcg@10")
-        elif self.best_by and "@" in self.best_by:
-            raise InputError(
-                f"--best_by {self.best_by} needs --interaction_data and --semantic_ids: whom to rank for."
-            )

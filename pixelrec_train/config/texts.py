@@ -87,7 +87,7 @@ class TextModelFlags(QuantisedFlags, TextInputFlags, TrustFlags, TransformersRun
             self.set(**{f.name: f.default for f in of_adapters})
         super().__post_init__()
         for name in ("patience", "best_by"):
-            if getattr(self, name) and not self.eval_file:
+            if getattr(self, name) and not (self.eval_file or getattr(self, "interaction_data", None)):
                 raise InputError(f"--{name} {getattr(self, name)} needs --eval_file: what is held out?")
 
 

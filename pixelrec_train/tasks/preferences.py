@@ -3,7 +3,7 @@
 import torch
 
 from pixelrec_train import distributed
-from pixelrec_train.engine.task import Objective
+from pixelrec_train.engine.task import RANKED, Objective
 from pixelrec_train.errors import InputError
 from pixelrec_train.losses.preference import preference_loss
 from pixelrec_train.run import watchdog
@@ -15,20 +15,26 @@ REWARDS = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/acc
 class PreferenceTask(TokenTask):
     """model + loss, as the loop wants them."""
 
-    def __init__(self, model, model_dir, preference, beside=None):
-        """preference: PreferenceFlags. Others as of TokenTask."""
+    def __init__(self, model, model_dir, preference, beside=None, semantic_ids=None, ranked=False):
+        """
+        Args:
+            preference: PreferenceFlags.
+            ranked: whether held-out users are judged too, and by their figures best_model is chosen.
+            Others: as of TokenTask.
+        """
         objective = Objective(
             shown=dict(zip(REWARDS, (".3f",) * 4, strict=True)),
-            judged=("valid_loss", "accuracy", "margin"),
+            judged=("valid_loss", "accuracy", "margin", *("recall@10", "ndcg@10") * ranked),
             panels={
                 "loss": ("loss", "valid_loss"),
                 "rewards": REWARDS[:3],
                 "better found": (REWARDS[3], "accuracy"),
+                "validation": ("recall@10", "ndcg@10"),
             },
-            best_by="valid_loss",
-            others=("valid_loss", "accuracy", "margin"),
+            best_by="ndcg@10" if ranked else "valid_loss",
+            others=("valid_loss", "accuracy", "margin", *RANKED * ranked),
         )
-        super().__init__(model, model_dir, objective=objective, beside=beside)
+        super().__init__(model, model_dir, semantic_ids, objective, beside=beside)
         self.preference = preference
 
     def log_probabilities(self, batch):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pixelrec_train.config import WindowFlags
+from pixelrec_train.config.samples import AskFlags
 from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.views.parts import WHOLE, part_of
 from pixelrec_train.data.views.view import LONG, TEXTS, View, check_texts
@@ -72,6 +73,14 @@ def asked_in(config):
             f"Leave it out."
         )
     return view
+
+
+def asking(config, split, **changes):
+    """How held-out users are asked inside a run: AskFlags. config: has RankedFlags, or as many."""
+    shared = {name: getattr(config, name) for name in vars(config).keys() & AskFlags.__dataclass_fields__}
+    users = config.valid_users if split == "valid" else None
+    told = {"prompts": (config.prompt,), "split": split, "users": users} | changes
+    return AskFlags(**shared | told)
 
 
 def newest(config, form, view):

@@ -150,15 +150,16 @@ def first_chats(sources):
 
 
 def train_without_catalogue(
-    task, loader, config, resolved, facts, lines, evaluators, before=lambda training: None
-):
-    """The whole of a training that ranks nothing; all ranks call it.
+    task, loader, config, resolved, facts, lines, evaluators, before=lambda training: None,
+    end=conclude_without_catalogue,
+):  # fmt: skip
+    """The whole of a training that ends with its losses, or otherwise; all ranks call it.
 
     Args:
         config: RunFlags.
         task, loader, resolved, facts, lines: of session.
         evaluators: see loop.train; those that look at the session are told it.
-        before: is given the session before its first step.
+        before, end: are given the session before its first step and behind its last.
     """
     going_on = config.resume, config.best_by, config.patience
     with session(task, loader, config, resolved, facts, lines, *going_on) as training:
@@ -167,4 +168,4 @@ def train_without_catalogue(
                 evaluator.session = training
         before(training)
         loop.train(training, evaluators)
-        conclude_without_catalogue(training)
+        end(training)

@@ -6,7 +6,7 @@ from pathlib import Path
 from pixelrec_train.config.texts import ALL, ANSWERS, LAST
 from pixelrec_train.data.samples.dataset_file import DatasetFile
 from pixelrec_train.data.samples.files import Source
-from pixelrec_train.data.texts.as_samples import DOCUMENTS, as_samples
+from pixelrec_train.data.texts.as_samples import DOCUMENTS, TEXT_PAIRS, as_samples
 from pixelrec_train.data.texts.reading import files_of
 from pixelrec_train.data.texts.templates import Template
 from pixelrec_train.data.tokens.chat import Ends
@@ -51,7 +51,7 @@ class Reading:
         self.tokenizer = tokenizer_of(config, self.dataset(()), trusted(config))
         if template:
             self.tokenizer.chat_template = template.jinja()
-        elif form.what != DOCUMENTS and not self.tokenizer.chat_template:
+        elif form.what not in (DOCUMENTS, TEXT_PAIRS) and not self.tokenizer.chat_template:
             raise InputError(
                 f"the tokenizer of {config.model_dir} has no chat template, which {form.what} need. Name "
                 f"one: --template configs/templates/qwen2_chatml.json, for instance."
@@ -60,7 +60,7 @@ class Reading:
         if self.tokenizer.pad_token is None:  # what a rank without a pack reads
             self.tokenizer.pad_token = self.end
         stops = template.stops if template else ()
-        self.ends = Ends(self.end, stops, loss_on == LAST)
+        self.ends = Ends(self.end, stops, loss_on == LAST, form.what == TEXT_PAIRS)
 
     def dataset(self, files):
         """A DatasetFile that says the same as the flags; its sources are left to packed()."""

@@ -6,18 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from pixelrec_train import distributed
-from pixelrec_train.config.samples import AskFlags
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.tokens.rollouts import PromptDataset, there
 from pixelrec_train.data.views.parts import part_of
-from pixelrec_train.engine import checkpoint, ds_config, loop
+from pixelrec_train.engine import ds_config, loop
 from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.session import seed_everything, session, start
 from pixelrec_train.engine.state import total_steps
-from pixelrec_train.engine.weights import load_weights
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.report import conclude
 from pixelrec_train.files import possible_directory
 from pixelrec_train.flags import as_text
 from pixelrec_train.model.token_model import TokenModel
@@ -31,8 +28,8 @@ from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.policy import PolicyTask
 from pixelrec_train.tasks.ppo import PpoTask
-from pixelrec_train.tasks.tokens import LLM
-from pixelrec_train.trainings.asking import asked_in, newest
+from pixelrec_train.trainings.asking import asked_in, asking, newest
+from pixelrec_train.trainings.beside_sft import conclude_beside, judge_first
 from pixelrec_train.trainings.in_run import AskedInRun
 from pixelrec_train.trainings.plan import trained, what_trains
 from pixelrec_train.trainings.rewarded import embeddings_of, score_of
@@ -61,14 +58,14 @@ class Prepared:
         possible_directory(config.cache_dir, "--cache_dir")
         run_directory.check_kept(config.output_dir, model_dir=config.model_dir)
         refuse_checkpoint(config.model_dir)
-        asked_in(asking(config, "valid"))
+        asked_in(asking(config, "valid", temperature=1.0))
         self.config, self.name, trust = config, name, trusted(config)
         self.model = loaded(config)
         if self.model.vocabulary is None:
             raise no_itemic_tokens(config.model_dir, "--model_dir")
         self.resolved = ds_config.resolve(config, ranks, self.model.backbone.config.hidden_size)
         train_adapters(self.model, config, self.resolved)
-        self.asked = AskedInRun(self.model, config.model_dir, asking(config, "valid"), trust)
+        self.asked = AskedInRun(self.model, config.model_dir, asking(config, "valid", temperature=1.0), trust)
         self.catalogue, self.inputs = self.asked.prepared, self.asked.users.inputs
         self.inputs.split.judged("test")
         self.prompts = self.prompts_of_training()
@@ -142,15 +139,6 @@ def loaded(config):
     return TokenModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trusted(config))
 
 
-def asking(config, split):
-    """How held-out users are asked inside the run: AskFlags."""
-    shared = {name: getattr(config, name) for name in vars(config).keys() & AskFlags.__dataclass_fields__}
-    users = config.valid_users if split == "valid" else None
-    return AskFlags(
-        **shared | {"prompts": (config.prompt,), "split": split, "users": users, "temperature": 1.0}
-    )
-
-
 def run(config, name):
     """One whole run, on every rank."""
     watchdog.at("reading data and model")
@@ -162,35 +150,6 @@ def run(config, name):
     asked = config.resume, config.best_by, config.patience
     with session(ready.task, ready.source, config, ready.resolved, facts, ready.lines, *asked) as training:
         ready.source.session = ready.asked.session = training
-        if training.state.best_score is None:  # what is not better than this does not replace it
-            loop.judge_and_save(training, [ready.asked], keep=True)
+        judge_first(training, [ready.asked])
         loop.train(training, [ready.asked])
-        watchdog.at("test")
-        finish(training, ready)
-
-
-def finish(training, ready):
-    """Judge SFT's model and the best one on the test split, and leave table and curves."""
-    config, model = ready.config, ready.model
-    test = AskedInRun(model, config.model_dir, asking(config, "test"), trusted(config))
-    best = Path(config.output_dir) / checkpoint.BEST / LLM
-    judged, directories = {}, {SFT: Path(config.model_dir), ready.name: best}
-    for row, directory in directories.items():
-        if training.state.best_epoch == 0 and row != SFT:  # nothing was better than SFT's
-            judged[row] = judged[SFT]
-            continue
-        weights = TokenModel.load(
-            directory, str(directory), config.loss_chunk, dtype="auto", trust=trusted(config)
-        )
-        if config.lora_r:
-            weights.train_adapters(config, config.seed)  # which do nothing: its layers have them in already
-        load_weights(model, weights)
-        with loop.judging(training.engine):
-            judged[row] = test.judged()
-    over = "vocabulary" if config.normalised_over == "full" else "level"
-    what = "no evaluation was better than SFT's, whose model is shipped; " * (training.state.best_epoch == 0)
-    how = (
-        f"{what}asked by {config.prompt}, at least {config.num_beams} beams, probabilities over the {over}; "
-        f"rewards {as_text(config.reward_funcs)}; "
-    )
-    conclude(training, judged, ready.inputs.split, config, how, against={ready.name: SFT})
+        conclude_beside(training, ready.model, config, name, f"rewards {as_text(config.reward_funcs)}; ")

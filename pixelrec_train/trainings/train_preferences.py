@@ -7,22 +7,25 @@ import numpy as np
 from pixelrec_train import distributed
 from pixelrec_train.data import cache
 from pixelrec_train.data.loader import Loader
-from pixelrec_train.data.texts.as_samples import PAIRS, Form
+from pixelrec_train.data.texts.as_samples import PAIRS, TEXT_PAIRS, Form
 from pixelrec_train.data.tokens.pairs import PairCollator, PairDataset
 from pixelrec_train.engine import ds_config
 from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.session import seed_everything, start
 from pixelrec_train.engine.state import total_steps
 from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.report import conclude_without_catalogue
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.preferences import PreferenceTask
-from pixelrec_train.trainings.in_run import train_without_catalogue
+from pixelrec_train.trainings.asking import asked_in, asking
+from pixelrec_train.trainings.beside_sft import conclude_beside, judge_first
+from pixelrec_train.trainings.in_run import AskedInRun, train_without_catalogue
 from pixelrec_train.trainings.plan import trained, what_trains
 from pixelrec_train.trainings.sample_inputs import train_adapters
 from pixelrec_train.trainings.text_inputs import Reading, files_to_read
-from pixelrec_train.trainings.train_samples import trusted
+from pixelrec_train.trainings.train_samples import trusted, whom_it_judges
 
 KIND, FILE = "reference", "log_probabilities"
 
@@ -38,11 +41,15 @@ def prepare(config, world_size):
     files, held_out = files_to_read(config)
     refuse_checkpoint(config.model_dir)
     model = TokenModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trusted(config))
-    reading = Reading(config, Form(PAIRS, skip_bad=config.skip_bad_rows))
-    task = PreferenceTask(model, config.model_dir, config, reading.beside())
+    reading = Reading(config, Form(TEXT_PAIRS if config.as_text else PAIRS, skip_bad=config.skip_bad_rows))
+    task = PreferenceTask(
+        model, config.model_dir, config, reading.beside(), config.semantic_ids, bool(config.interaction_data)
+    )
     task.objective.chosen_by(config.best_by)
     resolved = ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
     train_adapters(model, config, resolved)
+    if config.interaction_data:
+        asked_in(asking(config, "valid"))
     pairs = [Pairs(config, reading, files, "--train_file")]
     if held_out:
         pairs.append(Pairs(config, reading, held_out, "--eval_file"))
@@ -53,6 +60,7 @@ def prepare(config, world_size):
         f"{'per token' if config.length_normalised else 'of whole answers'}, "
         f"{'without a reference' if config.reference_free else 'beside those before training'}",
         *reading.lines(files, held_out),
+        *whom_it_judges(config),
         *[line for each in pairs for line in each.lines],
         f"model: {trained(model):,} trained parameters ({what_trains(model, config, 'everything')}), "
         f"vocabulary {model.num_tokens:,}",
@@ -125,11 +133,21 @@ def run(config):
         task.model.enable_checkpointing()
     facts = {"data": {each.flag_name: each.mark for each in pairs}}
     evaluators = [lambda: task.judge(pairs[1].loader.epoch(0))] if pairs[1:] else []
+    if config.interaction_data:
+        evaluators.append(AskedInRun(task.model, config.model_dir, asking(config, "valid"), trusted(config)))
 
     def ask_reference(training):
         for each in () if config.reference_free else pairs:
             each.know_reference(task, begun=training.state.step > 0)
+        if config.interaction_data:
+            judge_first(training, evaluators)
+
+    def end(training):
+        if config.interaction_data:
+            conclude_beside(training, task.model, config, "dpo")
+        else:
+            conclude_without_catalogue(training)
 
     train_without_catalogue(
-        task, pairs[0].loader, config, resolved, facts, lines, evaluators, before=ask_reference
+        task, pairs[0].loader, config, resolved, facts, lines, evaluators, ask_reference, end
     )

@@ -4,7 +4,6 @@ import dataclasses
 from typing import NamedTuple
 
 from pixelrec_train import distributed
-from pixelrec_train.config.samples import AskFlags
 from pixelrec_train.data.inputs import read_interactions, split_of
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.samples.dataset_file import DatasetFile
@@ -24,7 +23,7 @@ from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.tokens import TokenTask, of_samples
-from pixelrec_train.trainings.asking import asked_in
+from pixelrec_train.trainings.asking import asked_in, asking
 from pixelrec_train.trainings.in_run import AskedInRun, SampleGenerations, chats, train_without_catalogue
 from pixelrec_train.trainings.plan import RANDOM, trained, what_trains
 from pixelrec_train.trainings.sample_inputs import (
@@ -110,7 +109,7 @@ def prepare(config, dataset, world_size):
     packs, collator, notes = packed(config, dataset, dataset.sources, config.dataset_config, tokenizer)
     check_positions(model, packs, config, dataset)
     if config.interaction_data:
-        asked_in(asking(config, dataset))
+        asked_in(asked_as(config, dataset))
     valid = questions = None
     if held_out:
         whole = dataclasses.replace(dataset, cut_to_pad=False)  # a loss of all that was held out
@@ -167,7 +166,7 @@ def run(config, dataset):
         evaluators.append(lambda: token_loss(task, held_out.epoch(0)))
     asked = None
     if config.interaction_data:
-        asked = AskedInRun(model, config.model_dir, asking(config, dataset), trusted(config))
+        asked = AskedInRun(model, config.model_dir, asked_as(config, dataset), trusted(config))
         evaluators.append(asked)
     if config.sample_generations:
         evaluators.append(answering(config, prepared, asked))
@@ -192,15 +191,9 @@ def whom_it_judges(config):
         yield f"judged inside the run: {asked:,} of {len(split.valid):,} validation targets; {split.origin}"
 
 
-def asking(config, dataset):
-    """How held-out users are asked inside the run: AskFlags."""
-    shared = {name: getattr(config, name) for name in vars(config).keys() & AskFlags.__dataclass_fields__}
-    return AskFlags(
-        **shared | {
-            "prompts": (config.prompt,), "split": "valid", "users": config.valid_users,
-            "add_think_pattern": bool(dataset.add_think_pattern),
-        }
-    )  # fmt: skip
+def asked_as(config, dataset):
+    """AskFlags of the users that the run judges."""
+    return asking(config, "valid", add_think_pattern=bool(dataset.add_think_pattern))
 
 
 def trusted(config):

@@ -10,7 +10,7 @@ from pixelrec_train.data.samples.cells import Odd, Remarks
 from pixelrec_train.data.samples.files import Source
 from pixelrec_train.data.samples.writing import write_samples
 from pixelrec_train.data.texts import forms
-from pixelrec_train.data.texts.preferences import pair
+from pixelrec_train.data.texts.preferences import pair, text_pair
 from pixelrec_train.data.texts.reading import rows_of
 from pixelrec_train.errors import InputError
 from pixelrec_train.run import watchdog
@@ -19,14 +19,14 @@ from pixelrec_train.run.log import say
 VERSION = "texts 1"
 ROWS_PER_FILE = 65_536
 SHOWN = 3  # bad rows that the sentence names
-DOCUMENTS, CHATS, PAIRS = "documents", "chats", "pairs of answers"
+DOCUMENTS, CHATS, PAIRS, TEXT_PAIRS = "documents", "chats", "pairs of answers", "pairs of texts"
 BEAT = 5.0  # seconds
 
 
 class Form(NamedTuple):
     """How rows are read."""
 
-    what: str  # DOCUMENTS, CHATS or PAIRS
+    what: str  # DOCUMENTS, CHATS, PAIRS or TEXT_PAIRS
     text_fields: tuple[str, ...] = forms.TEXT_FIELDS
     document_by: str = "line"
     skip_bad: bool = False  # leave out rows that are no sample, and count them
@@ -35,6 +35,8 @@ class Form(NamedTuple):
         """The Samples of a row; of a pair the better one first."""
         if self.what == PAIRS:
             return pair(place, row, remarks)
+        if self.what == TEXT_PAIRS:
+            return text_pair(place, row)
         if self.what == CHATS:
             return (forms.chat(place, row, remarks),)
         return (forms.document(place, row, self.text_fields, remarks),)

@@ -20,13 +20,7 @@ def pair(place, row, remarks):
     Raises:
         Odd: one of the three is missing or empty, or both answers are the same.
     """
-    if isinstance(row, str):
-        raise Odd("a line of text is no pair of answers")
-    check_object(row)
-    prompt, chosen, rejected = (first_of(row, names) for names in (PROMPTS, CHOSEN, REJECTED))
-    for names, value in ((CHOSEN, chosen), (REJECTED, rejected)):
-        if nothing(value) or value in ("", []):
-            raise Odd(f"it has no {names[0]}", keys_of(row))
+    prompt, chosen, rejected = parts(row)
     if not isinstance(prompt, str | list | None):
         raise Odd("prompt is neither a text nor messages", shown(prompt))
     asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt or []
@@ -50,6 +44,37 @@ def pair(place, row, remarks):
     return tuple(
         Sample(f"{place} {name}", source, messages, None) for name, messages in zip("+-", chats, strict=True)
     )
+
+
+def text_pair(place, row):
+    """The same of three texts that stand as they are: each Sample has two segments, a prompt and an answer.
+
+    Raises:
+        Odd: one of them is missing, empty or no text, or both answers are the same.
+    """
+    texts = parts(row)
+    for names, text in zip((PROMPTS, CHOSEN, REJECTED), texts, strict=True):
+        if not isinstance(text, str) or not text:
+            raise Odd(f"{names[0]} is not a text", shown(text))
+    prompt, *answers = (encodable(text, "a text") for text in texts)
+    if answers[0] == answers[1]:
+        raise Odd("chosen and rejected are the same")
+    return tuple(
+        Sample(f"{place} {name}", source_of(place, row), None, (prompt, answer))
+        for name, answer in zip("+-", answers, strict=True)
+    )
+
+
+def parts(row):
+    """(prompt, chosen, rejected) of a row, both answers there. Raises Odd."""
+    if isinstance(row, str):
+        raise Odd("a line of text is no pair of answers")
+    check_object(row)
+    prompt, chosen, rejected = (first_of(row, names) for names in (PROMPTS, CHOSEN, REJECTED))
+    for names, value in ((CHOSEN, chosen), (REJECTED, rejected)):
+        if nothing(value) or value in ("", []):
+            raise Odd(f"it has no {names[0]}", keys_of(row))
+    return prompt, chosen, rejected
 
 
 def first_of(row, names):

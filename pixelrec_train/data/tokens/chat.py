@@ -27,6 +27,9 @@ class Ends(NamedTuple):
     of_text: str | None = None  # None = the pad token
     of_answers: tuple[str, ...] = ()  # besides the tokenizer's special tokens
     last_answer_only: bool = False  # whether earlier answers of a chat are no labels
+    behind_first: bool = (
+        False  # whether of a document labels are what follows its first segment, without an end
+    )
 
 
 PLAIN = Ends()
@@ -76,8 +79,10 @@ class Renderer:
             InputError: the tokenizer has no template or the template refuses the chat; names the sample.
         """
         if sample.messages is None:
-            text = "".join(sample.segments) + self.end
-            return text, [(0, len(text))]
+            text = "".join(sample.segments)
+            if self.ends.behind_first:
+                return text, [(len(sample.segments[0]), len(text))]
+            return text + self.end, [(0, len(text + self.end))]
         messages = with_thoughts(sample.messages) if self.add_think_pattern else list(sample.messages)
         try:
             if not self.only_assistant_loss:
