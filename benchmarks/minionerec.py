@@ -13,6 +13,7 @@ from collections import Counter
 
 import numpy as np
 
+from benchmarks import minionerec_policy as policy
 from benchmarks.checks import Check, apart, difference
 from pixelrec_train.commands import build_samples, prep
 from pixelrec_train.data.samples.files import sources_of
@@ -94,8 +95,9 @@ def all_checks(directory, cache_dir):
 def checks(case):
     """Every Check; the expected numbers are read as they are now."""
     yield from check_training(case)
-    yield from check_rewards(case)
+    yield from check_prompts(case)
     yield from check_decoding(case)
+    yield from policy.checks(case)
 
 
 def right_prompt(row):
@@ -138,7 +140,7 @@ def items(case):
     return sum(bool(item["title"].strip()) for item in case.json("files/item.json").values())
 
 
-def check_rewards(case):
+def check_prompts(case):
     """The prompts of rewards are those of training; each with its own target."""
     asked = {}
     for sample in case.samples:

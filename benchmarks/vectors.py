@@ -3,7 +3,8 @@
 python benchmarks/vectors.py PROJECT DIR    DIR laid out like tests/fixtures/PROJECT, see its README
 
 openonerec     Parquet, chat template, token store, packs, schedule
-minionerec     its files as tables, samples of its views, their tokens and labels, what decoding allows
+minionerec     its files as tables, samples of its views, their tokens and labels, what decoding allows;
+               rewards, advantages, policy losses and their gradients
 onerec_think   its files as tables and as those of its own step, conversations of types A to E
 
 Everything runs through the public path. Prints every quantity with its largest difference, and exits with 1

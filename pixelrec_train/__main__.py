@@ -22,6 +22,7 @@ COMMANDS = {
     "build_semantic_ids": "give every item a semantic id; read and write other projects' index files",
     "prep": "OneRec-Think's and MiniOneRec's files as our tables; ids in texts from one spelling to another",
     "build_samples": "chats and documents in OpenOneRec's format, from two tables and semantic ids",
+    "build_preferences": "pairs of items of which the first is better, for train_dpo, from interactions",
     "keep_thoughts": "samples anew: thoughts stay where a model finds the item behind thoughts of its own",
     "expand_vocabulary": "give a language model a word for every code",
     "verify_model": "check that an exported directory holds what it promises",

@@ -80,12 +80,12 @@ class Questions(NamedTuple):
 class Speaker:
     """A model directory's tokenizer, with what it takes to ask in a chat."""
 
-    def __init__(self, model_dir, forms, add_think_pattern, trust=False, way_out=True):
+    def __init__(self, model_dir, forms, add_think_pattern, trust=False, way_out="--prompts"):
         """
         Args:
             forms: of FORMS, those to ask in.
             add_think_pattern: whether chats without a thought end in /no_think and an empty thought.
-            way_out: whether a person may ask in another form instead, with --prompts.
+            way_out: the flag by which a person may ask in another form instead; None = there is none.
 
         Raises:
             InputError: it has no itemic tokens, no chat template, or no token that ends a thought.
@@ -108,8 +108,8 @@ class Speaker:
         if not self.tokenizer.chat_template:
             raise InputError(
                 f"its tokenizer has no chat template, so it cannot be asked in a chat. "
-                f"{'Use --prompts history, or put' if self.way_out else 'Put'} the template of its instruct "
-                f"model beside it as chat_template.jinja."
+                f"{f'Use {self.way_out} history, or put' if self.way_out else 'Put'} the template of its "
+                f"instruct model beside it as chat_template.jinja."
             )
         return Renderer(self.tokenizer)
 
@@ -130,8 +130,8 @@ class Speaker:
         if len(ids) != 1:
             raise InputError(
                 f"its tokenizer reads {word} as {len(ids)} tokens, so no thought of it has an end. "
-                f"{'Use --prompts history,chat, or' if self.way_out else 'Take'} a tokenizer with {word} as "
-                f"one token, as Qwen3 has it."
+                f"{f'Use {self.way_out} history,chat, or' if self.way_out else 'Take'} a tokenizer with "
+                f"{word} as one token, as Qwen3 has it."
             )
         return ids[0]
 
@@ -145,7 +145,7 @@ class Speaker:
         if not end or THOUGHT not in thought.removeprefix("<think>") or behind.strip() != ANSWER:
             raise InputError(
                 f"its chat template drops the thought of an answer ({said!r} is left), so none is learned. "
-                f"{'Use --prompts history,chat' if self.way_out else 'Take a template that keeps it'}."
+                f"{f'Use {self.way_out} history,chat' if self.way_out else 'Take a template that keeps it'}."
             )
         return behind[: behind.index(ANSWER)]
 

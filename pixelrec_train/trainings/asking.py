@@ -78,7 +78,7 @@ def asked_in(config):
 def asking(config, split, **changes):
     """How held-out users are asked inside a run: AskFlags. config: has RankedFlags, or as many."""
     shared = {name: getattr(config, name) for name in vars(config).keys() & AskFlags.__dataclass_fields__}
-    users = config.valid_users if split == "valid" else None
+    users = getattr(config, "valid_users", None) if split == "valid" else None
     told = {"prompts": (config.prompt,), "split": split, "users": users} | changes
     return AskFlags(**shared | told)
 

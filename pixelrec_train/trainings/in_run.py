@@ -31,7 +31,7 @@ class AskedInRun:
     def __init__(self, model, model_dir, asking, trust=False):
         """asking: AskFlags of one prompt."""
         (self.form,), self.asking, self.session = asking.prompts, asking, None
-        self.speaker = Speaker(model_dir, asking.prompts, asking.add_think_pattern, trust)
+        self.speaker = Speaker(model_dir, asking.prompts, asking.add_think_pattern, trust, "--prompt")
         self.users = read_users(asking)
         check_labelled(self.users, asking.split)
         self.prepared = Prepared.of(model, model_dir, asking.semantic_ids, self.users.inputs, trust)

@@ -53,7 +53,7 @@ def keep(config):
     check_free(config)
     files, facts, trust = files_of(config), read_facts(config.samples), "item" in config.trust_remote_code
     refuse_checkpoint(config.model_dir)
-    speaker = Speaker(config.model_dir, (THINK,), add_think_pattern=True, trust=trust, way_out=False)
+    speaker = Speaker(config.model_dir, (THINK,), add_think_pattern=True, trust=trust, way_out=None)
     items = Items.of(ids_of(config, speaker), speaker.codec.name)
     questions, left = read_questions(files, items, speaker)
     if not questions:

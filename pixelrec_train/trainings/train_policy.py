@@ -3,23 +3,18 @@ replaced."""
 
 from pathlib import Path
 
-import numpy as np
-
 from pixelrec_train import distributed
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.loader import Loader
-from pixelrec_train.data.tokens.rollouts import PromptDataset, there
-from pixelrec_train.data.views.parts import part_of
+from pixelrec_train.data.tokens.rollouts import there
 from pixelrec_train.engine import ds_config, loop
 from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.session import seed_everything, session, start
 from pixelrec_train.engine.state import total_steps
-from pixelrec_train.errors import InputError
 from pixelrec_train.files import possible_directory
 from pixelrec_train.flags import as_text
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.vocabulary import no_itemic_tokens
-from pixelrec_train.recommend.questions import HISTORY
 from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.rl.rewards import Rewards
 from pixelrec_train.rl.rollouts import Policy
@@ -28,10 +23,11 @@ from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.policy import PolicyTask
 from pixelrec_train.tasks.ppo import PpoTask
-from pixelrec_train.trainings.asking import asked_in, asking, newest
+from pixelrec_train.trainings.asking import asked_in, asking
 from pixelrec_train.trainings.beside_sft import conclude_beside, judge_first
 from pixelrec_train.trainings.in_run import AskedInRun
 from pixelrec_train.trainings.plan import trained, what_trains
+from pixelrec_train.trainings.prompting import prompts_of_training
 from pixelrec_train.trainings.rewarded import embeddings_of, score_of
 from pixelrec_train.trainings.sample_inputs import train_adapters
 from pixelrec_train.trainings.train_samples import trusted
@@ -68,9 +64,7 @@ class Prepared:
         self.asked = AskedInRun(self.model, config.model_dir, asking(config, "valid", temperature=1.0), trust)
         self.catalogue, self.inputs = self.asked.prepared, self.asked.users.inputs
         self.inputs.split.judged("test")
-        self.prompts = self.prompts_of_training()
-        if not len(self.prompts):
-            raise InputError("nobody took two items in training, so there is no prompt to answer.")
+        self.prompts = prompts_of_training(config, self.asked).prompts
         self.rewards = self.rewarding()
         reference = loaded(config) if config.beta else None
         self.task = TASKS[name](self.model, config.model_dir, config.semantic_ids, config, reference)
@@ -84,27 +78,6 @@ class Prepared:
             self.rewards, config, self.asked.speaker.tokenizer.pad_token_id or 0,
         )  # fmt: skip
         self.lines = self.plan(ranks)
-
-    def prompts_of_training(self):
-        """PromptDataset: asked in the very words of evaluation."""
-        config, asked, users = self.config, self.asked, self.asked.users
-        part = part_of("train", self.inputs.interactions, config)
-        most = newest(config, config.prompt, users.view)
-        if config.prompt == HISTORY:
-            say = lambda stretch: self.catalogue.collator.prompt(np.array(stretch.history))  # noqa: E731
-        else:
-            texts = {
-                "text_keys": tuple(config.text_keys),
-                "fields": users.fields,
-                "category": config.category,
-            }
-            known = asked.speaker.known(self.inputs.interactions.item_ids, self.catalogue.codes, **texts)
-
-            def say(stretch):
-                messages = users.view.ask(known, stretch, part.name, config.seed)
-                return asked.speaker.prompt(messages, config.prompt)
-
-        return PromptDataset(part, say, most, config.prompts_per_user)
 
     def rewarding(self):
         """Rewards of the flags."""

@@ -61,9 +61,13 @@ class PromptDataset(Dataset):
     def __len__(self):
         return int(self.ends[-1]) if len(self.ends) else 0
 
+    def sequence(self, number):
+        """The part's sequence that a target is of."""
+        return int(np.searchsorted(self.ends, number, side="right"))
+
     def stretch(self, number):
         """The Stretch of a target, by its number."""
-        s = int(np.searchsorted(self.ends, number, side="right"))
+        s = self.sequence(number)
         nth = int(self.ends[s]) - 1 - number  # from the newest
         end = int(self.part.end[s])
         target = end - 1 - nth
