@@ -9,6 +9,7 @@ from benchmarks.measure import interleaved, must_agree
 from benchmarks.registry import Goal, Result, benchmark
 from pixelrec_train.model.decoding import beam_search
 from pixelrec_train.model.reading import Decoder
+from pixelrec_train.model.sampling import sample, sample_distinct
 from pixelrec_train.semantic_id.trie import Trie
 
 LEVELS, CODEBOOK, WORDS = 3, 8192, 151_669  # Qwen3's tokenizer, then the codes level by level,
@@ -28,14 +29,38 @@ def decoding_deep_vs_generate(inputs, **sizes):
     return against_generate(**{"hidden": 256, "layers": 12} | sizes)
 
 
-def against_generate(
-    hidden, layers, users=4, beams=20, items=20_000, codebook=CODEBOOK, words=WORDS, prompt=160
-):
-    """Normalised over the whole vocabulary. The peer is spared the two steps it makes behind an id."""
+@benchmark(unit="CPU s", goal=Goal("ratio", at_least=8), tiny=SMALL)
+def rollouts_vs_generate(inputs, hidden=256, layers=12, users=4, beams=16, **sizes):
+    """Groups of 16 answers drawn at temperature 1, as GRPO asks for them."""
+    model, codes, rows, token_ids, mask = drawn_model(hidden, layers, users, **sizes)
+    trie, decoder, first = Trie.of(codes), Decoder.of(model), np.array([int(row[0]) for row in rows])
+    asked = decoder, trie, rows, token_ids, mask, beams
+
+    def theirs(temperature=1.0):
+        return peers.generate(model, codes + first, token_ids, mask, beams, temperature)[0]
+
+    # Near temperature 0 nothing is left to chance.
+    found = sample(*asked, temperature=1e-4).leaves.numpy()
+    must_agree("answers near temperature 0", trie.ids()[found] + first, theirs(1e-4), 0)
+    times = interleaved(lambda: sample(*asked), theirs, lambda: sample_distinct(*asked))
+    rates = [users * beams / timing.cpu for timing in times]
+    note = (
+        f"{users} prompts x {beams}, hidden {hidden}, {layers} layers: {rates[0]:.0f} against {rates[1]:.0f} "
+    )
+    return Result.of_times(*times[:2], f"{note}rollouts/s; without replacement {rates[2]:.0f}")
+
+
+def drawn_model(hidden, layers, users, items=20_000, codebook=CODEBOOK, words=WORDS, prompt=160):
+    """(causal LM, [N, L] codes, token ids of each level, [B, T] prompts, their mask)"""
     codes = np.random.default_rng(0).integers(0, codebook, (items, LEVELS))
     rows = torch.arange(words, words + LEVELS * codebook).split(codebook)
     model = causal_lm(-(-(int(rows[-1][-1]) + 3) // ALIGNED) * ALIGNED, hidden, layers)
-    token_ids, mask = prompts(users, prompt, words)
+    return model, codes, rows, *prompts(users, prompt, words)
+
+
+def against_generate(hidden, layers, users=4, beams=20, **sizes):
+    """Normalised over the whole vocabulary. The peer is spared the two steps it makes behind an id."""
+    model, codes, rows, token_ids, mask = drawn_model(hidden, layers, users, **sizes)
     trie, decoder, first = Trie.of(codes), Decoder.of(model), np.array([int(row[0]) for row in rows])
 
     def ours(normalised_over="full"):

@@ -122,15 +122,16 @@ def hllm_loss(task, items, valid, one_by_one=False):
 
 
 @torch.no_grad()
-def generate(model, ids, token_ids, mask, beams):
+def generate(model, ids, token_ids, mask, beams, temperature=None):
     """MiniOneRec: transformers' beam search; every step asks a dictionary about every beam.
 
     Args:
         ids: [N, L] token ids of the catalogue's semantic ids.
         token_ids, mask: [B, T] prompts, padded on the left.
+        temperature: at which so many are drawn, as it does for rollouts; None = they are searched.
 
     Returns:
-        [B, beams, L] token ids, [B, beams] log-probabilities.
+        [B, beams, L] token ids, [B, beams] log-probabilities (None of those drawn).
     """
     allowed, longest = {}, token_ids.shape[1]
     for tokens in ids.tolist():
@@ -145,15 +146,15 @@ def generate(model, ids, token_ids, mask, beams):
             penalty[row, allowed.get("-".join(map(str, tokens)), [])] = 0
         return scores + penalty
 
+    how = {"num_beams": beams, "do_sample": False, "length_penalty": 0.0, "output_scores": True}
+    if temperature:
+        how = {"num_beams": 1, "do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     out = model.generate(
-        input_ids=token_ids, attention_mask=mask, num_beams=beams, num_return_sequences=beams,
-        do_sample=False, length_penalty=0.0, max_new_tokens=ids.shape[1],
-        logits_processor=LogitsProcessorList([processor]), return_dict_in_generate=True, output_scores=True,
+        input_ids=token_ids, attention_mask=mask, num_return_sequences=beams, max_new_tokens=ids.shape[1],
+        logits_processor=LogitsProcessorList([processor]), return_dict_in_generate=True, **how,
     )  # fmt: skip
-    return (
-        out.sequences[:, longest:].unflatten(0, (-1, beams)),
-        out.sequences_scores.unflatten(0, (-1, beams)),
-    )
+    sequences = out.sequences[:, longest:].unflatten(0, (-1, beams))
+    return sequences, None if temperature else out.sequences_scores.unflatten(0, (-1, beams))
 
 
 def chat_tokens(tokenizer, messages):

@@ -12,6 +12,7 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.model.decoding import beam_search
 from pixelrec_train.model.reading import side_by_side
 from pixelrec_train.model.sampling import Noise, sample, sample_distinct
+from pixelrec_train.rl.rewards import Groups
 
 
 class Answers(NamedTuple):
@@ -61,14 +62,52 @@ class Policy:
         return Answers(leaves.cpu(), scores.cpu())
 
 
+class ItemAnswers:
+    """What rl.source asks: answers drawn, worth something, as tokens. An answer is a leaf of the trie."""
+
+    def __init__(self, policy, rewards, add_gt):
+        """
+        Args:
+            policy: Policy.
+            rewards: rewards.Rewards.
+            add_gt: whether a group without the target gets it.
+        """
+        self.policy, self.rewards, self.add_gt = policy, rewards, add_gt
+        self.leaf_tokens = np.asarray(policy.model.vocabulary.token_ids(policy.trie.ids()))
+
+    def draw(self, prompts):
+        """[b, G] leaves for b Prompts. All ranks call it, also those without one."""
+        token_ids = [prompt.token_ids for prompt in prompts] or [torch.zeros(1, dtype=torch.long)]
+        answers = self.policy(token_ids, [prompt.key for prompt in prompts] or [0])
+        leaves = answers.leaves.numpy()[: len(prompts)]
+        return with_targets(leaves, self.policy.trie.leaf_of[targets(prompts)]) if self.add_gt else leaves
+
+    def tokens(self, leaves):
+        """[b, G, L] token ids, negative at the end of shorter ids."""
+        return self.leaf_tokens[leaves]
+
+    def judge(self, prompts, leaves):
+        """([b, G] rewards, {name: [b, G] of each}, {figure: (sum, count)})"""
+        groups = Groups([prompt.history for prompt in prompts], targets(prompts), leaves, self.policy.trie)
+        nothing = np.zeros(leaves.shape, np.float32)
+        total, parts = (
+            self.rewards(groups) if prompts else (nothing, dict.fromkeys(self.rewards.parts, nothing))
+        )
+        hits = float(groups.right.any(1).sum()) if prompts else 0.0
+        figures = {
+            "hits": (hits, float(len(prompts))),
+            "distinct": (1000.0 * len(np.unique(leaves)), float(leaves.size)),
+        }
+        return total, parts, figures
+
+
+def targets(prompts):
+    return np.array([prompt.target for prompt in prompts], np.int64)
+
+
 def with_targets(leaves, wanted):
     """[B, G] leaves, in which groups without the one wanted [B] have it in the place of their last."""
     leaves = leaves.copy()
     missing = ~(leaves == wanted[:, None]).any(1)
     leaves[missing, -1] = wanted[missing]
     return leaves
-
-
-def leaf_tokens(trie, vocabulary):
-    """[leaves, L] token ids of every leaf, negative at the end of shorter ids."""
-    return np.asarray(vocabulary.token_ids(trie.ids()))

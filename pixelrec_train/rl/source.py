@@ -10,11 +10,9 @@ from pixelrec_train.data.tokens.rollouts import RolloutBatch, laid_out
 from pixelrec_train.engine.loop import judging
 from pixelrec_train.engine.zero import at_once
 from pixelrec_train.errors import InputError
-from pixelrec_train.rl.rewards import Groups
-from pixelrec_train.rl.rollouts import leaf_tokens, with_targets
 from pixelrec_train.run import watchdog
 
-LEAVES = "leaves"
+ANSWERS = "answers"
 
 
 class RolloutSource:
@@ -24,19 +22,16 @@ class RolloutSource:
     Between two steps of one round it carries the round in checkpoints; all else follows from the place.
     """
 
-    def __init__(self, prompts, task, policy, rewards, flags, pad_id):
+    def __init__(self, prompts, task, answering, flags, pad_id):
         """
         Args:
             prompts: Loader of lists of Prompt, this rank's.
             task: of tasks.policy: what it knows of a batch, and how it credits groups.
-            policy: rollouts.Policy.
-            rewards: rewards.Rewards.
+            answering: rollouts.ItemAnswers, or what has the same three functions.
             flags: RolloutFlags.
             pad_id: what a rank without a rollout reads.
         """
-        self.prompts, self.task, self.policy, self.rewards = prompts, task, policy, rewards
-        self.flags, self.pad_id = flags, pad_id
-        self.tokens = leaf_tokens(policy.trie, policy.model.vocabulary)
+        self.prompts, self.task, self.answering, self.pad_id = prompts, task, answering, pad_id
         self.of_round, self.times = flags.steps_per_generation, flags.num_iterations
         self.session = None  # engine.session.Session, before the first batch
         self.round, self.given, self.carried_in = [], 0, {}
@@ -66,47 +61,29 @@ class RolloutSource:
         watchdog.at("rollouts")
         engine = self.session.engine
         with judging(engine), at_once(engine), torch.no_grad():
-            leaves = known[LEAVES].numpy() if known else self.leaves(prompts)
-            batch = self.batch(prompts, leaves).to(distributed.device())
-            looked = {n: x for n, x in known.items() if n != LEAVES} if known else self.task.look(batch)
+            # A rank that has no prompt takes part in what all do.
+            answers = known[ANSWERS].numpy() if known else self.answering.draw(prompts)
+            batch = self.batch(prompts, answers).to(distributed.device())
+            looked = {n: x for n, x in known.items() if n != ANSWERS} if known else self.task.look(batch)
             looked = {name: x.to(distributed.device()) for name, x in looked.items()}
             batch = self.task.settle(batch, looked)
         engine.train()
-        return batch, {LEAVES: torch.from_numpy(leaves)} | looked
+        return batch, {ANSWERS: torch.from_numpy(answers)} | looked
 
-    def leaves(self, prompts):
-        """[b, G]; where this rank has no prompt it still takes part in what all do."""
-        asked = prompts or [None]
-        token_ids = [torch.tensor([self.pad_id]) if p is None else p.token_ids for p in asked]
-        answers = self.policy(token_ids, [0 if p is None else p.key for p in asked])
-        leaves = answers.leaves.numpy()[: len(prompts)]
-        if self.flags.add_gt:
-            leaves = with_targets(leaves, self.policy.trie.leaf_of[targets(prompts)])
-        return leaves
-
-    def batch(self, prompts, leaves):
+    def batch(self, prompts, answers):
         """RolloutBatch of the groups that there is something to learn from."""
-        wanted = targets(prompts)
-        groups = Groups([p.history for p in prompts], wanted, leaves, self.policy.trie)
-        total, parts = self.rewards(groups) if prompts else (np.zeros(leaves.shape, np.float32), {})
+        total, parts, figures = self.answering.judge(prompts, answers)
         credit, kept = self.task.credit(torch.from_numpy(total))
         chosen = np.flatnonzero(kept.numpy())
         tokens, of = laid_out(
-            [prompts[b].token_ids for b in chosen], self.tokens[leaves[chosen]], self.pad_id
+            [prompts[b].token_ids for b in chosen], self.answering.tokens(answers[chosen]), self.pad_id
         )
-        count, every = float(len(prompts)), float(leaves.size)
-        figures = {
-            f"reward/{name}": (float(parts[name].sum()) if prompts else 0.0, every)
-            for name in self.rewards.weights
-        } | {
-            "reward": (float(total.sum()), every),
-            "hits": (float(groups.right.any(1).sum()) if prompts else 0.0, count),
-            "no_signal": (float((~kept).sum()), count),
-            "distinct": (1000.0 * len(np.unique(leaves)), every),
-        }
+        count, every = float(len(prompts)), float(total.size)
+        figures |= {f"reward/{name}": (float(part.sum()), every) for name, part in parts.items()}
+        figures |= {"reward": (float(total.sum()), every), "no_signal": (float((~kept).sum()), count)}
         return RolloutBatch(
-            tokens, of, credit[kept].flatten(), len(chosen) * leaves.shape[1],
-            {"rollouts": int(leaves.size), "tokens": len(tokens.texts.token_ids)}, {}, figures,
+            tokens, of, credit[kept].flatten(), len(chosen) * total.shape[1],
+            {"rollouts": int(total.size), "tokens": len(tokens.texts.token_ids)}, {}, figures,
         )  # fmt: skip
 
     def carried(self):
@@ -140,7 +117,3 @@ class RolloutSource:
             _, n, part = name.split(".", 2)
             found.setdefault(int(n), {})[part] = tensor
         return [found[n] for n in sorted(found)]
-
-
-def targets(prompts):
-    return np.array([prompt.target for prompt in prompts], np.int64)

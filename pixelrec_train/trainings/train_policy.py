@@ -17,7 +17,7 @@ from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.vocabulary import no_itemic_tokens
 from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.rl.rewards import Rewards
-from pixelrec_train.rl.rollouts import Policy
+from pixelrec_train.rl.rollouts import ItemAnswers, Policy
 from pixelrec_train.rl.source import RolloutSource
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
@@ -65,17 +65,17 @@ class Prepared:
         self.catalogue, self.inputs = self.asked.prepared, self.asked.users.inputs
         self.inputs.split.judged("test")
         self.prompts = prompts_of_training(config, self.asked).prompts
-        self.rewards = self.rewarding()
         reference = loaded(config) if config.beta else None
         self.task = TASKS[name](self.model, config.model_dir, config.semantic_ids, config, reference)
         self.task.objective.chosen_by(config.best_by)
+        policy = Policy(self.model, self.catalogue.trie, config, config.normalised_over, config.seed)
         self.source = RolloutSource(
             Loader(
                 self.prompts, there, config.per_device_train_batch_size, config.seed,
                 config.dataloader_num_workers,
             ),
-            self.task, Policy(self.model, self.catalogue.trie, config, config.normalised_over, config.seed),
-            self.rewards, config, self.asked.speaker.tokenizer.pad_token_id or 0,
+            self.task, ItemAnswers(policy, self.rewarding(), config.add_gt), config,
+            self.asked.speaker.tokenizer.pad_token_id or 0,
         )  # fmt: skip
         self.lines = self.plan(ranks)
 

@@ -106,6 +106,9 @@ def laid_out(prompts, codes, pad_id):
         end = place + len(prompt)
         for number, answer in enumerate(answers, 1):
             answer = answer[answer >= 0]
+            if not len(answer):  # a text that was over at once
+                of.append(answer)
+                continue
             token_ids.append(answer[:-1])
             branch.append(np.full(len(answer) - 1, number))
             positions.append(np.array([trunk, *range(end, end + len(answer) - 1)]))
