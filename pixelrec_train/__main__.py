@@ -15,6 +15,7 @@ COMMANDS = {
     "train_dpo": "train a language model on pairs of answers, the better and the worse",
     "train_grpo": "a language model with itemic tokens learns from rewards: groups of answers compared",
     "train_ppo": "the same with a value head in place of groups",
+    "train_text_rl": "a language model learns from rewards for its answers to prompts",
     "evaluate_pixelrec": "judge a checkpoint of either head on held-out users",
     "evaluate_qwen3": "judge language models with itemic tokens, asked by ids and in chats",
     "predict": "ranked items for every user, as Parquet and JSON lines, also where the next is not known",

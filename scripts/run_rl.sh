@@ -44,6 +44,7 @@ if [ -z "${MODEL_DIR:-}" ]; then
     HISTORY=${HISTORY:-$((${MAX_SEQ_LENGTH:-11} - 1))} # as it was trained
     LEARNING_RATE=${LEARNING_RATE:-3e-5} MAX_STEPS=${MAX_STEPS:-400} EVAL_STEPS=${EVAL_STEPS:-100}
     PER_DEVICE_TRAIN_BATCH_SIZE=${PER_DEVICE_TRAIN_BATCH_SIZE:-32} NUM_BEAMS=${NUM_BEAMS:-20}
+    if [ "$ALGORITHM" = grpo ]; then SCALE_REWARDS=${SCALE_REWARDS:-False}; fi
     if [ -n "$demo" ]; then INTERACTION_DATA=dataset/demo.csv; fi
 fi
 if [ -z "${QUESTION:-}" ]; then unset TEXT_DATA TEXT_KEYS; fi # prompts of ids read none
@@ -53,7 +54,7 @@ echo "== $ALGORITHM behind SFT"
 flags=(--interaction_data "$INTERACTION_DATA" --model_dir "$MODEL_DIR" --semantic_ids "$SEMANTIC_IDS"
     --output_dir "$home/$ALGORITHM" --logging_dir "${RL_LOGGING_DIR}_$ALGORITHM")
 # shellcheck disable=SC2086 # a list of words
-add_flags PROMPT HISTORY NUM_BEAMS $of_rl
+add_flags PROMPT HISTORY NUM_BEAMS SCALE_REWARDS $of_rl
 launcher_for "$NUM_GPUS" "$gpus"
 show_log "${RL_LOGGING_DIR}_$ALGORITHM"
 step "${launcher[@]}" "$scripts/train_$ALGORITHM.py" "${flags[@]}" ${DEEPSPEED_CONFIG:+--deepspeed "$DEEPSPEED_CONFIG"} \

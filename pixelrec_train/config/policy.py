@@ -69,6 +69,43 @@ class PolicyLossFlags(Flags):
     def bounds(self):
         return self.epsilon, self.epsilon if self.epsilon_high is None else self.epsilon_high
 
+    def check_reference(self):
+        """For a group that has LoraFlags too. Raises InputError where a reference cannot be moved."""
+        if self.ref_model_sync_steps and not self.beta:
+            raise InputError(
+                f"--ref_model_sync_steps {self.ref_model_sync_steps} moves a reference, but with --beta 0 "
+                f"there is none. Leave one of the two out."
+            )
+        if self.ref_model_sync_steps and self.lora_r:
+            raise InputError(
+                "--ref_model_sync_steps with --lora_r: adapters have no counterpart in the reference to be "
+                "mixed with. Leave one of the two out."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticFlags(Flags):
+    """How PPO's values are learned and used."""
+
+    vf_coef: float = flag("weight of the values' loss", 0.1, NOT_NEGATIVE)
+    cliprange_value: float = flag("how far a value may move from the one before", 0.2, POSITIVE)
+    gamma: float = flag("what a reward counts one token earlier, in (0, 1]", 1.0, WEIGHT)
+    lam: float = flag("how far surprises reach back (GAE), in (0, 1]", 0.95, WEIGHT)
+    whiten: bool = flag("advantages of a micro-batch get mean 0 and deviation 1", True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupLossFlags(Flags):
+    """How GRPO compares a group's answers."""
+
+    loss_type: str = flag(
+        "grpo = mean over a group's answers; dapo = over tokens; gspo = one ratio for an answer; dr_grpo = "
+        "no length favoured",
+        GRPO,
+        one_of(GRPO, DAPO, GSPO, DR_GRPO),
+    )
+    scale_rewards: bool = flag("divide a group's advantages by the deviation of its rewards", True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig(
@@ -124,24 +161,8 @@ class PolicyConfig(
         super().__post_init__()
         require_cut_off(self.topk, self.best_by or "ndcg@10")
         self.check_question(self.prompt == "chat")
-        per_step = self.gradient_accumulation_steps
-        if self.steps_per_generation is None:
-            self.set(steps_per_generation=per_step)
-        if self.steps_per_generation % per_step:
-            raise InputError(
-                f"--steps_per_generation {self.steps_per_generation} micro-batches are no whole steps of "
-                f"--gradient_accumulation_steps {per_step}. Take a multiple of it."
-            )
-        if self.ref_model_sync_steps and not self.beta:
-            raise InputError(
-                f"--ref_model_sync_steps {self.ref_model_sync_steps} moves a reference, but with --beta 0 "
-                f"there is none. Leave one of the two out."
-            )
-        if self.ref_model_sync_steps and self.lora_r:
-            raise InputError(
-                "--ref_model_sync_steps with --lora_r: adapters have no counterpart in the reference to be "
-                "mixed with. Leave one of the two out."
-            )
+        self.settle_rounds()
+        self.check_reference()
         if self.rollout == BEAM and self.temperature != 1:
             raise InputError(
                 f"--temperature {self.temperature} is for what is drawn; --rollout beam draws nothing. Leave "
@@ -150,16 +171,9 @@ class PolicyConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrpoConfig(PolicyConfig):
+class GrpoConfig(GroupLossFlags, PolicyConfig):
     """Reinforcement learning of a generative recommender: groups of answers, compared with each other."""
 
-    loss_type: str = flag(
-        "grpo = mean over a group's answers; dapo = over tokens; gspo = one ratio for an answer; dr_grpo = "
-        "no length favoured",
-        GRPO,
-        one_of(GRPO, DAPO, GSPO, DR_GRPO),
-    )
-    scale_rewards: bool = flag("divide a group's advantages by the deviation of its rewards", True)
     output_dir: str = flag(
         "run directory: checkpoints, metrics.jsonl, table", "results/grpo", may_differ=True
     )
@@ -176,7 +190,7 @@ class GrpoConfig(PolicyConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PpoConfig(PolicyConfig):
+class PpoConfig(CriticFlags, PolicyConfig):
     """Reinforcement learning of a generative recommender: answers compared with what was expected of them."""
 
     num_generations: int = flag("semantic ids that answer each prompt", 4, at_least(1), alias=("rollout_n",))
@@ -193,11 +207,6 @@ class PpoConfig(PolicyConfig):
         DISTINCT,
         alias=("reward_type",),
     )
-    vf_coef: float = flag("weight of the values' loss", 0.1, NOT_NEGATIVE)
-    cliprange_value: float = flag("how far a value may move from the one before", 0.2, POSITIVE)
-    gamma: float = flag("what a reward counts one token earlier, in (0, 1]", 1.0, WEIGHT)
-    lam: float = flag("how far surprises reach back (GAE), in (0, 1]", 0.95, WEIGHT)
-    whiten: bool = flag("advantages of a micro-batch get mean 0 and deviation 1", True)
     output_dir: str = flag("run directory: checkpoints, metrics.jsonl, table", "results/ppo", may_differ=True)
     logging_dir: str = flag(
         "TensorBoard events; the log file is <logging_dir>_train.log", "logs/ppo", may_differ=True

@@ -46,6 +46,8 @@ class PreferenceFlags(Flags):
 class DpoConfig(PreferenceFlags, TextModelFlags, RankedFlags):
     """Train a language model on pairs of answers, the better and the worse, beside what it was (DPO)."""
 
+    algorithms = ("dpo",)  # sections of a --config file that are for it
+
     as_text: bool = flag(
         "prompts and answers are texts as they stand, one behind the other: no chat, no template", False
     )

@@ -14,24 +14,45 @@ NAMED = Rule(f"names some of {', '.join(REWARDS)}", lambda names: names and {*na
 
 
 @dataclass(frozen=True, kw_only=True)
-class RolloutFlags(Flags):
-    """How a policy answers."""
+class GroupFlags(Flags):
+    """How many answers there are, and how often each is learned from."""
 
-    num_generations: int = flag("semantic ids that answer each prompt: its group", 16, at_least(1))
-    rollout: str = flag(
-        "distinct = drawn without replacement, no id twice; sample = drawn one by one, as the policy has "
-        "them; beam = the likeliest, which are no sample of the policy",
-        DISTINCT_IDS,
-        one_of(DISTINCT_IDS, SAMPLE, BEAM),
-    )
-    temperature: float = flag("distinct, sample: what logits are divided by when it is drawn", 1.0, POSITIVE)
-    add_gt: bool = flag("a group without the target gets it in the place of its least likely id", False)
+    num_generations: int = flag("answers to each prompt: its group", 16, at_least(1), alias=("rollout_n",))
+    temperature: float = flag("what logits are divided by where an answer is drawn", 1.0, POSITIVE)
     steps_per_generation: int | None = flag(
         "micro-batches answered at once; None = --gradient_accumulation_steps, of which it is a multiple",
         None,
         at_least(1),
     )
     num_iterations: int = flag("times that a rollout is learned from", 1, at_least(1), alias=("ppo_epochs",))
+
+    def settle_rounds(self):
+        """--steps_per_generation; for a group that has LoopFlags too.
+
+        Raises:
+            InputError: it is no whole number of steps.
+        """
+        per_step = self.gradient_accumulation_steps
+        if self.steps_per_generation is None:
+            self.set(steps_per_generation=per_step)
+        if self.steps_per_generation % per_step:
+            raise InputError(
+                f"--steps_per_generation {self.steps_per_generation} micro-batches are no whole steps of "
+                f"--gradient_accumulation_steps {per_step}. Take a multiple of it."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutFlags(GroupFlags):
+    """How a policy answers with semantic ids."""
+
+    rollout: str = flag(
+        "distinct = drawn without replacement, no id twice; sample = drawn one by one, as the policy has "
+        "them; beam = the likeliest, which are no sample of the policy",
+        DISTINCT_IDS,
+        one_of(DISTINCT_IDS, SAMPLE, BEAM),
+    )
+    add_gt: bool = flag("a group without the target gets it in the place of its least likely id", False)
     prompts_per_user: int | None = flag(
         "newest items of each training history that are asked for; None = all", None, at_least(1)
     )

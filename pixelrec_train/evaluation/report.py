@@ -13,7 +13,10 @@ from pixelrec_train.files import write_json
 SHOWN = ("recall", "ndcg")
 JUDGED_BY = ("recall@10", "ndcg@10")
 ONE_TARGET = "a user has one target, so recall@k is hit@k"
-OF_LABELS = ("loss", "valid_loss", "itemic_loss", "text_loss", "itemic_top1", "text_top1", *JUDGED_BY)
+OF_LABELS = (
+    "reward", "valid_reward", "loss", "valid_loss", "itemic_loss", "text_loss", "itemic_top1", "text_top1",
+    *JUDGED_BY,
+)  # fmt: skip
 
 
 def table_rows(judged, is_cold, topk):
@@ -187,6 +190,8 @@ def loss_rows(directory, best_by, less_is_better):
     events = [json.loads(line) for line in Path(directory, "metrics.jsonl").read_text().splitlines()]
     steps, evaluations = ([e for e in events if e["kind"] == kind] for kind in ("step", "eval"))
     rows = {f"training, step {e['step']}": e for e in steps[-1:]}
+    if evaluations and not evaluations[0]["step"]:
+        rows["validation, before training"] = evaluations[0]
     rows |= {f"validation, step {e['step']}": e for e in evaluations[-1:]}
     if evaluations:
         best = (min if less_is_better else max)(evaluations, key=lambda e: e[best_by])

@@ -8,7 +8,7 @@ import typing
 
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags.fields import REQUIRED, as_text
-from pixelrec_train.flags.yaml_file import entries_of, flag_of
+from pixelrec_train.flags.yaml_file import ALGORITHMS, entries_of, flag_of, is_for
 
 CONFIG = "config"
 FILE_HELP = (
@@ -23,7 +23,8 @@ def parse_args(config_class, argv=None):
     values = read(parser, fields, argv)
     path, told = values.pop(CONFIG, None), []
     if path is not None:
-        values, told = beneath(values, path, parser, fields)
+        algorithms = getattr(config_class, "algorithms", ALGORITHMS)
+        values, told = beneath(values, path, parser, fields, algorithms)
     missing = [names_of(f)[0] for f in fields if f.default is REQUIRED and f.name not in values]
     if missing:
         raise InputError(
@@ -38,12 +39,16 @@ def parse_args(config_class, argv=None):
     return config
 
 
-def beneath(values, path, parser, fields):
-    """({flag: value} of the command line over those of a file, lines for the plan about who won)."""
+def beneath(values, path, parser, fields, algorithms):
+    """({flag: value} of the command line over those of a file, lines for the plan about who won).
+
+    algorithms: of ALGORITHMS, whose sections are for this command; others are left out.
+    """
     known = {name.removeprefix("--"): f.name for f in fields for name in names_of(f) if name[:2] == "--"}
     repeated = {f.name for f in fields if f.metadata["repeated"]}
     lines, argv, found = {}, [], {}
-    for entry in entries_of(path):
+    entries = [entry for entry in entries_of(path) if is_for(entry, algorithms)]
+    for entry in entries:
         name = flag_of(entry, known, path)
         texts = entry.texts if known[name] in repeated else [",".join(entry.texts)]
         words = [f"--{name}={text}" for text in texts]

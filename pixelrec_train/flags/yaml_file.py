@@ -10,7 +10,8 @@ from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import existing_file
 from pixelrec_train.flags.fields import found
 
-SECTIONS = ("data", "model", "peft", "training_args", "trace", "dpo", "grpo", "ppo")
+ALGORITHMS = ("dpo", "grpo", "ppo")  # one file may have a section for each of several commands
+SECTIONS = ("data", "model", "peft", "training_args", "trace", *ALGORITHMS)
 SECRETS = ("api_key", "token", "password", "secret", "hub_token", "push_to_hub_token")
 
 
@@ -83,6 +84,12 @@ def text_of(scalar):
     if scalar.tag.endswith(":bool"):
         return str(scalar.value.lower() in ("true", "yes", "on"))
     return scalar.value
+
+
+def is_for(entry, algorithms):
+    """Whether an entry is for a command of these, or in no section of an algorithm."""
+    section = entry.key.split(".")[0]
+    return section not in ALGORITHMS or section in algorithms
 
 
 def flag_of(entry, known, path):

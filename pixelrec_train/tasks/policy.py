@@ -18,8 +18,23 @@ REFERENCE = "reference.safetensors"
 OLD, OF_REFERENCE = "old", "reference"
 
 
+def text_objective(rewards, more=()):
+    """Of answers that are texts: judged by what they are worth."""
+    shown = ("reward", "kl", "entropy", "no_signal", "answer_tokens", *more)
+    return Objective(
+        shown=dict.fromkeys(shown, ".4g"),
+        judged=("valid_reward", "valid_answer_tokens"),
+        panels={
+            "reward": ("reward", "valid_reward", *(f"reward/{name}" for name in rewards)),
+            "policy": ("kl", "entropy", "clipped"),
+            "answers": ("answer_tokens", "valid_answer_tokens"),
+        },
+        best_by="valid_reward",
+    )
+
+
 def objective_of(rewards, more=()):
-    """rewards: names of the rewards; more: metrics of the task besides."""
+    """Of answers that are items. rewards: names of the rewards; more: metrics of the task besides."""
     shown = {
         "reward": ".4f",
         "hits": ".3f",
@@ -46,15 +61,24 @@ class PolicyTask(TokenTask):
     """model + loss, as the loop wants them; reads a RolloutBatch. What it says of groups and batches is asked
     by rl.source."""
 
-    def __init__(self, model, model_dir, semantic_ids, flags, reference=None, more=()):
+    more = ()  # metrics besides those of objective_of
+
+    def __init__(
+        self, model, model_dir, flags, reference=None, semantic_ids=None, objective=None, longest=None,
+        beside=None,
+    ):  # fmt: skip
         """
         Args:
-            flags: GrpoConfig or PpoConfig.
+            flags: GrpoConfig, PpoConfig or TextPolicyConfig.
             reference: a TokenModel as the policy was before training, which is not trained; None = without.
-            more: of objective_of.
+            objective: where answers are no items.
+            longest: tokens of an answer, at most; None = those of an id.
+            Others: as of TokenTask.
         """
-        super().__init__(model, model_dir, semantic_ids, objective_of(flags.reward_funcs, more))
+        objective = objective or objective_of(flags.reward_funcs, self.more)
+        super().__init__(model, model_dir, semantic_ids, objective, beside=beside)
         self.flags, self.reference, self.synced = flags, reference, 0  # at which step
+        self.longest = longest or self.levels
         if reference is not None:
             reference.requires_grad_(False)
 
@@ -100,7 +124,7 @@ class PolicyTask(TokenTask):
         flags, known = self.flags, batch.known
         found = policy_loss(
             -losses, self.advantages(batch), batch.of, batch.rollouts,
-            known.get(OLD), known.get(OF_REFERENCE), self.loss_type, flags.beta, flags.bounds, self.levels,
+            known.get(OLD), known.get(OF_REFERENCE), self.loss_type, flags.beta, flags.bounds, self.longest,
         )  # fmt: skip
         count = losses.new_tensor(float(len(losses)))
         metrics = {"entropy": (entropies.sum(), count)}

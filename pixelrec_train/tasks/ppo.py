@@ -17,11 +17,11 @@ MORE = ("value_loss",)
 class PpoTask(PolicyTask):
     """A PolicyTask with a value head upon the same trunk. Its policy loss is a mean over tokens."""
 
-    loss_type = DAPO
+    loss_type, more = DAPO, MORE
 
-    def __init__(self, model, model_dir, semantic_ids, flags, reference=None):
+    def __init__(self, model, *args, **kwargs):
         """Arguments: of PolicyTask."""
-        super().__init__(model, model_dir, semantic_ids, flags, reference, MORE)
+        super().__init__(model, *args, **kwargs)
         self.value_head = nn.Linear(model.backbone.config.hidden_size, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
@@ -44,7 +44,7 @@ class PpoTask(PolicyTask):
         """With advantages and returns: a rollout's reward comes with its last token."""
         of, values = batch.of, looked[VALUES]
         length = torch.bincount(of, minlength=batch.rollouts)
-        real = torch.arange(self.levels, device=of.device) < length[:, None]  # [R, L]; labels lie row by row
+        real = torch.arange(self.longest, device=of.device) < length[:, None]  # [R, L]; labels lie row by row
         expected, reward = (torch.zeros(real.shape, device=of.device) for _ in range(2))
         expected[real] = values
         reward[torch.arange(batch.rollouts, device=of.device), length - 1] = batch.credit

@@ -66,7 +66,7 @@ class Prepared:
         self.inputs.split.judged("test")
         self.prompts = prompts_of_training(config, self.asked).prompts
         reference = loaded(config) if config.beta else None
-        self.task = TASKS[name](self.model, config.model_dir, config.semantic_ids, config, reference)
+        self.task = TASKS[name](self.model, config.model_dir, config, reference, config.semantic_ids)
         self.task.objective.chosen_by(config.best_by)
         policy = Policy(self.model, self.catalogue.trie, config, config.normalised_over, config.seed)
         self.source = RolloutSource(
