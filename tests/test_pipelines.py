@@ -164,3 +164,46 @@ def test_help_starts_nothing(script, tmp_path):
     )
     assert result.returncode == 0 and [command[-1] for command in commands()] == ["--help"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({"record", Path(python).name})
+
+
+OWN = {"INTERACTION_DATA": "rows.csv", "TEXT_DATA": "items.csv"}
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_rewards_come_behind_a_model_that_is_there(algorithm, tmp_path):
+    environment = OWN | {
+        "MODEL_DIR": "sft/llm", "SEMANTIC_IDS": "ids.json", "ALGORITHM": algorithm, "HISTORY": "50",
+        "MAX_STEPS": "7", "SPLIT_DATA": "split.csv", "RL_OUTPUT_DIR": "out", "RL_LOGGING_DIR": "told/rl",
+        "NUM_GPUS": "1",
+    }  # fmt: skip
+    _, steps = run("run_rl.sh", tmp_path, "--reward_funcs", "rule", "--keep_seen", **environment)
+    ((name, config),) = steps
+    assert name == f"train_{algorithm}" and config.reward_funcs == ("rule",) and config.keep_seen
+    assert (config.model_dir, config.history, config.max_steps) == ("sft/llm", 50, 7)
+    assert (config.output_dir, config.split_data) == (f"out/{algorithm}", "split.csv")
+    assert config.learning_rate == 1e-5 and config.text_data is None  # the command's own
+
+
+def test_rewards_come_behind_an_sft_of_their_own(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/table.json").write_text("{}")
+    own = OWN | {"OUTPUT_DIR": "mine", "MAX_SEQ_LENGTH": "21", "LEARNING_RATE": "1e-4", "NUM_GPUS": "1"}
+    _, steps = run("run_rl.sh", tmp_path, **own)
+    ((_, config),) = steps
+    assert config.model_dir == "mine/stage2/best_model/llm" and config.history == 20
+    assert config.semantic_ids == "mine/stage2/best_model/semantic_ids.json" and config.learning_rate == 1e-4
+    assert config.output_dir == "results/rl/grpo" and not config.scale_rewards
+
+
+@pytest.mark.parametrize(
+    "environment, says",
+    [
+        ({"ALGORITHM": "dpo"}, "ALGORITHM must be grpo or ppo, got 'dpo'"),
+        ({"MODEL_DIR": "m"}, "MODEL_DIR and SEMANTIC_IDS belong together"),
+        ({"INTERACTION_DATA": "a.csv"}, "INTERACTION_DATA and TEXT_DATA belong together"),
+        ({"NUM_GPUS": "none"}, "NUM_GPUS must be a number of ranks"),
+    ],
+)
+def test_what_contradicts_is_a_sentence_before_anything_runs(environment, says, tmp_path):
+    result, steps = run("run_rl.sh", tmp_path, **environment)
+    assert result.returncode == 2 and says in result.stderr and not steps

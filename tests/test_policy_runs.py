@@ -18,6 +18,7 @@ from pixelrec_train.data.loader import Slot
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import parse_args
 from pixelrec_train.model.chat_template import CHAT_TEMPLATES
+from pixelrec_train.model.sasrec_model import SASRecModel
 from pixelrec_train.trainings import train_policy
 
 pytestmark = pytest.mark.launch
@@ -248,6 +249,65 @@ def test_inputs_that_cannot_be(flags, tmp_path):
     refused(flags, "is not a checkpoint", *sasrec, str(tmp_path))
     refused(flags, "holds no test|nothing to judge|no label", "--split_protocol", "last_item")
     refused(flags, "is a checkpoint. Did you mean", "--model_dir", str(launch_dir(folder)))
+
+
+def recommender(directory, own, ready, **changes):
+    """A directory as scripts/compare.py leaves it for SASRec, with random weights."""
+    data = ready.inputs.interactions
+    sizes = {"max_seq_length": 6, "hidden_size": 16, "layers": 1, "heads": 1, "dropout": 0.0}
+    directory.mkdir(exist_ok=True)
+    model = SASRecModel(data.num_items, 5, 16, 1, 1, 0.0)
+    model.export(directory, model.state_dict())
+    flags = {"interaction_data": own["interaction_data"]} | sizes
+    record = {"config": flags, "data": {"interactions": data.fingerprint}} | changes
+    (directory / "run.json").write_text(json.dumps(record))
+    return model.eval()
+
+
+def test_rewards_look_things_up_in_files_by_item(flags, tmp_path):
+    _, own = flags
+    ready = prepared(flags)
+    item_ids = ready.inputs.interactions.item_ids
+    order = np.random.default_rng(0).permutation(len(item_ids))
+    table = np.random.default_rng(1).normal(size=(len(item_ids), 4)).astype(np.float32)
+    np.save(tmp_path / "table.npy", table[order])
+    (tmp_path / "ids.txt").write_text("".join(f"{item_ids[n]}\n" for n in order))
+    sasrec = recommender(tmp_path / "sasrec", own, ready)
+    words = (
+        "--reward_funcs", "semantic,collaborative", "--reward_weights", "1,0.5",
+        "--reward_matrix", tmp_path / "table.npy", "--reward_matrix_ids", tmp_path / "ids.txt",
+        "--reward_sasrec", tmp_path / "sasrec",
+    )  # fmt: skip
+    told = prepared(flags, *map(str, words))
+    prompts = [told.prompts[Slot(0, n, n)] for n in range(3)]
+    leaves = told.source.answering.draw(prompts)
+    total, parts, _ = told.source.answering.judge(prompts, leaves)
+    trie, unit = told.catalogue.trie, table / np.linalg.norm(table, axis=1, keepdims=True)
+    for b, prompt in enumerate(prompts):
+        items = trie.leaf_items[trie.leaf_ptr[leaves[b]]]
+        np.testing.assert_allclose(parts["semantic"][b], unit[items] @ unit[prompt.target], atol=1e-6)
+        np.testing.assert_allclose(
+            parts["collaborative"][b], sasrec.score([prompt.history])[0, items], atol=1e-6
+        )
+    np.testing.assert_allclose(total, parts["semantic"] + 0.5 * parts["collaborative"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"data": {"interactions": "others"}}, "was trained on other interactions"),
+        ({"config": {"split_protocol": "last_item"}}, "may have learned from what is held out"),
+        ({"config": {"max_seq_length": 6}}, "is no SASRec that scripts/compare.py has trained"),
+    ],
+)
+def test_a_sasrec_that_cannot_reward_is_refused(flags, changes, says, tmp_path):
+    _, own = flags
+    ready = prepared(flags)
+    if "config" in changes:
+        changes = {"config": {"interaction_data": own["interaction_data"]} | changes["config"]}
+    recommender(tmp_path / "sasrec", own, ready, **changes)
+    words = ("--reward_weights", "none", "--reward_funcs", "collaborative", "--reward_sasrec")
+    refused(flags, says, *words, str(tmp_path / "sasrec"))
 
 
 def launch_dir(folder):

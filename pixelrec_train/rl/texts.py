@@ -71,7 +71,7 @@ class TextAnswers:
 
 
 def repeated(prefix, count):
-    """A Prefix in which every row stands `count` times, one after the other: read once, gone on with often."""
+    """A Prefix in which every row stands `count` times: it was read once, and is gone on with often."""
     prefix.cache.batch_repeat_interleave(count)
     parts = (x.repeat_interleave(count, 0) for x in (prefix.real, prefix.length, prefix.hidden))
     return Prefix(prefix.cache, *parts)
