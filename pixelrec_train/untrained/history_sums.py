@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils.extmath import randomized_svd
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,8 @@ class HistorySums:
     def truncated(self, width, seed=0):
         """HistorySums with dense vectors of so many columns, whose scores are nearest: a truncated SVD; or
         the very scores, where width reaches num_items."""
+        from sklearn.utils.extmath import randomized_svd  # a second to import, of every training that starts
+
         same = self.left is self.right  # then pairs are the squares of its own singular values
         if width >= self.num_items:
             return replace(self, left=dense(self.pairs()), right=None)
