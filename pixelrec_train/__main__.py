@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate_pixelrec": "judge a checkpoint of either head on held-out users",
     "evaluate_qwen3": "judge language models with itemic tokens, asked by ids and in chats",
     "predict": "ranked items for every user, as Parquet and JSON lines, also where the next is not known",
+    "recommend": "items for one history, with their texts and why, from a checkpoint",
     "compare": "one table for baselines and checkpoints",
     "build_semantic_ids": "give every item a semantic id; read and write other projects' index files",
     "prep": "OneRec-Think's and MiniOneRec's files as our tables; ids in texts from one spelling to another",

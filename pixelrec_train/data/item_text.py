@@ -51,6 +51,15 @@ class ItemText:
         """Stands in where no item LLM reads: every text has no token."""
         return ItemText(np.zeros(0, np.int32), np.zeros(num_items + 1, np.int64), 0, 0, UNREAD)
 
+    def beside(self, other):
+        """ItemText of these items, and of the other's behind them."""
+        return ItemText(
+            np.concatenate([self.tokens, other.tokens]),
+            np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+            self.without_text + other.without_text, self.unknown_rows + other.unknown_rows,
+            fingerprint(self.fingerprint, other.fingerprint), (*self.notes, *other.notes),
+        )  # fmt: skip
+
     def items(self, numbers):
         """[I] item numbers -> Items, in that order."""
         return Items(torch.from_numpy(np.asarray(numbers, np.int64)), self.pack(numbers))

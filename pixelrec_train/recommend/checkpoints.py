@@ -2,11 +2,13 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 from pixelrec_train import distributed
 from pixelrec_train.config import DataFlags, DecodingFlags, HllmFlags, WindowFlags
 from pixelrec_train.config.reading import LEAVE_LAST_TWO, TIME_811
+from pixelrec_train.data import item_text
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.inputs import Inputs, held_out_files, read_inputs
 from pixelrec_train.data.item_text import Reader
@@ -100,18 +102,19 @@ def load_either(checkpoint, files, trust, retrieval, num_beams=None):
     return load(checkpoint, files, trust, retrieval)
 
 
-def load(checkpoint, files, trust, retrieval):
+def load(checkpoint, files, trust, retrieval, new_items=None):
     """A two-tower checkpoint, Loaded; every rank calls it. As load_towers; retrieval: RetrievalFlags."""
-    inputs, model, catalogue, length = load_towers(checkpoint, files, trust, retrieval.eval_tokens)
+    inputs, model, catalogue, length = load_towers(checkpoint, files, trust, retrieval.eval_tokens, new_items)
     return Loaded("two_tower", inputs, TwoTower.of(model, catalogue, length, retrieval.retrieval))
 
 
-def load_towers(checkpoint, files, trust, eval_tokens):
+def load_towers(checkpoint, files, trust, eval_tokens, new_items=None):
     """(Inputs, HLLMModel, its [num_items, D] embeddings of the catalogue, items of history + target).
 
     Args:
         files: of data_files; what it does not name is as the checkpoint was trained.
         trust: towers that may run code of their own; said now, not by what lies in the checkpoint.
+        new_items: table like --text_data of items that nobody took yet; they stand behind the others.
     """
     hllm, data = (
         with_files(settings_of(checkpoint, "--checkpoint", group), files) for group in (HllmFlags, DataFlags)
@@ -119,6 +122,8 @@ def load_towers(checkpoint, files, trust, eval_tokens):
     verify(checkpoint, to_resume=False)
     item_dir = Path(checkpoint) / "item_llm"
     inputs = read_inputs(data, hllm, Reader.of(hllm, item_dir, trust), hllm.time_features)
+    if new_items:
+        inputs = with_new_items(inputs, hllm, item_dir, trust, new_items)
     for line in inputs.describe():
         say(line)
     model = HLLMModel.load(checkpoint, hllm.max_text_length, inputs.interactions.item_ids, trust=trust)
@@ -130,6 +135,29 @@ def load_towers(checkpoint, files, trust, eval_tokens):
             model.store_texts(texts)
     catalogue = encode_catalogue(model.encode_items, inputs.item_text, eval_tokens)
     return inputs, model, catalogue, hllm.seq_length_in_evaluation
+
+
+def with_new_items(inputs, hllm, item_dir, trust, new_items):
+    """Inputs whose catalogue has the items of another table too.
+
+    Raises:
+        InputError: the model reads no texts, or the catalogue has one of them already.
+    """
+    if not inputs.item_text.is_read:
+        raise InputError(f"--new_items {new_items}: the checkpoint reads no texts, so it cannot place them.")
+    from pixelrec_train.data import item_fields  # brings pandas and pyarrow with it
+
+    texts = dataclasses.replace(hllm, text_data=str(new_items))
+    item_ids = item_fields.item_ids(texts)
+    if known := set(item_ids) & set(inputs.interactions.item_ids):
+        raise InputError(
+            f"--new_items {new_items} holds {len(known):,} items that the catalogue has already, such as "
+            f"{min(known)!r}. Leave them out: their texts are those of --text_data."
+        )
+    items = SimpleNamespace(item_ids=item_ids, fingerprint=fingerprint("new items", Path(new_items)))
+    read = item_text.read(items, Reader.of(texts, item_dir, trust))
+    data = dataclasses.replace(inputs.interactions, item_ids=[*inputs.interactions.item_ids, *item_ids])
+    return dataclasses.replace(inputs, interactions=data, item_text=inputs.item_text.beside(read))
 
 
 def load_generative(checkpoint, files, trust, num_beams=None):

@@ -1,0 +1,48 @@
+"""Flags of naming items for one person."""
+
+from dataclasses import dataclass
+
+from pixelrec_train.config.judging import RetrievalFlags
+from pixelrec_train.config.reading import PROTOCOLS, DataFlags, TextFlags
+from pixelrec_train.config.towers import TrustFlags
+from pixelrec_train.config.training import LaunchFlags
+from pixelrec_train.errors import InputError
+from pixelrec_train.flags import FILE, at_least, flag, one_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendConfig(TextFlags, DataFlags, RetrievalFlags, TrustFlags, LaunchFlags):
+    """Items for one history, best first, with their texts and scores, and which item of the history each is
+    nearest to. As a library: from pixelrec_train import Recommender. For every user of a split,
+    as files: scripts/predict.py.
+    """
+
+    checkpoint: str = flag(
+        "a checkpoint-epoch-N or best_model directory of either head, a blend of them (A+B) or a blend.json"
+    )
+    history: tuple[str, ...] = flag("item ids, oldest first", ())
+    history_file: str | None = flag("or a file with item ids, one a line, oldest first", None, path=FILE)
+    user: str | None = flag("or a user of the data, with all that they took", None)
+    k: int = flag("items", 10, at_least(1))
+    include_seen: bool = flag("leave the history's own items among them", False)
+    new_items: str | None = flag(
+        "of a two-tower model: table like --text_data of items that nobody took yet, placed by their texts",
+        None,
+        path=FILE,
+    )
+    as_json: bool = flag("one JSON object a line, for other programs", False)
+    interaction_data: str | None = flag(
+        "table; None = the one the checkpoint was trained on", None, path=FILE
+    )
+    split_protocol: str | None = flag("None = that of the checkpoint", None, one_of(*PROTOCOLS))
+    text_keys: tuple[str, ...] = flag("text columns; none = those the checkpoint was trained on", ())
+    hybrid: str | None = flag("of a generative model: a two-tower checkpoint that ranks what it found", None)
+    num_beams: int | None = flag(
+        "of a generative model: ids kept per level; None = as it was trained", None, at_least(1)
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        named = [name for name in ("history", "history_file", "user") if getattr(self, name)]
+        if len(named) > 1:
+            raise InputError(f"--{named[0]} and --{named[1]} both say whom to recommend to. Give one.")

@@ -1,0 +1,231 @@
+"""A checkpoint of either head, or a blend, that names items for people: the one door for commands and
+libraries."""
+
+import contextlib
+import difflib
+import json
+import sys
+from dataclasses import fields as fields_of
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pixelrec_train import distributed
+from pixelrec_train.config.reading import TextFlags
+from pixelrec_train.config.recommending import RecommendConfig
+from pixelrec_train.engine.resume import recorded
+from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.generation import Generated
+from pixelrec_train.evaluation.retrieval import TwoTower
+from pixelrec_train.recommend.checkpoints import data_files, load, load_either
+from pixelrec_train.recommend.parts import is_blend
+from pixelrec_train.recommend.trained import is_generative
+from pixelrec_train.trainings.load_blend import load_blend
+
+
+class Recommendation(NamedTuple):
+    item_id: str
+    score: float  # cosine, log-probability or a blend's; of one checkpoint they compare
+    text: str | None  # the first of its texts; None where none is known
+    because: str | None  # the id of the history's item that it is nearest to
+    likeness: float | None  # cosine of the two embeddings, or codes that their semantic ids begin with alike
+    semantic_id: tuple[int, ...] | None  # of a generative model
+
+
+class Recommender:
+    """Recommender.load(checkpoint).recommend([["a", "b"], …], k=10) -> a list of Recommendation for each."""
+
+    def __init__(self, recommender, item_ids, texts, histories):
+        """
+        Args:
+            recommender: evaluation.recommender.Recommender.
+            item_ids: of every item by number.
+            texts: [the first text of every item or None]; None = not read.
+            histories: data.interactions.Interactions, for `history_of`.
+        """
+        self.recommender, self.item_ids, self.texts, self.data = recommender, item_ids, texts, histories
+        self.number = {item_id: n for n, item_id in enumerate(item_ids)}
+
+    @staticmethod
+    def load(checkpoint, **flags):
+        """Of a checkpoint directory, A+B, or a blend.json; flags: those of scripts/recommend.py.
+
+        Raises:
+            InputError: it cannot be loaded, or the data it was trained on is not there.
+        """
+        return Recommender.of(RecommendConfig(checkpoint=str(checkpoint), **flags))
+
+    @staticmethod
+    def of(config):
+        """config: RecommendConfig."""
+        path, new = config.checkpoint, config.new_items
+        files = data_files(config, text_data=config.text_data, allow_missing_text=config.allow_missing_text)
+        if is_blend(path) or config.hybrid:
+            refuse_new(new, "a blend")
+            loaded, _ = load_blend(config)
+        elif is_generative(path):
+            refuse_new(new, "a generative model, in which an item needs a semantic id")
+            loaded = load_either(path, files, config.trust_remote_code, config, config.num_beams)
+        else:
+            loaded = load(path, files, config.trust_remote_code, config, new)
+        ids = loaded.inputs.interactions.item_ids
+        return Recommender(loaded.recommender, ids, texts_of(config, ids), loaded.inputs.interactions)
+
+    def history_of(self, user):
+        """[item id] of all that a user of the data took, oldest first.
+
+        Raises:
+            InputError: nobody is called so.
+        """
+        names = self.data.user_ids
+        if user not in names:
+            raise unknown(user, names, "user")
+        number = names.index(user)
+        start, end = self.data.offsets[number : number + 2]
+        return [self.item_ids[item] for item in self.data.items[start:end].tolist()]
+
+    def recommend(self, histories, k=10, exclude_seen=True):
+        """The k best items for each of several people.
+
+        Args:
+            histories: lists of item ids, oldest first, none of them empty.
+            exclude_seen: whether items of the history are left out.
+
+        Returns:
+            [[Recommendation], best first; fewer than k where the catalogue has no more]
+
+        Raises:
+            InputError: an item is not in the catalogue, or a history is empty.
+        """
+        rows = [self.numbers(history) for history in histories]
+        if not rows:
+            return []
+        left_out = [row if exclude_seen else row[:0] for row in rows]
+        k = min(k, len(self.item_ids))
+        lists = self.recommender.find(rows, left_out, np.full(len(rows), -1), k).lists
+        return [
+            [self.told(item, score, row) for item, score in zip(items.tolist(), scores.tolist(), strict=True)
+             if item >= 0]
+            for row, items, scores in zip(rows, lists.items, lists.scores, strict=True)
+        ]  # fmt: skip
+
+    def numbers(self, history):
+        if not len(history):
+            raise InputError("a history is empty: there is nothing to go by. Name at least one item.")
+        for item_id in history:
+            if item_id not in self.number:
+                raise unknown(item_id, self.item_ids, "item")
+        return np.array([self.number[item_id] for item_id in history], np.int64)
+
+    def told(self, item, score, history):
+        because, likeness = self.nearest(item, history)
+        return Recommendation(
+            self.item_ids[item], score, self.texts and self.texts[item],
+            None if because is None else self.item_ids[because], likeness, self.codes(item),
+        )  # fmt: skip
+
+    def nearest(self, item, history):
+        """(The item of the history that is most like this one, how much), or (None, None)."""
+        if isinstance(self.recommender, TwoTower):
+            vectors = self.recommender.items[[item, *history]].astype(np.float64)
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+            like = vectors[1:] @ vectors[0]
+        elif isinstance(self.recommender, Generated):
+            codes = self.all_codes[[item, *history]]
+            like = np.cumprod(codes[1:] == codes[0], axis=1).sum(1).astype(np.float64)
+        else:
+            return None, None
+        place = len(like) - 1 - int(like[::-1].argmax())  # of equals the newest
+        return int(history[place]), float(like[place])
+
+    def codes(self, item):
+        if not isinstance(self.recommender, Generated):
+            return None
+        return tuple(code for code in self.all_codes[item].tolist() if code >= 0)
+
+    @cached_property
+    def all_codes(self):
+        """[num_items, L] of a generative model."""
+        trie = self.recommender.trie
+        return trie.ids()[trie.leaf_of]
+
+
+def refuse_new(new_items, what):
+    if new_items:
+        raise InputError(
+            f"--new_items {new_items} is for a two-tower checkpoint, which places items by their texts; this "
+            f"is {what}. Leave it out."
+        )
+
+
+def texts_of(config, item_ids):
+    """[the first text of every item, None where it has none]; None where no table of them is known."""
+    first = config.checkpoint.split("+")[0]
+    trained = recorded(first, "--checkpoint")["config"] if Path(first, "run.json").is_file() else {}
+    named = {f.name: trained[f.name] for f in fields_of(TextFlags) if f.name in trained}
+    own = {name: getattr(config, name) for name in ("text_data", "text_keys", "item_column", "encoding")}
+    named |= {name: value for name, value in own.items() if value}
+    named |= {"cache_dir": config.cache_dir, "allow_missing_text": True}
+    if not named.get("text_data"):
+        return None
+    from pixelrec_train.data.item_fields import read_fields  # brings pandas and pyarrow with it
+
+    keys = tuple(named.get("text_keys") or ("title",))[:1]
+    flags = TextFlags(**named | {"text_keys": keys})
+    found = [values and values[0] for values in read_fields(item_ids, flags)[0]]
+    if config.new_items:
+        new = TextFlags(**named | {"text_keys": keys, "text_data": config.new_items})
+        more = read_fields(item_ids, new)[0]
+        found = [text if values is None else values[0] for text, values in zip(found, more, strict=True)]
+    return found
+
+
+def unknown(name, names, what):
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else f" One is {names[0]!r}."
+    return InputError(f"there is no {what} {name!r} among {len(names):,}.{hint}")
+
+
+def main(config):
+    """config: RecommendConfig."""
+    with contextlib.redirect_stdout(sys.stderr if config.as_json else sys.stdout):
+        door = Recommender.of(config)
+    history = list(config.history)
+    if config.history_file:
+        lines = Path(config.history_file).read_text(encoding="utf-8").splitlines()
+        history = [line.strip() for line in lines if line.strip()]
+    elif config.user:
+        history = door.history_of(config.user)
+    (found,) = door.recommend([history], config.k, exclude_seen=not config.include_seen)
+    if distributed.rank():
+        return
+    if config.as_json:
+        for one in found:
+            print(json.dumps(one._asdict(), ensure_ascii=False))
+        return
+    print("\n".join(lines_of(door, history, found)))
+
+
+SHOWN = 5  # items of a history
+
+
+def lines_of(door, history, found):
+    """What a person reads."""
+    named = [f"{item_id} {text_of(door, item_id)}".strip() for item_id in history[-SHOWN:]]
+    yield f"history, the newest {len(named)} of {len(history)}: {'; '.join(named)}"
+    width = max((len(one.item_id) for one in found), default=0)
+    for place, one in enumerate(found, 1):
+        path = f"  <{'-'.join(map(str, one.semantic_id))}>" if one.semantic_id else ""
+        why = ""
+        if one.because and one.semantic_id and one.likeness:
+            why = f"  (begins as {one.because})"
+        elif one.because and not one.semantic_id:
+            why = f"  (like {one.because}, cosine {one.likeness:.2f})"
+        yield f"{place:>3}. {one.score:9.4f}  {one.item_id:<{width}}{path}  {one.text or ''}{why}"
+
+
+def text_of(door, item_id):
+    text = door.texts and door.texts[door.number[item_id]]
+    return f"“{text}”" if text else ""

@@ -1,0 +1,146 @@
+"""Items for one history, from a checkpoint of either head: lists of evaluation, texts and reasons."""
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from conftest import as_flags
+from good_folder import write_good_folder
+
+from pixelrec_train import Recommender
+from pixelrec_train.commands import recommend as command
+from pixelrec_train.config import RetrievalFlags
+from pixelrec_train.errors import InputError
+from pixelrec_train.flags import parse_args
+from pixelrec_train.recommend.checkpoints import load_either
+
+HEADS = ("two_tower", "generative")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(demo, demo_config, tmp_path_factory):
+    """{head: best_model}; their flags name files of the working directory."""
+    folder, before = tmp_path_factory.mktemp("checkpoints"), os.getcwd()
+    write_good_folder(folder, demo, demo_config)
+    os.chdir(folder)
+    yield {"two_tower": "done/best_model", "generative": "told/best_model"}
+    os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def doors(checkpoints):
+    return {head: Recommender.load(checkpoints[head], retrieval="exact") for head in HEADS}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_lists_and_scores_are_those_of_evaluation(doors, checkpoints, head):
+    door = doors[head]
+    loaded = load_either(checkpoints[head], {}, (), RetrievalFlags(retrieval="exact"))
+    test = loaded.inputs.split.test
+    rows = [test.history(e) for e in range(4)]
+    ids = [[door.item_ids[item] for item in row] for row in rows]
+    for exclude in (True, False):
+        left_out = [row[: None if exclude else 0] for row in rows]
+        wanted = loaded.recommender.find(rows, left_out, np.full(4, -1), 7).lists
+        found = door.recommend(ids, k=7, exclude_seen=exclude)
+        for one, items, scores in zip(found, wanted.items, wanted.scores, strict=True):
+            assert [r.item_id for r in one] == [door.item_ids[item] for item in items]
+            assert [r.score for r in one] == pytest.approx(scores.tolist())
+    assert door.recommend([]) == [] and len(door.recommend(ids[:1], k=10**6)[0]) <= len(door.item_ids)
+
+
+def test_reasons_and_texts(doors, demo_config):
+    rows = {
+        row["item_id"]: row["title"] for row in csv.DictReader(open(demo_config.text_data, encoding="utf-8"))
+    }
+    door = doors["two_tower"]
+    history = door.item_ids[3:8]
+    (found,) = door.recommend([history], k=5)
+    vectors = {i: door.recommender.items[door.number[i]] for i in (*history, *(r.item_id for r in found))}
+    for one in found:
+        assert one.text == rows[one.item_id].strip() and one.semantic_id is None
+        cosines = {i: float(vectors[i] @ vectors[one.item_id]) for i in history}
+        assert one.because in history and one.likeness == pytest.approx(max(cosines.values()), abs=1e-6)
+    door = doors["generative"]
+    (found,) = door.recommend([history], k=5)
+    codes = {i: door.codes(door.number[i]) for i in (*history, *(r.item_id for r in found))}
+    for one in found:
+        alike = {i: os.path.commonprefix([codes[i], one.semantic_id]) for i in history}
+        assert one.semantic_id == codes[one.item_id] and one.likeness == max(map(len, alike.values()))
+
+
+def test_a_new_item_is_recommendable_by_its_text_at_once(doors, checkpoints, demo_config, tmp_path):
+    old = doors["two_tower"]
+    with open(demo_config.text_data, encoding="utf-8") as file:
+        names, *rows = list(csv.reader(file))
+    twin = next(row for row in rows if row[names.index("item_id")] == old.item_ids[9])
+    new = ["brand-new" if name == "item_id" else value for name, value in zip(names, twin, strict=True)]
+    with open(tmp_path / "new.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([names, new])
+    flags = {"new_items": str(tmp_path / "new.csv"), "retrieval": "exact"}
+    door = Recommender.load(checkpoints["two_tower"], **flags)
+    assert door.item_ids == [*old.item_ids, "brand-new"]
+    vectors = torch.from_numpy(door.recommender.items)
+    torch.testing.assert_close(vectors[9], vectors[-1])
+    (found,) = door.recommend([[old.item_ids[9]]], k=3)
+    assert found[0].item_id == "brand-new" and found[0].text == twin[names.index("title")].strip()
+    (again,) = door.recommend([["brand-new"]], k=3)
+    assert again[0].item_id == old.item_ids[9]
+    with open(tmp_path / "new.csv", "a", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerow(twin)
+    with pytest.raises(InputError, match="1 items that the catalogue has already"):
+        Recommender.load(checkpoints["two_tower"], **flags)
+    with pytest.raises(InputError, match="a generative model, in which an item needs a semantic id"):
+        Recommender.load(checkpoints["generative"], **flags)
+
+
+def test_the_command_says_it_to_people_and_programs(doors, checkpoints, tmp_path, capsys):
+    door = doors["two_tower"]
+    user = door.data.user_ids[4]
+    history = door.history_of(user)
+    (wanted,) = door.recommend([history], k=3)
+    own = {"checkpoint": checkpoints["two_tower"], "retrieval": "exact", "k": 3}
+    (tmp_path / "ids.txt").write_text("\n".join(history) + "\n")
+    for whom in ({"user": user}, {"history": ",".join(history)}, {"history_file": tmp_path / "ids.txt"}):
+        command.main(as_flags(own | whom | {"as_json": True}))
+        told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [row["item_id"] for row in told] == [one.item_id for one in wanted]
+    command.main(as_flags(own | {"user": user}))
+    said = capsys.readouterr().out
+    assert f"history, the newest 5 of {len(history)}" in said and f"1. {wanted[0].score:9.4f}" in said
+    assert "cosine" in said and wanted[0].text in said
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        ("--history a --user b", "--history and --user both say whom"),
+        ("--history_file a --history b", "--history and --history_file both say whom"),
+        ("--history a --k 0", "--k must be at least 1"),
+        ("--history a --num_beams 0", "--num_beams must be None or at least 1"),
+        ("--history a --retrieval ann", "--retrieval must be faiss or exact"),
+    ],
+)
+def test_flags_that_contradict(words, says):
+    with pytest.raises(InputError, match=says):
+        parse_args(command.RecommendConfig, ["--checkpoint", "c", *words.split()])
+
+
+def test_people_and_items_that_are_not_there(doors, capsys):
+    door = doors["two_tower"]
+    with pytest.raises(InputError, match=f"there is no item 'nope'.*One is {door.item_ids[0]!r}"):
+        door.recommend([["nope"]])
+    with pytest.raises(InputError, match=f"Did you mean {door.item_ids[3]!r}"):
+        door.recommend([[door.item_ids[3] + "x"]])
+    with pytest.raises(InputError, match="a history is empty"):
+        door.recommend([[]])
+    with pytest.raises(InputError, match="there is no user 'nobody at all'"):
+        door.history_of("nobody at all")
+    with pytest.raises(SystemExit):
+        command.main(["--checkpoint", "c"])
+    assert "whom to recommend to?" in capsys.readouterr().err
+    with pytest.raises(InputError, match="is not a checkpoint"):
+        Recommender.load("nowhere")
