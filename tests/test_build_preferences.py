@@ -13,9 +13,18 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.flags import parse_args
 from pixelrec_train.model.chat_template import CHAT_TEMPLATES
 from pixelrec_train.model.vocabulary import ItemicVocabulary
+from pixelrec_train.run import rendezvous
 from pixelrec_train.semantic_id.codecs import CODECS
 from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.trainings.build_preferences import Others, families
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone():
+    """No ranks meet: what they leave in the environment is there for the tests behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rendezvous, "initialise", lambda timeout_minutes: None)
+        yield
 
 
 @pytest.fixture(scope="module")

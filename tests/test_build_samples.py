@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_every_task_lands_in_files_that_training_reads(folder, capsys):
     )
     said, facts = capsys.readouterr().out, json.loads((directory / "facts.json").read_text())
     settings, files, found = read(directory)
-    assert {s.source: sum(t.source == s.source for t in found) for s in found} == facts["samples"]
+    assert Counter(sample.source for sample in found) == facts["samples"]
     assert list(facts["samples"]) == list(tasks.TASKS) and min(facts["samples"].values()) >= 20
     for task, count in facts["samples"].items():
         assert f"{task:<35}{count:>12,} samples of train, {facts['forms'][task]}" in said

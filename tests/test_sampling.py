@@ -43,7 +43,7 @@ def slow_probabilities(model, ids, rows, prompt, temperature=1.0, top_k=None, to
 )
 def test_ids_are_drawn_as_often_as_the_model_says(settings, shorter):
     model, codes, (ids, mask) = tiny(1), random_codes(3, items=25, shorter=shorter), prompts(3)
-    trie, rows, draws = Trie.of(codes), level_rows(), 4000
+    trie, rows, draws = Trie.of(codes), level_rows(), 1500
     found = sample(Decoder.of(model), trie, rows, ids, mask, draws, noise=seeded(), **settings)
     every = [tuple(i) for i in trie.ids().tolist()]
     for user, leaves in enumerate(found.leaves):

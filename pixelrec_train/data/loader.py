@@ -75,13 +75,6 @@ class Loader:
             pin_memory=distributed.device().type == "cuda",
         )
 
-    def carried(self):
-        """{name: tensor} that a checkpoint needs besides the place: none."""
-        return {}
-
-    def carry(self, tensors):
-        """Take back what `carried` gave."""
-
     def epoch(self, epoch, skip=0):
         """Micro-batches of one epoch, from number `skip` on."""
         self.sampler.start_at(epoch, skip)

@@ -84,7 +84,7 @@ def write_all(session, run, partial):
         return problem
     own = partial / optimizer_state.file_name(distributed.rank())
     sums = json.dumps(state.sums.as_dict() if state.sums else None)
-    kept = random_states() | session.loader.carried()
+    kept = random_states() | (session.loader.carried() if is_carrying(session.loader) else {})
 
     def write_own():
         optimizer_state.save(engine, partial, kept, {"window": sums})
@@ -151,10 +151,16 @@ def load_checkpoint(session, directory):
     set_step(engine.lr_scheduler, state.step)
     engine.global_steps = state.step
     restore_random_states(tensors)
-    session.loader.carry(tensors)
+    if is_carrying(session.loader):
+        session.loader.carry(tensors)
     engine.module.restore(directory)
     if distributed.rank() == 0 and state.best_epoch == session.position:
         link_tree(directory, run_of(directory) / BEST)  # the run may have been killed before it did
+
+
+def is_carrying(loader):
+    """Whether a checkpoint holds more of a loader than its place."""
+    return hasattr(loader, "carried")
 
 
 def set_step(schedule, step):

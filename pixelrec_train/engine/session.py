@@ -76,8 +76,8 @@ class Session:
     """A training that stands where it begins or goes on; what the loop works with."""
 
     engine: object  # DeepSpeed's, around the task
-    # batches_in(epoch): how many micro-batches; epoch(number, skip) gives them; carried() what of this rank a
-    # checkpoint has besides the place, carry(tensors) takes it back
+    # batches_in(epoch): how many micro-batches; epoch(number, skip) gives them; perhaps carried(), tensors by
+    # name that a checkpoint has besides the place, and carry(tensors), which takes them back
     loader: object
     state: TrainState
     loop: LoopFlags

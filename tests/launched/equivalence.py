@@ -189,7 +189,8 @@ def export_is_what_the_engine_holds(engine, config, state):
     """Every tensor plain transformers loads equals the engine's, and a loaded twin can be put back."""
     state.epoch = 1
     claim(config)
-    save_checkpoint(SimpleNamespace(engine=engine, state=state, loop=config, log=Recorder()), is_best=True)
+    standing = SimpleNamespace(engine=engine, state=state, loop=config, log=Recorder(), loader=None)
+    save_checkpoint(standing, is_best=True)
     held = cpu_state_dict(engine.module.model)
     best, same = Path(config.output_dir) / "best_model", []
     if distributed.rank() == 0:

@@ -85,8 +85,7 @@ def watch_safetensors(killer):
 
 def standing(engine, state, loop, log):
     """What a checkpoint is made of."""
-    loader = SimpleNamespace(carried=dict, carry=lambda tensors: None)
-    return SimpleNamespace(engine=engine, state=state, loop=loop, log=log, loader=loader)
+    return SimpleNamespace(engine=engine, state=state, loop=loop, log=log, loader=None)
 
 
 def killed_saves(engine, state, config):
