@@ -51,7 +51,8 @@ def test_ids_are_drawn_as_often_as_the_model_says(settings, shorter):
         seen = np.bincount(leaves.numpy(), minlength=len(every)) / draws
         wanted = np.array([expected.get(i, 0.0) for i in every])
         assert wanted.sum() == pytest.approx(1) and not seen[wanted == 0].any()
-        assert (np.abs(seen - wanted) < 4.5 * np.sqrt(wanted * (1 - wanted) / draws) + 1e-9).all()
+        # And what is rarer than one in all draws may come three times.
+        assert (np.abs(seen - wanted) < 4.5 * np.sqrt(wanted * (1 - wanted) / draws) + 3 / draws).all()
         assert ((wanted > 0) & (wanted < 1)).any()
 
 
