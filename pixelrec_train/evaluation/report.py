@@ -105,7 +105,7 @@ def draw_curves(directory, panels):
     # Margins that suit any panel: to fit them, matplotlib draws everything twice.
     wide, high = 5 * len(panels), 3.8  # inches
     figure, axes = plt.subplots(1, len(panels), figsize=(wide, high), squeeze=False)
-    figure.subplots_adjust(0.55 / wide, 0.5 / high, 1 - 0.15 / wide, 1 - 0.35 / high, wspace=0.16)
+    figure.subplots_adjust(0.7 / wide, 0.5 / high, 1 - 0.15 / wide, 1 - 0.35 / high, wspace=0.16)
     for axis, (title, names) in zip(axes[0], panels.items(), strict=True):
         for name in names:
             points = [(e["step"], e[name]) for e in events if name in e]
@@ -117,7 +117,7 @@ def draw_curves(directory, panels):
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(bottom=min(0, axis.get_ylim()[0]) if axis.dataLim.y0 < 0 else 0)
     figure.savefig(Path(directory) / "curves.png", dpi=120)
     plt.close(figure)
 

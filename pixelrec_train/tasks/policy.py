@@ -26,7 +26,8 @@ def text_objective(rewards, more=()):
         judged=("valid_reward", "valid_answer_tokens"),
         panels={
             "reward": ("reward", "valid_reward", *(f"reward/{name}" for name in rewards)),
-            "policy": ("kl", "entropy", "clipped"),
+            "entropy (nats)": ("entropy",),
+            "divergence (nats)": ("kl",),
             "answers": ("answer_tokens", "valid_answer_tokens"),
         },
         best_by="valid_reward",
@@ -49,7 +50,8 @@ def objective_of(rewards, more=()):
         panels={
             "reward": ("reward", *(f"reward/{name}" for name in rewards)),
             "groups": ("hits", "no_signal"),
-            "policy": ("kl", "entropy", "clipped"),
+            "entropy (nats)": ("entropy",),
+            "divergence (nats)": ("kl",),
             "validation": ("recall@10", "ndcg@10"),
         },
         best_by="ndcg@10",
