@@ -52,6 +52,15 @@ def test_lists_and_scores_are_those_of_evaluation(doors, checkpoints, head):
     assert door.recommend([]) == [] and len(door.recommend(ids[:1], k=10**6)[0]) <= len(door.item_ids)
 
 
+def test_a_blend_recommends_too_and_says_no_reason(doors, checkpoints):
+    door = Recommender.load(f"{checkpoints['two_tower']}+item_knn", retrieval="exact")
+    history = doors["two_tower"].item_ids[3:8]
+    (found,) = door.recommend([history], k=4)
+    assert len(found) == 4 and not {one.item_id for one in found} & set(history)
+    scores = [one.score for one in found]
+    assert np.isfinite(scores).all() and scores == sorted(scores, reverse=True)
+
+
 def test_reasons_and_texts(doors, demo_config):
     rows = {
         row["item_id"]: row["title"] for row in csv.DictReader(open(demo_config.text_data, encoding="utf-8"))

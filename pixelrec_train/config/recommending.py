@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pixelrec_train.config.judging import RetrievalFlags
+from pixelrec_train.config.judging import RankingFlags, RetrievalFlags
 from pixelrec_train.config.reading import PROTOCOLS, DataFlags, TextFlags
 from pixelrec_train.config.towers import TrustFlags
 from pixelrec_train.config.training import LaunchFlags
@@ -11,11 +11,13 @@ from pixelrec_train.flags import FILE, at_least, flag, one_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecommendConfig(TextFlags, DataFlags, RetrievalFlags, TrustFlags, LaunchFlags):
+class RecommendConfig(TextFlags, DataFlags, RankingFlags, RetrievalFlags, TrustFlags, LaunchFlags):
     """Items for one history, best first, with their texts and scores, and which item of the history each is
     nearest to. As a library: from pixelrec_train import Recommender. For every user of a split,
     as files: scripts/predict.py.
     """
+
+    split = "test"  # whom a blend ranks for: none of those that its weights were chosen on
 
     checkpoint: str = flag(
         "a checkpoint-epoch-N or best_model directory of either head, a blend of them (A+B) or a blend.json"

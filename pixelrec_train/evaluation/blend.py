@@ -75,6 +75,9 @@ class Blend(Recommender):
     def recommend(self, histories, left_out, k):
         return best_scored(self.joined(lambda part: part.score(histories), left_out), left_out, k).items
 
+    def find(self, histories, left_out, target, k):
+        return placed(self.joined(lambda part: part.score(histories), left_out), left_out, target, k)
+
     def find_users(self, held_out, users, left_out, k):
         weights = None if self.halves is None else self.halves[1 - half_of(held_out.users[users])].T
         scores = self.joined(lambda part: part.score_users(held_out, users), left_out, weights)
