@@ -105,6 +105,13 @@ def mean_tensor(x):
     return x / world_size()
 
 
+def over_all(total, count):
+    """A rank's total, with gradient, divided so that DeepSpeed's average over ranks is the mean over what all
+    of them counted; as it is where nobody counted any. count: of this rank, a tensor."""
+    mean = mean_tensor(count)
+    return total / torch.where(mean > 0, mean, 1.0)
+
+
 def gather_objects(value):
     """Every rank's value (picklable, small), in rank order."""
     if world_size() == 1:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pixelrec_train.config import DataFlags, DecodingFlags, LaunchFlags, TrustFlags
+from pixelrec_train.config.preferences import KINDS
 from pixelrec_train.config.samples import HISTORY, QuestionFlags
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import (
@@ -21,8 +22,6 @@ from pixelrec_train.flags import (
 )
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.run.hub import fetched
-
-BEAMS, POPULAR, PREFIX = KINDS = "beams", "popular", "prefix"
 
 
 @dataclass(frozen=True, kw_only=True)

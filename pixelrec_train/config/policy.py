@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 
 from pixelrec_train.config.adapters import AdapterFlags
-from pixelrec_train.config.generative import DecodingFlags
-from pixelrec_train.config.judging import require_cut_off
-from pixelrec_train.config.reading import DataFlags
 from pixelrec_train.config.rollouts import (
     BEAM,
     DISTINCT_IDS,
@@ -15,10 +12,8 @@ from pixelrec_train.config.rollouts import (
     RewardFlags,
     RolloutFlags,
 )
-from pixelrec_train.config.samples import HISTORY, QuestionFlags
-from pixelrec_train.config.tasks import say_think
+from pixelrec_train.config.samples import RankedFlags
 from pixelrec_train.config.towers import TrustFlags
-from pixelrec_train.config.training import RunFlags
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import (
     DISTINCT,
@@ -108,27 +103,20 @@ class GroupLossFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyConfig(
-    RolloutFlags, RewardFlags, PolicyLossFlags, AdapterFlags, DataFlags, QuestionFlags, DecodingFlags,
-    TrustFlags, RunFlags,
-):  # fmt: skip
+class PolicyConfig(RolloutFlags, RewardFlags, PolicyLossFlags, AdapterFlags, TrustFlags, RankedFlags):
     """What every training by rewards has."""
 
     model_dir: str = flag(
         "the model after SFT: llm/ of a checkpoint, whose answers are judged first", path=MODEL
     )
     semantic_ids: str = flag("file that scripts/build_semantic_ids.py wrote", path=FILE)
-    prompt: str = flag(
-        "how users are asked, here and in evaluation: history = ids alone; chat = that of --question",
-        "history",
-        one_of("history", "chat"),
+    interaction_data: str = flag(
+        "table with columns item_id, user_id and perhaps timestamp: whose histories are prompts", path=FILE
     )
-    history: int | None = flag(HISTORY, None, at_least(1))
     add_think_pattern: bool | None = flag(
         "chat ends in /no_think and an empty thought; None = as scripts/build_samples.py has --question",
         None,
     )
-    valid_users: int | None = flag("validation users judged, drawn once; None = all", None, at_least(1))
     topk: tuple[int, ...] = flag(
         "cut-offs of recall, ndcg and mrr",
         (1, 5, 10, 50),
@@ -156,11 +144,7 @@ class PolicyConfig(
     )
 
     def __post_init__(self):
-        if self.add_think_pattern is None:
-            self.set(add_think_pattern=say_think((self.question,)))
         super().__post_init__()
-        require_cut_off(self.topk, self.best_by or "ndcg@10")
-        self.check_question(self.prompt == "chat")
         self.settle_rounds()
         self.check_reference()
         if self.rollout == BEAM and self.temperature != 1:
@@ -183,10 +167,7 @@ class GrpoConfig(GroupLossFlags, PolicyConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.num_generations < 2:
-            raise InputError(
-                "--num_generations must be at least 2: an answer is compared with those of its group."
-            )
+        self.check_group()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.flags import POSITIVE, Flags, Rule, flag, one_of
 
 SIGMOID, IPO, HINGE = "sigmoid", "ipo", "hinge"
+BEAMS, POPULAR, PREFIX = KINDS = "beams", "popular", "prefix"  # of worse items
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,13 @@ class GroupFlags(Flags):
                 f"--gradient_accumulation_steps {per_step}. Take a multiple of it."
             )
 
+    def check_group(self):
+        """Raises InputError where an answer has no other to be compared with."""
+        if self.num_generations < 2:
+            raise InputError(
+                "--num_generations must be at least 2: an answer is compared with those of its group."
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutFlags(GroupFlags):
@@ -59,20 +66,39 @@ class RolloutFlags(GroupFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardFlags(Flags):
+class WeightFlags(Flags):
+    """How rewards are summed; for a group that has --reward_funcs."""
+
+    reward_weights: tuple[float, ...] = flag("of --reward_funcs, in their order; none = 1 each", ())
+
+    @property
+    def weights(self):
+        """{name of a reward: its weight}"""
+        weights = self.reward_weights or (1.0,) * len(self.reward_funcs)
+        return dict(zip(self.reward_funcs, weights, strict=True))
+
+    def check_weights(self):
+        """Raises InputError where there is not one for each reward."""
+        if self.reward_weights and len(self.reward_weights) != len(self.reward_funcs):
+            raise InputError(
+                f"--reward_weights {as_text(self.reward_weights)} are {len(self.reward_weights)} numbers for "
+                f"the {len(self.reward_funcs)} rewards {as_text(self.reward_funcs)}. Give one for each."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardFlags(WeightFlags):
     """What an answer is worth."""
 
     reward_funcs: tuple[str, ...] = flag(
         "rule = 1 for the target; ndcg = less for a miss the likelier it was, in groups with a hit; "
-        "ranking = their sum; "
-        "semantic = cosine with the target; collaborative = SASRec's score; popularity = less the "
-        "more often an item was taken",
+        "ranking = their sum; semantic = cosine with the target; collaborative = SASRec's score; "
+        "popularity = less the more often an item was taken",
         (RANKING,),
         NAMED,
         DISTINCT,
         alias=("reward_type",),
     )
-    reward_weights: tuple[float, ...] = flag("of --reward_funcs, in their order; none = 1 each", ())
     reward_matrix: str | None = flag(
         "semantic: item embeddings, .npy or .safetensors, with --reward_matrix_ids", None, path=FILE
     )
@@ -88,11 +114,7 @@ class RewardFlags(Flags):
         if set(self.reward_funcs) & set(THEIRS):
             self.set(reward_funcs=tuple(THEIRS.get(name, name) for name in self.reward_funcs))
         super().__post_init__()
-        if self.reward_weights and len(self.reward_weights) != len(self.reward_funcs):
-            raise InputError(
-                f"--reward_weights {as_text(self.reward_weights)} are {len(self.reward_weights)} numbers for "
-                f"the {len(self.reward_funcs)} rewards {as_text(self.reward_funcs)}. Give one for each."
-            )
+        self.check_weights()
         if RANKING in self.reward_funcs and {RULE, NDCG} & {*self.reward_funcs}:
             raise InputError(
                 f"--reward_funcs {as_text(self.reward_funcs)}: ranking is rule and ndcg together. Name it, "
@@ -108,10 +130,3 @@ class RewardFlags(Flags):
             )
         if (COLLABORATIVE in self.reward_funcs) != bool(self.reward_sasrec):
             raise InputError("the reward collaborative and --reward_sasrec go together.")
-
-    @property
-    def weights(self):
-        """{name of a reward: its weight}"""
-        return dict(
-            zip(self.reward_funcs, self.reward_weights or (1.0,) * len(self.reward_funcs), strict=True)
-        )

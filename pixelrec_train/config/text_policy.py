@@ -3,10 +3,10 @@
 from dataclasses import dataclass, fields
 
 from pixelrec_train.config.policy import CriticFlags, GroupLossFlags, PolicyLossFlags
-from pixelrec_train.config.rollouts import GroupFlags
+from pixelrec_train.config.rollouts import GroupFlags, WeightFlags
 from pixelrec_train.config.texts import TextModelFlags
 from pixelrec_train.errors import InputError
-from pixelrec_train.flags import DISTINCT, MODEL, POSITIVE, Rule, as_text, at_least, flag, one_of
+from pixelrec_train.flags import DISTINCT, MODEL, POSITIVE, Rule, at_least, flag, one_of
 
 ANSWER, OVERLAP, MODEL_SCORE = TEXT_REWARDS = "answer", "overlap", "model"
 LOCAL = "rollouts are made in the training process"
@@ -14,7 +14,7 @@ BY_LAUNCHER = "the launcher says it: deepspeed --num_gpus, --hostfile"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextPolicyConfig(GroupFlags, GroupLossFlags, CriticFlags, PolicyLossFlags, TextModelFlags):
+class TextPolicyConfig(GroupFlags, WeightFlags, GroupLossFlags, CriticFlags, PolicyLossFlags, TextModelFlags):
     """Reinforcement learning of a language model on prompts: it answers, answers are rewarded (GRPO, PPO)."""
 
     algorithms = ("grpo", "ppo")  # sections of a --config file that are for it
@@ -30,7 +30,6 @@ class TextPolicyConfig(GroupFlags, GroupLossFlags, CriticFlags, PolicyLossFlags,
         Rule(f"names some of {', '.join(TEXT_REWARDS)}", lambda names: set(names) <= set(TEXT_REWARDS)),
         DISTINCT,
     )
-    reward_weights: tuple[float, ...] = flag("of --reward_funcs, in their order; none = 1 each", ())
     reward_model_dir: str | None = flag(
         "a sequence classifier with one label, which scores a chat",
         None,
@@ -78,15 +77,9 @@ class TextPolicyConfig(GroupFlags, GroupLossFlags, CriticFlags, PolicyLossFlags,
         self.check_reference()
         if (MODEL_SCORE in self.reward_funcs) != bool(self.reward_model_dir):
             raise InputError("the reward model and --reward_model_dir go together.")
-        if self.reward_weights and len(self.reward_weights) != len(self.reward_funcs):
-            raise InputError(
-                f"--reward_weights {as_text(self.reward_weights)} are {len(self.reward_weights)} numbers for "
-                f"the {len(self.reward_funcs)} rewards {as_text(self.reward_funcs)}. Give one for each."
-            )
-        if self.algorithm == "grpo" and self.num_generations < 2:
-            raise InputError(
-                "--num_generations must be at least 2: an answer is compared with those of its group."
-            )
+        self.check_weights()
+        if self.algorithm == "grpo":
+            self.check_group()
         if not self.eval_file:
             raise InputError(
                 "--eval_file is needed: prompts held out, on which the model before training is judged first."
@@ -99,10 +92,3 @@ class TextPolicyConfig(GroupFlags, GroupLossFlags, CriticFlags, PolicyLossFlags,
             raise InputError(
                 "--load_in_4bit is not for rewards: answers would be slow. Train --lora_r on bf16."
             )
-
-    @property
-    def weights(self):
-        """{name of a reward: its weight}"""
-        return dict(
-            zip(self.reward_funcs, self.reward_weights or (1.0,) * len(self.reward_funcs), strict=True)
-        )

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import html
 import warnings
+from dataclasses import replace
 
 from pixelrec_train.data.columns import about, find_columns
 from pixelrec_train.data.spelling import difference, pairs
@@ -54,6 +55,12 @@ def read_fields(item_ids, texts):
         raise without_text(table.path, missing, len(item_ids), sorted(there))
     notes = about(table, columns, "--text_data")
     return fields, {"without_text": len(missing), "unknown_rows": unknown_rows, "notes": notes}
+
+
+def first_texts(item_ids, texts):
+    """[the first text of every item, None of those that have none]; texts: TextFlags."""
+    fields, _ = read_fields(item_ids, replace(texts, text_keys=texts.text_keys[:1]))
+    return [values and values[0] for values in fields]
 
 
 def item_ids(texts):

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from pixelrec_train.model.reading import Decoder, Prefix, read
-from pixelrec_train.model.trie_walk import check, walk
-from pixelrec_train.semantic_id.codes import ABSENT
+from pixelrec_train.model.trie_walk import check, continuations, walk
 from pixelrec_train.semantic_id.trie import Trie
 
 
@@ -76,35 +75,20 @@ def search_from(
         ValueError: as beam_search.
     """
     check(decoder, trie, rows, prefix.real.shape[1], beams, normalised_over)
-    score = torch.zeros(len(prefix.real), 1, device=prefix.real.device)  # [B, K] of the beams; one so far
+    # [B, K] of the beams; one so far. A beam of score -inf is none, and neither is what continues it.
+    score = torch.zeros(len(prefix.real), 1, device=prefix.real.device)
 
     def choose(level, node, hidden, logits):
         nonlocal score
-        norm = decoder.log_norm(hidden) if normalised_over == "full" else logits.float().logsumexp(-1)
-        parent, code, node, score = extend(trie, level, node, score, logits, norm, beams)
-        return parent, code, node
+        codes, nodes, gain, is_child = continuations(
+            decoder, trie, level, node, hidden, logits, normalised_over
+        )
+        total = (score[..., None] + gain).masked_fill(~is_child, -torch.inf).flatten(1)
+        score, chosen = total.topk(min(beams, total.shape[1], len(trie.codes[level])), dim=1)
+        parent = chosen // trie.fanout[level]
+        return parent, codes.flatten(1).gather(1, chosen), nodes.flatten(1).gather(1, chosen)
 
     return in_order(walk(decoder, rows, prefix, choose), score, normalised_over)
-
-
-def extend(trie, level, node, score, logits, norm, beams):
-    """The best continuations of K beams, K' = as many as are wanted and as there can be.
-
-    Args:
-        node, score: [B, K]; a beam of score -inf is none, and neither is what continues it.
-        logits: [B, K, V_l] of the level's codes.
-        norm: [B, K] what makes them log-probabilities.
-
-    Returns:
-        [B, K'] each: the beam it continues, its code, its node on the next level, its score; best first.
-    """
-    codes, nodes, is_child = trie.children(level, node)  # [B, K, F]
-    gain = logits.gather(2, codes.clamp(min=0)).float() - norm[..., None]
-    gain = gain.masked_fill(codes == ABSENT, 0.0)
-    total = (score[..., None] + gain).masked_fill(~is_child, -torch.inf).flatten(1)
-    score, chosen = total.topk(min(beams, total.shape[1], len(trie.codes[level])), dim=1)
-    parent = chosen // trie.fanout[level]
-    return parent, codes.flatten(1).gather(1, chosen), nodes.flatten(1).gather(1, chosen), score
 
 
 def in_order(node, score, normalised_over):

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from pixelrec_train.model.reading import Decoder, read
-from pixelrec_train.model.trie_walk import check, walk
-from pixelrec_train.semantic_id.codes import ABSENT
+from pixelrec_train.model.trie_walk import check, continuations, walk
 from pixelrec_train.semantic_id.trie import Trie
 
 
@@ -63,7 +62,10 @@ def sample(
     drawn, noise = [], noise or own_noise(token_ids)  # [B, K] of each level
 
     def choose(level, node, hidden, logits):
-        codes, nodes, gain, kept = continuations(decoder, trie, level, node, hidden, logits, normalised_over)
+        codes, nodes, gain, is_child = continuations(
+            decoder, trie, level, node, hidden, logits, normalised_over
+        )
+        kept = gain.masked_fill(~is_child, -torch.inf)
         edge = draw(likeliest(kept / temperature, top_k, top_p), draws, noise)[..., None]  # [B, K, 1]
         parent = torch.arange(draws, device=node.device).clamp(max=node.shape[1] - 1).expand(len(node), -1)
         gain, code, node = (x.expand(-1, draws, -1).gather(2, edge)[..., 0] for x in (gain, codes, nodes))
@@ -103,11 +105,14 @@ def sample_distinct(
 
     def choose(level, node, hidden, logits):
         nonlocal share, disturbed, drawn
-        codes, nodes, gain, kept = continuations(decoder, trie, level, node, hidden, logits, normalised_over)
+        codes, nodes, gain, is_child = continuations(
+            decoder, trie, level, node, hidden, logits, normalised_over
+        )
+        kept = gain.masked_fill(~is_child, -torch.inf)
         ours = share[..., None] + (kept / temperature).log_softmax(-1)  # [B, K, F] of whole paths
         waiting = -torch.log(noise(ours.shape[1:]).clamp_(min=torch.finfo(torch.float32).tiny))
         free = ours - waiting.clamp_(min=torch.finfo(torch.float32).tiny).log()
-        free = within(free, disturbed).masked_fill(kept.isneginf(), -torch.inf)
+        free = within(free, disturbed).masked_fill(~is_child, -torch.inf)
         count = min(draws, free[0].numel(), len(trie.codes[level]))
         disturbed, chosen = free.flatten(1).topk(count, dim=1)
         parent = chosen // codes.shape[2]
@@ -131,16 +136,6 @@ def within(free, largest):
     gap = torch.log(-torch.expm1(free - most))
     shift = largest[..., None] - free + gap
     return largest[..., None] - shift.clamp(min=0) - torch.log1p(torch.exp(-shift.abs()))
-
-
-def continuations(decoder, trie, level, node, hidden, logits, normalised_over):
-    """[B, K, F] each of K nodes' edges: codes, nodes behind them, log-probabilities of the codes as the model
-    has them, and these with -inf where there is no edge. The end of an id is as a code that is certain."""
-    norm = decoder.log_norm(hidden) if normalised_over == "full" else logits.float().logsumexp(-1)
-    codes, nodes, is_child = trie.children(level, node)
-    gain = logits.gather(2, codes.clamp(min=0)).float() - norm[..., None]
-    gain = gain.masked_fill(codes == ABSENT, 0.0)
-    return codes, nodes, gain, gain.masked_fill(~is_child, -torch.inf)
 
 
 class Noise:

@@ -8,12 +8,12 @@ Shapes: B users, S tokens of the longest thought, H hidden width, V vocabulary.
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pixelrec_train import distributed
 from pixelrec_train.model.reading import Decoder, Prefix, check_window, read
+from pixelrec_train.model.sampling import Noise
 
 LOOK_EVERY = 16  # tokens, behind which it is asked whether anybody still thinks: a wait for the GPU
 
@@ -97,9 +97,7 @@ def uniforms(seed, keys, count) -> Tensor:
     Args:
         keys: B whole numbers in [0, 2**64).
     """
-    pairs = (np.array([seed, key], np.uint64) for key in keys)
-    rows = [np.random.Generator(np.random.Philox(key=pair)).random(count, np.float32) for pair in pairs]
-    return torch.from_numpy(np.stack(rows))
+    return Noise(seed, keys, "cpu")((count,))
 
 
 def anybody(thinking):

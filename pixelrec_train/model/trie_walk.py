@@ -9,6 +9,7 @@ Shapes: B users, P tokens in the cache, K paths, H hidden width, L levels, V_l c
 import torch
 
 from pixelrec_train.model.reading import check_window, forward
+from pixelrec_train.semantic_id.codes import ABSENT
 
 NORMALISED_OVER = ("full", "level")
 
@@ -39,6 +40,15 @@ def walk(decoder, rows, prefix, choose):
             position = (prefix.length + level).expand_as(token)
             hidden = forward(decoder, decoder.embed(token), sees, position, cache)
     return node
+
+
+def continuations(decoder, trie, level, node, hidden, logits, normalised_over):
+    """[B, K, F] each of K nodes' edges: codes, nodes behind them, log-probabilities of the codes, and whether
+    there is an edge. The end of an id that is the beginning of others is as a code that is certain."""
+    norm = decoder.log_norm(hidden) if normalised_over == "full" else logits.float().logsumexp(-1)
+    codes, nodes, is_child = trie.children(level, node)
+    gain = logits.gather(2, codes.clamp(min=0)).float() - norm[..., None]
+    return codes, nodes, gain.masked_fill(codes == ABSENT, 0.0), is_child
 
 
 def check(decoder, trie, rows, tokens, paths, normalised_over):

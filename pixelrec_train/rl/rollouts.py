@@ -1,10 +1,7 @@
 """Groups of semantic ids that a policy answers prompts with, all of the catalogue."""
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
-from torch import Tensor
 
 from pixelrec_train import distributed
 from pixelrec_train.config.rollouts import BEAM, DISTINCT_IDS, SAMPLE
@@ -15,15 +12,9 @@ from pixelrec_train.model.sampling import Noise, sample, sample_distinct
 from pixelrec_train.rl.rewards import Groups
 
 
-class Answers(NamedTuple):
-    """Of each prompt its group, the likeliest first."""
-
-    leaves: Tensor  # [B, G] of the trie, on the CPU
-    scores: Tensor  # [B, G] their log-probabilities in nats, by the policy as it is
-
-
 class Policy:
-    """policy(prompts, keys) -> Answers of a TokenModel as its weights stand."""
+    """policy(prompts, keys) -> [B, G] leaves of the trie, on the CPU: of each prompt its group, the likeliest
+    first, by a TokenModel as its weights stand."""
 
     def __init__(self, model, trie, how, normalised_over, seed):
         """
@@ -52,14 +43,11 @@ class Policy:
         with self.model.decoding() as decoder:
             asked = decoder, self.trie, self.rows, token_ids, mask, how.num_generations, self.normalised_over
             if how.rollout == BEAM:
-                found = beam_search(*asked)
-                leaves, scores = found.leaves, found.scores
-            else:
-                draw = sample_distinct if how.rollout == DISTINCT_IDS else sample
-                drawn = draw(*asked, temperature=how.temperature, noise=Noise(self.seed, keys, device))
-                scores, order = drawn.log_probabilities.sum(-1).sort(dim=1, descending=True, stable=True)
-                leaves = drawn.leaves.gather(1, order)
-        return Answers(leaves.cpu(), scores.cpu())
+                return beam_search(*asked).leaves.cpu()
+            draw = sample_distinct if how.rollout == DISTINCT_IDS else sample
+            drawn = draw(*asked, temperature=how.temperature, noise=Noise(self.seed, keys, device))
+        order = drawn.log_probabilities.sum(-1).argsort(dim=1, descending=True, stable=True)
+        return drawn.leaves.gather(1, order).cpu()
 
 
 class ItemAnswers:
@@ -78,8 +66,8 @@ class ItemAnswers:
     def draw(self, prompts):
         """[b, G] leaves for b Prompts. All ranks call it, also those without one."""
         token_ids = [prompt.token_ids for prompt in prompts] or [torch.zeros(1, dtype=torch.long)]
-        answers = self.policy(token_ids, [prompt.key for prompt in prompts] or [0])
-        leaves = answers.leaves.numpy()[: len(prompts)]
+        leaves = self.policy(token_ids, [prompt.key for prompt in prompts] or [0])
+        leaves = leaves.numpy()[: len(prompts)]
         return with_targets(leaves, self.policy.trie.leaf_of[targets(prompts)]) if self.add_gt else leaves
 
     def tokens(self, leaves):

@@ -102,12 +102,19 @@ class PolicyTask(TokenTask):
 
     def look(self, batch):
         """{name: [N]} of what models say of the labels before anything is learned from them."""
-        found = {}
-        if self.learns_again:
-            found[OLD] = -self.model.token_losses(batch.tokens)[0]
+        found = self.said(batch, self.before_labels(batch)) if self.looks_first else {}
         if self.reference is not None:
             found[OF_REFERENCE] = -self.reference.token_losses(batch.tokens)[0]
         return found
+
+    def said(self, batch, hidden):
+        """What the policy itself says, of [N, D] final states before the labels; see look."""
+        return {OLD: -self.model.losses_at(hidden, batch.tokens.labels)[0]}
+
+    @property
+    def looks_first(self):
+        """Whether learning asks what the policy said when a rollout was made."""
+        return self.learns_again
 
     @property
     def learns_again(self):
@@ -147,8 +154,7 @@ class PolicyTask(TokenTask):
     def forward(self, batch):
         """Mean over all rollouts (or tokens) of all ranks, see policy_loss."""
         found, metrics = self.losses(batch, self.before_labels(batch))
-        weight = distributed.mean_tensor(found.total.new_tensor(found.weight))
-        return found.total / torch.where(weight > 0, weight, 1.0), metrics
+        return distributed.over_all(found.total, found.total.new_tensor(found.weight)), metrics
 
     def before_labels(self, batch):
         """[N, D] final states."""

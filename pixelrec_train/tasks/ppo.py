@@ -8,16 +8,15 @@ from torch import nn
 from pixelrec_train import distributed
 from pixelrec_train.config.policy import DAPO
 from pixelrec_train.losses.policy import generalised_advantages, value_loss
-from pixelrec_train.tasks.policy import OLD, PolicyTask
+from pixelrec_train.tasks.policy import PolicyTask
 
 VALUES, RETURNS, ADVANTAGE = "values", "returns", "advantage"
-MORE = ("value_loss",)
 
 
 class PpoTask(PolicyTask):
     """A PolicyTask with a value head upon the same trunk. Its policy loss is a mean over tokens."""
 
-    loss_type, more = DAPO, MORE
+    loss_type, more, looks_first = DAPO, ("value_loss",), True
 
     def __init__(self, model, *args, **kwargs):
         """Arguments: of PolicyTask."""
@@ -34,11 +33,8 @@ class PpoTask(PolicyTask):
         """[N, D] final states before labels -> [N] fp32, what is expected of the rest of a rollout."""
         return self.value_head(hidden)[:, 0].float()
 
-    def look(self, batch):
-        hidden = self.before_labels(batch)
-        return super().look(batch) | {
-            OLD: -self.model.losses_at(hidden, batch.tokens.labels)[0], VALUES: self.values(hidden)
-        }  # fmt: skip
+    def said(self, batch, hidden):
+        return super().said(batch, hidden) | {VALUES: self.values(hidden)}
 
     def settle(self, batch, looked):
         """With advantages and returns: a rollout's reward comes with its last token."""
@@ -56,16 +52,15 @@ class PpoTask(PolicyTask):
     def advantages(self, batch):
         return batch.known[ADVANTAGE]
 
-    def forward(self, batch):
-        """The policy's loss, and --vf_coef of the values', each a mean over all tokens of all ranks."""
-        hidden = self.before_labels(batch)
-        found, metrics = self.losses(batch, hidden)
+    def losses(self, batch, hidden):
+        """The policy's losses with --vf_coef of the values', of all tokens as well."""
+        found, metrics = super().losses(batch, hidden)
         known, flags = batch.known, self.flags
         missed = value_loss(self.values(hidden), known[VALUES], known[RETURNS], flags.cliprange_value).sum()
         count = missed.new_tensor(float(len(batch.of)))
-        weight = distributed.mean_tensor(count)
-        total = found.total + flags.vf_coef * missed
-        return total / torch.where(weight > 0, weight, 1.0), metrics | {"value_loss": (missed, count)}
+        return found._replace(total=found.total + flags.vf_coef * missed), metrics | {
+            "value_loss": (missed, count)
+        }
 
 
 def whitened(advantage):
@@ -75,3 +70,6 @@ def whitened(advantage):
     mean = total / count.clamp(min=1e-12)
     variance = squares / count.clamp(min=1e-12) - mean**2
     return ((advantage - mean) * torch.rsqrt(variance.clamp(min=0) + 1e-8)).float()
+
+
+TASKS = {"grpo": PolicyTask, "ppo": PpoTask}

@@ -57,12 +57,11 @@ class PreferenceTask(TokenTask):
     def forward(self, batch):
         """Mean over all pairs of all ranks; metrics as TRL names them."""
         sums, losses, rewards = self.judged(batch)
-        count = distributed.mean_tensor(losses.new_tensor(float(batch.num_pairs)))
         better, worse = rewards.detach().unbind(1)
-        pairs = losses.new_tensor(batch.num_pairs)
+        pairs = losses.new_tensor(float(batch.num_pairs))
         values = (better, worse, better - worse, (better > worse).float())
         metrics = {name: (value.sum(), pairs) for name, value in zip(REWARDS, values, strict=True)}
-        return (losses.sum() + 0 * sums.sum()) / torch.where(count > 0, count, 1.0), metrics
+        return distributed.over_all(losses.sum() + 0 * sums.sum(), pairs), metrics
 
     def weight(self, batch):
         return float(batch.num_pairs)

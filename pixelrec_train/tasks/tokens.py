@@ -67,11 +67,10 @@ class TokenTask(Task):
         """
         total, losses, best = self.model(batch)
         weight = total.new_tensor(len(losses)) if batch.weights is None else batch.weights.sum()
-        weight = distributed.mean_tensor(weight)
         metrics = self.by_label(batch.labels, losses, best) | batch.figures
         if self.sources:
             metrics |= self.by_source(batch.sources, losses, best == batch.labels)
-        return total / torch.where(weight > 0, weight, 1.0), metrics
+        return distributed.over_all(total, weight), metrics
 
     def by_label(self, labels, losses, best):
         """{name: (sum, count)} by what the label is, not by what stands before it; weights play no part.

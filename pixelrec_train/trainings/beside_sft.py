@@ -31,7 +31,7 @@ def conclude_beside(training, model, config, name, how=""):
         how: of evaluation.report.conclude, besides.
     """
     watchdog.at("test")
-    test = AskedInRun(model, config.model_dir, asking(config, "test", temperature=1.0), trusted(config))
+    test = AskedInRun(model, config.model_dir, asking(config, "test"), trusted(config))
     best = Path(config.output_dir) / checkpoint.BEST / LLM
     kept, judged = training.state.best_epoch == 0, {}  # nothing was better than SFT's
     for row, directory in {SFT: Path(config.model_dir), name: best}.items():

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 
 from pixelrec_train import distributed
+from pixelrec_train.config.preferences import BEAMS, POPULAR
 from pixelrec_train.config.rollouts import BEAM, RolloutFlags
 from pixelrec_train.data.loader import Slot
 from pixelrec_train.errors import InputError
@@ -22,7 +23,6 @@ from pixelrec_train.trainings.prompting import prompts_of_training
 from pixelrec_train.trainings.train_samples import trusted
 
 PAIRS, HELD_OUT, FACTS = "pairs.jsonl", "held_out_pairs.jsonl", "facts.json"
-BEAMS, POPULAR = "beams", "popular"
 TRIES = 8  # draws of a popular item for each that is wanted
 
 
@@ -43,7 +43,7 @@ def build(config):
     model = TokenModel.load(config.model_dir, "--model_dir", dtype="auto", trust=trust)
     asked = AskedInRun(
         model.to(distributed.device()).eval(), config.model_dir,
-        asking(config, "valid", temperature=1.0), trust,
+        asking(config, "valid"), trust,
     )  # fmt: skip
     told = prompts_of_training(config, asked)
     trie, split = asked.prepared.trie, asked.users.inputs.split
@@ -75,7 +75,7 @@ class Others:
         """[B, K] leaves that the model names, best first; none where nobody asks for them."""
         if BEAMS not in self.kinds:
             return np.zeros((len(prompts), 0), np.int64)
-        return self.policy([p.token_ids for p in prompts], [p.key for p in prompts]).leaves.numpy()
+        return self.policy([p.token_ids for p in prompts], [p.key for p in prompts]).numpy()
 
     def of(self, target, history, named, rng):
         """[(leaf, its kind)], at most `wanted`, all different, none of them the target's or the history's.

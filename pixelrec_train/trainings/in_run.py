@@ -95,13 +95,14 @@ class SampleGenerations:
 
 
 def stops_of(tokenizer):
-    """[n] tokens behind which an answer is over: ends of texts, and what its template ends a turn with."""
-    ids = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+    """[n] tokens behind which an answer is over: what its template ends a turn with, and ends of texts."""
+    ends = []
     if tokenizer.chat_template:
         turn = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
         text, spans = Renderer(tokenizer).turns.of(turn)
-        ids |= set(tokenizer(text[spans[-1][1] :].lstrip(), add_special_tokens=False).input_ids[:1])
-    return torch.tensor(sorted(ids - {None}))
+        ends = tokenizer(text[spans[-1][1] :].lstrip(), add_special_tokens=False).input_ids[:1]
+    ends += [end for end in (tokenizer.eos_token_id, tokenizer.pad_token_id) if end is not None]
+    return torch.tensor(list(dict.fromkeys(ends)))
 
 
 def chats(sources, count, tokenizer, add_think_pattern, limit):

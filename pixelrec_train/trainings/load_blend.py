@@ -19,9 +19,7 @@ HELD_OUT = {"split_data", "valid_data", "test_data", "split_protocol"}
 
 def load_blend(config):
     """(Loaded, Blended) of --checkpoint A+B, or of a blend.json. config: EvaluateConfig."""
-    path = blend_file(config.checkpoint)
-    file = path and read_blend(path, "--checkpoint")
-    names = list(file.parts) if file else named_parts(config.checkpoint)
+    file, names = named(config.checkpoint)
     names += named_parts(config.hybrid) if config.hybrid else []
     checkpoints = checkpoints_of(names, "--checkpoint", UNTRAINED)
     for checkpoint in checkpoints:
@@ -49,6 +47,13 @@ def load_blend(config):
         )
     inputs = Inputs(read, split, ItemText.unread(read.num_items))
     return Loaded("hybrid" if blended.file.hybrid else "blend", inputs, blended.recommender), blended
+
+
+def named(spec):
+    """(BlendFile or None, names of the parts) of --checkpoint A+B, or of a blend.json."""
+    path = blend_file(spec)
+    file = path and read_blend(path, "--checkpoint")
+    return file, list(file.parts) if file else named_parts(spec)
 
 
 def told(group, file, checkpoints, config):

@@ -1,6 +1,5 @@
 """Ranked items for every user of a split: a language model's that is asked, or a checkpoint's."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,10 +119,9 @@ def titles_of(config, inputs):
     """[the first text of every item], None of those that have none; None without --text_data."""
     if not config.text_data:
         return None
-    from pixelrec_train.data.item_fields import read_fields  # brings pandas and pyarrow with it
+    from pixelrec_train.data.item_fields import first_texts  # brings pandas and pyarrow with it
 
-    fields, _ = read_fields(inputs.interactions.item_ids, replace(config, text_keys=config.text_keys[:1]))
-    return [values and values[0] for values in fields]
+    return first_texts(inputs.interactions.item_ids, config)
 
 
 def write(config, ranked):

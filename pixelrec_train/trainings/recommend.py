@@ -5,7 +5,7 @@ import contextlib
 import difflib
 import json
 import sys
-from dataclasses import fields as fields_of
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -15,14 +15,13 @@ import numpy as np
 from pixelrec_train import distributed
 from pixelrec_train.config.reading import TextFlags
 from pixelrec_train.config.recommending import RecommendConfig
-from pixelrec_train.engine.resume import recorded
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.generation import Generated
 from pixelrec_train.evaluation.retrieval import TwoTower
 from pixelrec_train.recommend.checkpoints import data_files, load, load_either
-from pixelrec_train.recommend.parts import is_blend
+from pixelrec_train.recommend.parts import UNTRAINED, checkpoints_of, is_blend
 from pixelrec_train.recommend.trained import is_generative
-from pixelrec_train.trainings.load_blend import load_blend
+from pixelrec_train.trainings.load_blend import load_blend, named, told
 
 
 class Recommendation(NamedTuple):
@@ -162,23 +161,17 @@ def refuse_new(new_items, what):
 
 def texts_of(config, item_ids):
     """[the first text of every item, None where it has none]; None where no table of them is known."""
-    first = config.checkpoint.split("+")[0]
-    trained = recorded(first, "--checkpoint")["config"] if Path(first, "run.json").is_file() else {}
-    named = {f.name: trained[f.name] for f in fields_of(TextFlags) if f.name in trained}
-    own = {name: getattr(config, name) for name in ("text_data", "text_keys", "item_column", "encoding")}
-    named |= {name: value for name, value in own.items() if value}
-    named |= {"cache_dir": config.cache_dir, "allow_missing_text": True}
-    if not named.get("text_data"):
+    file, parts = named(config.checkpoint)
+    texts = told(TextFlags, file, checkpoints_of(parts, "--checkpoint", UNTRAINED), config)
+    texts = replace(texts, allow_missing_text=True)
+    if not texts.text_data:
         return None
-    from pixelrec_train.data.item_fields import read_fields  # brings pandas and pyarrow with it
+    from pixelrec_train.data.item_fields import first_texts  # brings pandas and pyarrow with it
 
-    keys = tuple(named.get("text_keys") or ("title",))[:1]
-    flags = TextFlags(**named | {"text_keys": keys})
-    found = [values and values[0] for values in read_fields(item_ids, flags)[0]]
+    found = first_texts(item_ids, texts)
     if config.new_items:
-        new = TextFlags(**named | {"text_keys": keys, "text_data": config.new_items})
-        more = read_fields(item_ids, new)[0]
-        found = [text if values is None else values[0] for text, values in zip(found, more, strict=True)]
+        more = first_texts(item_ids, replace(texts, text_data=config.new_items))
+        found = [old if new is None else new for old, new in zip(found, more, strict=True)]
     return found
 
 

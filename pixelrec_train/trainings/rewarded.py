@@ -1,15 +1,42 @@
-"""What rewards look things up in, read from the files that flags name."""
+"""What trainings by rewards share: the model, lines of their plans, and what rewards look things up in."""
 
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from pixelrec_train import distributed
+from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.resume import recorded
+from pixelrec_train.engine.state import total_steps
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.model.sasrec_model import SASRecModel
+from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.checkpoints import check_same_split, data_files
 from pixelrec_train.recommend.item_embeddings import of_checkpoint, of_matrix
+from pixelrec_train.trainings.plan import trained, what_trains
+from pixelrec_train.trainings.train_samples import trusted
+
+
+def loaded(config):
+    """The TokenModel after SFT. config: has --model_dir, --loss_chunk and TrustFlags."""
+    return TokenModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trusted(config))
+
+
+def summed(config):
+    """The rewards with their weights, in words."""
+    return ", ".join(f"{weight:g} {name}" for name, weight in config.weights.items())
+
+
+def last_lines(config, model, source, ranks):
+    """Of a plan: what trains, in which steps."""
+    batch = config.per_device_train_batch_size * ranks
+    kept = f", weight {config.beta:g} of the divergence from the model before" if config.beta else ""
+    return [
+        f"model: {trained(model):,} trained parameters ({what_trains(model, config, 'everything')}){kept}",
+        f"batch: {batch} prompts x {config.gradient_accumulation_steps} per step over {ranks} ranks",
+        f"steps: {total_steps(source.batches_in, config):,}",
+        *remarks(config, distributed.uses_gpu()),
+    ]
 
 
 def embeddings_of(config, item_ids):

@@ -4,16 +4,14 @@ replaced."""
 from pathlib import Path
 
 from pixelrec_train import distributed
+from pixelrec_train.config.rollouts import BEAM
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.loader import Loader
 from pixelrec_train.data.tokens.rollouts import there
 from pixelrec_train.engine import ds_config, loop
-from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.session import seed_everything, session, start
-from pixelrec_train.engine.state import total_steps
 from pixelrec_train.files import possible_directory
 from pixelrec_train.flags import as_text
-from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.vocabulary import no_itemic_tokens
 from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.rl.rewards import Rewards
@@ -21,19 +19,14 @@ from pixelrec_train.rl.rollouts import ItemAnswers, Policy
 from pixelrec_train.rl.source import RolloutSource
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
-from pixelrec_train.tasks.policy import PolicyTask
-from pixelrec_train.tasks.ppo import PpoTask
+from pixelrec_train.tasks.ppo import TASKS
 from pixelrec_train.trainings.asking import asked_in, asking
 from pixelrec_train.trainings.beside_sft import conclude_beside, judge_first
 from pixelrec_train.trainings.in_run import AskedInRun
-from pixelrec_train.trainings.plan import trained, what_trains
 from pixelrec_train.trainings.prompting import prompts_of_training
-from pixelrec_train.trainings.rewarded import embeddings_of, score_of
+from pixelrec_train.trainings.rewarded import embeddings_of, last_lines, loaded, score_of, summed
 from pixelrec_train.trainings.sample_inputs import train_adapters
 from pixelrec_train.trainings.train_samples import trusted
-
-TASKS = {"grpo": PolicyTask, "ppo": PpoTask}
-SFT = "sft"
 
 
 def main(config, name):
@@ -54,14 +47,15 @@ class Prepared:
         possible_directory(config.cache_dir, "--cache_dir")
         run_directory.check_kept(config.output_dir, model_dir=config.model_dir)
         refuse_checkpoint(config.model_dir)
-        asked_in(asking(config, "valid", temperature=1.0))
+        how = asking(config, "valid")
+        asked_in(how)
         self.config, self.name, trust = config, name, trusted(config)
         self.model = loaded(config)
         if self.model.vocabulary is None:
             raise no_itemic_tokens(config.model_dir, "--model_dir")
         self.resolved = ds_config.resolve(config, ranks, self.model.backbone.config.hidden_size)
         train_adapters(self.model, config, self.resolved)
-        self.asked = AskedInRun(self.model, config.model_dir, asking(config, "valid", temperature=1.0), trust)
+        self.asked = AskedInRun(self.model, config.model_dir, how, trust)
         self.catalogue, self.inputs = self.asked.prepared, self.asked.users.inputs
         self.inputs.split.judged("test")
         self.prompts = prompts_of_training(config, self.asked).prompts
@@ -89,27 +83,15 @@ class Prepared:
 
     def plan(self, ranks):
         config = self.config
-        batch = config.per_device_train_batch_size * ranks
-        weights = ", ".join(f"{weight:g} {name}" for name, weight in config.weights.items())
-        drawn = "" if config.rollout == "beam" else f" at temperature {config.temperature:g}"
+        drawn = "" if config.rollout == BEAM else f" at temperature {config.temperature:g}"
         again = f", each learned from {config.num_iterations} times" * (config.num_iterations > 1)
-        kept = f", weight {config.beta:g} of the divergence from the model before" if config.beta else ""
         return [
             *self.inputs.describe()[:-1],
             f"prompts: {len(self.prompts):,}, asked by {config.prompt} as in evaluation; {config.rollout} of "
             f"{config.num_generations} ids{drawn}{again}",
-            f"reward: {weights}",
-            f"model: {trained(self.model):,} trained parameters "
-            f"({what_trains(self.model, config, 'everything')}){kept}",
-            f"batch: {batch} prompts x {config.gradient_accumulation_steps} per step over {ranks} ranks",
-            f"steps: {total_steps(self.source.batches_in, config):,}",
-            *remarks(config, distributed.uses_gpu()),
+            f"reward: {summed(config)}",
+            *last_lines(config, self.model, self.source, ranks),
         ]
-
-
-def loaded(config):
-    """The TokenModel after SFT."""
-    return TokenModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trusted(config))
 
 
 def run(config, name):

@@ -10,27 +10,23 @@ from pixelrec_train.data.texts.prompts import TextPromptDataset, read_prompts
 from pixelrec_train.data.tokens.chat import Renderer
 from pixelrec_train.data.tokens.rollouts import there
 from pixelrec_train.engine import ds_config
-from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.session import seed_everything, start
-from pixelrec_train.engine.state import total_steps
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.blocks import dealt
 from pixelrec_train.model.reward_model import RewardModel
-from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.rl.source import RolloutSource
 from pixelrec_train.rl.texts import TextAnswers, TextRewards
 from pixelrec_train.run import watchdog
-from pixelrec_train.tasks.policy import PolicyTask, text_objective
-from pixelrec_train.tasks.ppo import PpoTask
+from pixelrec_train.tasks.policy import text_objective
+from pixelrec_train.tasks.ppo import TASKS
 from pixelrec_train.trainings.beside_sft import judge_first
 from pixelrec_train.trainings.in_run import stops_of, train_without_catalogue
-from pixelrec_train.trainings.plan import trained, what_trains
+from pixelrec_train.trainings.rewarded import last_lines, loaded, summed
 from pixelrec_train.trainings.sample_inputs import train_adapters
 from pixelrec_train.trainings.text_inputs import Reading, files_to_read
 from pixelrec_train.trainings.train_samples import trusted
 
-TASKS = {"grpo": PolicyTask, "ppo": PpoTask}
 AT_ONCE = 32  # prompts answered side by side in evaluation
 
 
@@ -55,7 +51,7 @@ class Prepared:
         self.notes = []
         self.prompts, self.held_out = (self.read(part, name) for part, name in (
             (files, "--train_file"), (held_out, "--eval_file")))  # fmt: skip
-        self.model = self.loaded()
+        self.model = loaded(config)
         limit, needed = self.model.longest_text, config.max_prompt_length + config.max_response_length
         if limit and needed > limit:
             raise InputError(
@@ -67,13 +63,14 @@ class Prepared:
         score = None
         if config.reward_model_dir:
             score = RewardModel(config.reward_model_dir, "--reward_model_dir", trust)
-        reference = self.loaded() if config.beta else None
+        reference = loaded(config) if config.beta else None
         self.task = task(
             self.model, config.model_dir, config, reference, objective=objective,
             longest=config.max_response_length, beside=reading.beside(),
         )  # fmt: skip
         rewards = TextRewards(config.weights, score)
-        self.answering = TextAnswers(self.model, self.tokenizer, self.stops(), rewards, config, config.seed)
+        stops = stops_of(self.tokenizer)
+        self.answering = TextAnswers(self.model, self.tokenizer, stops, rewards, config, config.seed)
         loader = Loader(
             self.prompts, there, config.per_device_train_batch_size, config.seed,
             config.dataloader_num_workers,
@@ -81,20 +78,6 @@ class Prepared:
         pad = self.tokenizer.pad_token_id or 0
         self.source = RolloutSource(loader, self.task, self.answering, config, pad)
         self.lines = [*reading.lines(files, held_out), *self.plan(ranks)]
-
-    def loaded(self):
-        config = self.config
-        return TokenModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trusted(config))
-
-    def stops(self):
-        """[n] token ids that end an answer, first what ends a turn."""
-        stops = stops_of(self.tokenizer).tolist()
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], tokenize=False
-        )
-        ids = self.tokenizer(text, add_special_tokens=False).input_ids
-        ends = [n for n in ids if n in stops] or stops
-        return torch.tensor([ends[-1], *(n for n in stops if n != ends[-1])])
 
     def read(self, files, flag_name):
         """TextPromptDataset of files."""
@@ -119,21 +102,15 @@ class Prepared:
         return found
 
     def plan(self, ranks):
-        config, batch = self.config, self.config.per_device_train_batch_size * ranks
-        weights = ", ".join(f"{weight:g} {name}" for name, weight in config.weights.items())
-        left = self.prompts.too_long + self.held_out.too_long
-        kept = f", weight {config.beta:g} of the divergence from the model before" if config.beta else ""
+        config, left = self.config, self.prompts.too_long + self.held_out.too_long
         return [
             *self.notes,
             f"prompts: {len(self.prompts):,} to train, {len(self.held_out):,} to validate; left out as "
             f"longer than {config.max_prompt_length:,} tokens: {left:,}",
             f"{config.algorithm}: {config.num_generations} answers each of at most "
-            f"{config.max_response_length:,} tokens at temperature {config.temperature:g}; reward: {weights}",
-            f"model: {trained(self.model):,} trained parameters "
-            f"({what_trains(self.model, config, 'everything')}){kept}",
-            f"batch: {batch} prompts x {config.gradient_accumulation_steps} per step over {ranks} ranks",
-            f"steps: {total_steps(self.source.batches_in, config):,}",
-            *remarks(config, distributed.uses_gpu()),
+            f"{config.max_response_length:,} tokens at temperature {config.temperature:g}; reward: "
+            f"{summed(config)}",
+            *last_lines(config, self.model, self.source, ranks),
         ]
 
     def judged(self):
