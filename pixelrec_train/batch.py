@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -159,7 +160,7 @@ class TokenBatch(Tensors):
 def pad_histories(histories, size):
     """The newest `size` items of b histories -> [b, size], padded with 0 on the right, and [b] lengths."""
     recent = [history[-size:] for history in histories]
-    padded = torch.zeros(len(recent), size, dtype=torch.long)
-    for row, items in zip(padded, recent, strict=True):
-        row[: len(items)] = torch.from_numpy(items.astype("int64"))
-    return padded, torch.tensor([len(items) for items in recent])
+    lengths = np.array([len(items) for items in recent])
+    padded = np.zeros((len(recent), size), np.int64)
+    padded[np.arange(size) < lengths[:, None]] = np.concatenate(recent)
+    return torch.from_numpy(padded), torch.from_numpy(lengths)

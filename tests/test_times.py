@@ -141,7 +141,7 @@ def test_a_checkpoint_ranks_with_times_and_not_without(timed, inputs, model, tmp
     for both in (Blend({"a": tower, "b": tower}, [1, 1]), end_to_end([tower] * 2, [1, 1], False, "exact")):
         assert (np.abs(judge(both, found.split.test, timed).places - alone) <= 1).all()  # neighbours may swap
     history = [found.split.test.history(0)]
-    with pytest.raises(ValueError, match="come without times"):
+    with pytest.raises(InputError, match="come without times"):
         tower.recommend(history, history, 5)
 
 

@@ -45,9 +45,14 @@ class Interactions:
     @property
     def user_ids(self):
         """The table's id of every user."""
-        ends = self.user_id_ends.tolist()
+        return self.user_ids_of(np.arange(self.num_users))
+
+    def user_ids_of(self, users):
+        """The table's ids of these, by number."""
+        ends = np.append(0, self.user_id_ends)
         return [
-            self.user_id_bytes[a:b].tobytes().decode() for a, b in zip([0, *ends[:-1]], ends, strict=True)
+            self.user_id_bytes[a:b].tobytes().decode()
+            for a, b in zip(ends[users].tolist(), ends[users + 1].tolist(), strict=True)
         ]
 
     def summary(self):

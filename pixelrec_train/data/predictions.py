@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
@@ -45,3 +46,26 @@ def write_predictions(directory, rows):
         for path in partial:
             path.unlink(missing_ok=True)
     return count
+
+
+def write_lists(path, user_ids, item_ids, lists):
+    """A table user_id, item_ids, scores, a row for each user, whole or not at all.
+
+    Args:
+        item_ids: of every item by number.
+        lists: items [b, k] numbers, best first, -1 where there is none; scores [b, k].
+    """
+    there = lists.items >= 0
+    ends = pa.array(np.append(0, np.cumsum(there.sum(1))).astype(np.int32))
+    named = pa.array(item_ids, pa.string()).take(pa.array(lists.items[there]))
+    columns = {
+        "user_id": pa.array(user_ids, pa.string()),
+        "item_ids": pa.ListArray.from_arrays(ends, named),
+        "scores": pa.ListArray.from_arrays(ends, pa.array(lists.scores[there], pa.float32())),
+    }
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        pyarrow.parquet.write_table(pa.table(columns), partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

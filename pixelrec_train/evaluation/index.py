@@ -148,8 +148,8 @@ def ranked(index, queries, seen, k, num_items, cosines=True):
     Returns:
         [b, k] item numbers, best first, and their scores; -1 and nan where fewer than k items are left.
     """
-    seen = [np.unique(s) for s in seen]
-    fetched = min(k + max(len(s) for s in seen), num_items)
+    most = np.bincount(np.unique(keys_of(seen, num_items)) // num_items, minlength=1).max()
+    fetched = min(k + int(most), num_items)
     scores, numbers = index.search(unit(queries) if cosines else queries, fetched)
     in_order = np.lexsort((numbers, -scores), axis=1)
     items = drop_seen(np.take_along_axis(numbers, in_order, axis=1), seen, k, num_items)
@@ -176,8 +176,13 @@ def looked_up(wanted, numbers, scores):
 def drop_seen(numbers, seen, k, num_items):
     """[b, n] ranked item numbers -> [b, k] the first k that are not in the row's seen items, then -1."""
     row = np.arange(len(numbers))[:, None] * num_items
-    keys = np.concatenate([s + r for s, r in zip(seen, row[:, 0], strict=True)])
-    keep = ~np.isin(numbers + row, keys)
+    keep = ~np.isin(numbers + row, keys_of(seen, num_items))
     first = np.argsort(~keep, axis=1, kind="stable")[:, :k]  # kept ones in front, order unchanged
     best = np.take_along_axis(np.where(keep, numbers, -1), first, axis=1)
     return np.pad(best, ((0, 0), (0, k - best.shape[1])), constant_values=-1)
+
+
+def keys_of(seen, num_items):
+    """[n] a number for each item of each row, which no other row has: row * num_items + item."""
+    row = np.repeat(np.arange(len(seen)), [len(items) for items in seen])
+    return row * num_items + np.concatenate(seen).astype(np.int64)

@@ -14,6 +14,7 @@ from pixelrec_train import distributed
 from pixelrec_train.batch import pad_histories
 from pixelrec_train.clock import padded_clock
 from pixelrec_train.engine.weights import whole
+from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.index import build_index, ranked, unit
 from pixelrec_train.evaluation.metrics import target_places
 from pixelrec_train.evaluation.recommender import Found, Lists, Recommender
@@ -62,7 +63,10 @@ def encode_histories(user_llm, catalogue, histories, max_seq_length, time_embedd
     embeddings = catalogue[index.to(catalogue.device)]
     if time_embedding is not None:
         if times is None:
-            raise ValueError("the model reads when items were taken, but these histories come without times")
+            raise InputError(
+                "the model reads when items were taken (--time_features), but these histories come without "
+                "times. Give them, or name users of data that has them."
+            )
         clock = torch.from_numpy(padded_clock(times, max_seq_length - 1))
         embeddings = embeddings + time_embedding(clock.to(catalogue.device))
     hidden = user_llm(embeddings)  # [b, S, D]

@@ -5,13 +5,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
+
 from pixelrec_train import distributed
 from pixelrec_train.config import DataFlags, DecodingFlags, HllmFlags, WindowFlags
 from pixelrec_train.config.reading import LEAVE_LAST_TWO, TIME_811
 from pixelrec_train.data import item_text
 from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.inputs import Inputs, held_out_files, read_inputs
-from pixelrec_train.data.item_text import Reader
+from pixelrec_train.data.item_text import ItemText, Reader
 from pixelrec_train.engine.manifest import verify
 from pixelrec_train.engine.resume import recorded
 from pixelrec_train.errors import InputError
@@ -25,6 +27,7 @@ from pixelrec_train.recommend.frozen_texts import embed_texts
 from pixelrec_train.recommend.generator import Prepared
 from pixelrec_train.recommend.trained import is_generative, settings_of
 from pixelrec_train.run.log import say
+from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.tasks.tokens import LLM, SEMANTIC_IDS
 
 
@@ -93,13 +96,16 @@ def said(protocol, files, other):
     return " of ".join([f"--split_protocol {protocol}", *map(str, files)])
 
 
-def load_either(checkpoint, files, trust, retrieval, num_beams=None):
-    """A checkpoint of either head, Loaded; every rank calls it. num_beams: as of load_generative."""
+def load_either(checkpoint, files, trust, retrieval, num_beams=None, new_items=None):
+    """A checkpoint of either head, Loaded; every rank calls it.
+
+    num_beams, new_items: as of load_generative and load_towers, for the head they are of.
+    """
     if is_generative(checkpoint):
         return load_generative(checkpoint, files, trust, num_beams)
     if num_beams:
         raise InputError(f"--num_beams is for a generative model; {checkpoint} is a two-tower one.")
-    return load(checkpoint, files, trust, retrieval)
+    return load(checkpoint, files, trust, retrieval, new_items)
 
 
 def load(checkpoint, files, trust, retrieval, new_items=None):
@@ -149,21 +155,28 @@ def with_new_items(inputs, hllm, item_dir, trust, new_items):
 
     texts = dataclasses.replace(hllm, text_data=str(new_items))
     item_ids = item_fields.item_ids(texts)
-    if known := set(item_ids) & set(inputs.interactions.item_ids):
-        raise InputError(
-            f"--new_items {new_items} holds {len(known):,} items that the catalogue has already, such as "
-            f"{min(known)!r}. Leave them out: their texts are those of --text_data."
-        )
+    refuse_known(new_items, item_ids, inputs.interactions.item_ids)
     items = SimpleNamespace(item_ids=item_ids, fingerprint=fingerprint("new items", Path(new_items)))
     read = item_text.read(items, Reader.of(texts, item_dir, trust))
     data = dataclasses.replace(inputs.interactions, item_ids=[*inputs.interactions.item_ids, *item_ids])
     return dataclasses.replace(inputs, interactions=data, item_text=inputs.item_text.beside(read))
 
 
-def load_generative(checkpoint, files, trust, num_beams=None):
+def refuse_known(new_items, item_ids, known):
+    """Raises InputError where the catalogue has one of the new items already."""
+    if known := set(item_ids) & set(known):
+        raise InputError(
+            f"--new_items {new_items} holds {len(known):,} items that the catalogue has already, such as "
+            f"{min(known)!r}. Leave them out: their texts are those of --text_data."
+        )
+
+
+def load_generative(checkpoint, files, trust, num_beams=None, more_ids=None):
     """As load, for a generative model: it reads no texts, and its semantic ids lie in the checkpoint.
 
-    num_beams: None = as it was judged when it was trained.
+    Args:
+        num_beams: None = as it was judged when it was trained.
+        more_ids: its SemanticIds -> those of more items; those behind the catalogue can be recommended too.
     """
     data, windows, decoding = (
         with_files(settings_of(checkpoint, "--checkpoint", group), files)
@@ -173,8 +186,20 @@ def load_generative(checkpoint, files, trust, num_beams=None):
     inputs = read_inputs(data, windows)
     for line in inputs.describe():
         say(line)
-    llm, ids = Path(checkpoint) / LLM, Path(checkpoint) / SEMANTIC_IDS
+    llm, path = Path(checkpoint) / LLM, Path(checkpoint) / SEMANTIC_IDS
+    ids = SemanticIds.load(path)
+    if more_ids:
+        known, ids = set(ids.item_ids), more_ids(ids)
+        inputs = with_more_items(inputs, [item_id for item_id in ids.item_ids if item_id not in known])
     model = TokenModel.load(llm, "the checkpoint", dtype="auto", trust="item" in trust)
-    prepared = Prepared.of(model.to(distributed.device()).eval(), llm, ids, inputs, "item" in trust)
+    prepared = Prepared.of(model.to(distributed.device()).eval(), llm, path, inputs, "item" in trust, ids)
     length, beams = windows.seq_length_in_evaluation, num_beams or decoding.num_beams
     return Loaded("generative", inputs, prepared.recommender(length, beams, decoding.normalised_over))
+
+
+def with_more_items(inputs, item_ids):
+    """Inputs of a model that reads no texts, with more items, which nobody took, behind the others."""
+    data, split = inputs.interactions, inputs.split
+    data = dataclasses.replace(data, item_ids=[*data.item_ids, *item_ids])
+    split = dataclasses.replace(split, train_counts=np.pad(split.train_counts, (0, len(item_ids))))
+    return Inputs(data, split, ItemText.unread(data.num_items))

@@ -29,9 +29,15 @@ class Prepared(NamedTuple):
     codes: np.ndarray  # [num_items, L] of every item
 
     @staticmethod
-    def of(model, model_dir, semantic_ids, inputs, trust=False):
-        """Raises InputError where an item has no semantic id, or the vocabulary no tokens for them."""
-        vocabulary, found = model.vocabulary, SemanticIds.load(semantic_ids)
+    def of(model, model_dir, semantic_ids, inputs, trust=False, found=None):
+        """
+        Args:
+            found: SemanticIds of the catalogue; None = those of the file semantic_ids.
+
+        Raises:
+            InputError: an item has no semantic id, or the vocabulary no tokens for them.
+        """
+        vocabulary, found = model.vocabulary, found or SemanticIds.load(semantic_ids)
         check_codes(vocabulary, model_dir, found, semantic_ids)
         codes = found.of(inputs.interactions.item_ids)
         collator = HistoryCollator(

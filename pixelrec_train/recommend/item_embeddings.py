@@ -27,6 +27,7 @@ class Items(NamedTuple):
     embeddings: np.ndarray  # [N, D] fp32
     interactions: np.ndarray | None  # [N] how often each was taken in training, where that is known
     source: str
+    embedder: dict | None = None  # what embeds more items alike: flags of scripts/build_semantic_ids.py
 
     def check(self):
         """Itself, or an InputError where it holds a number that is none."""
@@ -39,11 +40,12 @@ class Items(NamedTuple):
         return self
 
 
-def of_checkpoint(checkpoint, files, trust, eval_tokens):
+def of_checkpoint(checkpoint, files, trust, eval_tokens, new_items=None):
     """Of each item what the trained item LLM (and its item ids) make of it; as load_towers."""
-    inputs, _, table, _ = load_towers(checkpoint, files, trust, eval_tokens)
-    item_ids = list(inputs.interactions.item_ids)
-    return Items(item_ids, table, inputs.split.popularity, f"the checkpoint {checkpoint}")
+    inputs, _, table, _ = load_towers(checkpoint, files, trust, eval_tokens, new_items)
+    item_ids, counts = list(inputs.interactions.item_ids), inputs.split.popularity
+    counts = np.pad(counts, (0, len(item_ids) - len(counts)))  # nobody took a new item
+    return Items(item_ids, table, counts, f"the checkpoint {checkpoint}", {"checkpoint": str(checkpoint)})
 
 
 def of_encoder(directory, data, texts, trust, eval_tokens, pooling=None):
@@ -75,7 +77,11 @@ def of_encoder(directory, data, texts, trust, eval_tokens, pooling=None):
     encoder.eval()
     table, _ = embed_texts(encoder, read, directory, eval_tokens, texts.cache_dir)
     how = f" ({reads})" if reads else ""
-    return Items(item_ids, table.numpy(), counts, f"the encoder {directory}{how}")
+    embedder = {
+        "encoder_model_dir": str(directory), "pooling": pooling, "text_keys": list(texts.text_keys),
+        "max_text_length": texts.max_text_length,
+    }  # fmt: skip
+    return Items(item_ids, table.numpy(), counts, f"the encoder {directory}{how}", embedder)
 
 
 def catalogue(data, texts):

@@ -15,8 +15,8 @@ from pixelrec_train.recommend.checkpoints import data_files
 from pixelrec_train.recommend.item_embeddings import of_checkpoint, of_encoder, of_matrix
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run.log import say
-from pixelrec_train.semantic_id import dedup
 from pixelrec_train.semantic_id.codes import SemanticIds
+from pixelrec_train.semantic_id.giving import give_ids, rule_of
 from pixelrec_train.semantic_id.quantiser import Preprocessing, Quantiser
 from pixelrec_train.semantic_id.report_card import card_text, report_card
 from pixelrec_train.semantic_id.rq_kmeans import rq_kmeans, rq_kmeans_balanced
@@ -141,48 +141,27 @@ def quantise(config, embeddings):
 
 def tell_apart(config, items, quantiser, vectors, codes, kept):
     """SemanticIds: those that are kept as they are, then the new items by the rule for collisions."""
-    known = set(kept.item_ids) if kept else set()
-    new = np.array([row for row, item_id in enumerate(items.item_ids) if item_id not in known], np.int64)
-    own, sizes, taken = codes[new], quantiser.codebook_sizes, kept.codes if kept else None
-    policy = rule_of(kept, sizes, config) if kept else config.dedup
-    if policy == "auto":
-        policy = dedup.default_policy(len(codes), sizes)
-    counts = None if items.interactions is None else items.interactions[new]
-    order = dedup.by_popularity(counts, len(new))
-    colliding = 1 - len(np.unique(codes, axis=0)) / len(codes)
-    say(f"quantiser: collision rate {colliding:.3%} before --dedup {policy}")
-    facts = {"dedup": policy, "collision_rate_before": colliding}
-    if policy == "suffix":
-        own, size = dedup.add_suffix(own, order, taken, kept.codebook_sizes[-1] if kept else None)
-        sizes += (size,)
-    elif policy == "reassign":
-        own, moved, fell_through = dedup.reassign(own, order, vectors[new], quantiser.codebooks, taken)
-        facts |= {"moved": moved, "fell_through": fell_through}
-        say(
-            f"reassign: {moved:,} items moved to a free id, {fell_through:,} fell through (no "
-            f"free id near; they share theirs)"
-        )
-    item_ids = [items.item_ids[row] for row in new]
+    policy = config.dedup
     if kept:
-        say(f"kept: the ids of {len(kept.item_ids):,} items; new: {len(new):,}")
-        item_ids, own = kept.item_ids + item_ids, np.concatenate([kept.codes, own])
-    facts |= {"source": items.source, "seed": config.seed, "commit": run_directory.commit()}
-    facts |= {"quantiser": kept.facts["quantiser"] if kept else config.quantiser}
-    facts |= {"normalise": quantiser.preprocessing.kind, "codebooks": config.codebooks}
-    return SemanticIds(item_ids, own.astype(np.int32), sizes, facts)
-
-
-def rule_of(kept, sizes, config):
-    """The rule by which the ids of --codebooks were told apart; new ones follow it."""
-    policy = kept.facts.get("dedup")
-    levels = sizes + kept.codebook_sizes[-1:] if policy == "suffix" else sizes
-    if policy not in dedup.POLICIES or kept.codebook_sizes != levels or "quantiser" not in kept.facts:
-        raise InputError(
-            f"--codebooks {config.codebooks}: its {IDS} and its codebooks do not belong together."
+        policy = rule_of(kept, quantiser, config.codebooks)
+        if config.dedup not in ("auto", policy):
+            raise InputError(
+                f"--dedup {config.dedup}, but the ids of --codebooks follow {policy}. Leave it out."
+            )
+    ids = give_ids(items.item_ids, items.interactions, quantiser, vectors, codes, policy, kept)
+    facts = ids.facts
+    say(f"quantiser: collision rate {facts['collision_rate_before']:.3%} before --dedup {facts['dedup']}")
+    if "moved" in facts:
+        say(
+            f"reassign: {facts['moved']:,} items moved to a free id, {facts['fell_through']:,} fell through "
+            f"(no free id near; they share theirs)"
         )
-    if config.dedup not in ("auto", policy):
-        raise InputError(f"--dedup {config.dedup}, but the ids of --codebooks follow {policy}. Leave it out.")
-    return policy
+    if kept:
+        say(f"kept: the ids of {len(kept.item_ids):,} items; new: {len(ids.item_ids) - len(kept.item_ids):,}")
+    more = {"source": items.source, "embedder": items.embedder, "seed": config.seed}
+    more |= {"quantiser": kept.facts["quantiser"] if kept else config.quantiser}
+    more |= {"codebooks": config.codebooks, "commit": run_directory.commit()}
+    return dataclasses.replace(ids, facts=facts | more)
 
 
 def interactions_of(ids, items):

@@ -1,24 +1,23 @@
 """A checkpoint of either head, or a blend, that names items for people: the one door for commands and
 libraries."""
 
-import contextlib
 import difflib
-import json
-import sys
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from pixelrec_train import distributed
+from pixelrec_train.config.judging import RankingFlags
 from pixelrec_train.config.reading import TextFlags
 from pixelrec_train.config.recommending import RecommendConfig
+from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.generation import Generated
+from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.retrieval import TwoTower
-from pixelrec_train.recommend.checkpoints import data_files, load, load_either
+from pixelrec_train.recommend.checkpoints import data_files, load_either, load_generative
+from pixelrec_train.recommend.new_ids import with_new_ids
 from pixelrec_train.recommend.parts import UNTRAINED, checkpoints_of, is_blend
 from pixelrec_train.recommend.trained import is_generative
 from pixelrec_train.trainings.load_blend import load_blend, named, told
@@ -62,18 +61,30 @@ class Recommender:
         path, new = config.checkpoint, config.new_items
         files = data_files(config, text_data=config.text_data, allow_missing_text=config.allow_missing_text)
         if is_blend(path) or config.hybrid:
-            refuse_new(new, "a blend")
+            if new:
+                raise InputError(
+                    f"--new_items {new} is for one checkpoint, but {path} is a blend. Name one of its parts."
+                )
             loaded, _ = load_blend(config)
         elif is_generative(path):
-            refuse_new(new, "a generative model, in which an item needs a semantic id")
-            loaded = load_either(path, files, config.trust_remote_code, config, config.num_beams)
+            loaded = load_generative(
+                path, files, config.trust_remote_code, config.num_beams, new and new_ids_by(config, files)
+            )  # fmt: skip
         else:
-            loaded = load(path, files, config.trust_remote_code, config, new)
+            loaded = load_either(path, files, config.trust_remote_code, config, config.num_beams, new)
         ids = loaded.inputs.interactions.item_ids
         return Recommender(loaded.recommender, ids, texts_of(config, ids), loaded.inputs.interactions)
 
     def history_of(self, user):
-        """[item id] of all that a user of the data took, oldest first.
+        """[item id] of all that a user of the data took, oldest first."""
+        return [self.item_ids[item] for item in self.data.items[self.taken_by(user)].tolist()]
+
+    def times_of(self, user):
+        """[seconds] when the user took them; None where the data has no times, or no model reads them."""
+        return None if self.data.times is None else self.data.times[self.taken_by(user)]
+
+    def taken_by(self, user):
+        """Where the items of a user of the data lie in it.
 
         Raises:
             InputError: nobody is called so.
@@ -82,15 +93,16 @@ class Recommender:
         if user not in names:
             raise unknown(user, names, "user")
         number = names.index(user)
-        start, end = self.data.offsets[number : number + 2]
-        return [self.item_ids[item] for item in self.data.items[start:end].tolist()]
+        return slice(*self.data.offsets[number : number + 2].tolist())
 
-    def recommend(self, histories, k=10, exclude_seen=True):
+    def recommend(self, histories, k=10, exclude_seen=True, times=None):
         """The k best items for each of several people.
 
         Args:
             histories: lists of item ids, oldest first, none of them empty.
             exclude_seen: whether items of the history are left out.
+            times: for a model that reads them (--time_features), when each item was taken: lists of seconds
+                since 1970.
 
         Returns:
             [[Recommendation], best first; fewer than k where the catalogue has no more]
@@ -101,9 +113,8 @@ class Recommender:
         rows = [self.numbers(history) for history in histories]
         if not rows:
             return []
-        left_out = [row if exclude_seen else row[:0] for row in rows]
-        k = min(k, len(self.item_ids))
-        lists = self.recommender.find(rows, left_out, np.full(len(rows), -1), k).lists
+        ranking = RankingFlags(topk=(min(k, len(self.item_ids)),), keep_seen=not exclude_seen)
+        lists = judge(self.recommender, asked_for(rows, times), ranking, keep_lists=True).lists
         return [
             [self.told(item, score, row) for item, score in zip(items.tolist(), scores.tolist(), strict=True)
              if item >= 0]
@@ -151,12 +162,31 @@ class Recommender:
         return trie.ids()[trie.leaf_of]
 
 
-def refuse_new(new_items, what):
-    if new_items:
+def asked_for(rows, times=None):
+    """HeldOut of these histories; what comes next nobody knows.
+
+    Raises:
+        InputError: there are not as many times as items.
+    """
+    ends = np.cumsum([len(row) for row in rows])
+    if times is not None:
+        if [len(of_one) for of_one in times] != [len(row) for row in rows]:
+            raise InputError("times must have one number for each item of each history.")
+        times = np.concatenate([np.asarray(of_one, np.float64) for of_one in times])
+    unknown = np.full(len(rows), -1)
+    return HeldOut(np.arange(len(rows)), np.append(0, ends[:-1]), ends, unknown, np.concatenate(rows), times)
+
+
+def new_ids_by(config, files):
+    """SemanticIds of a generative model -> those with the items of --new_items behind them."""
+    if not config.codebooks:
         raise InputError(
-            f"--new_items {new_items} is for a two-tower checkpoint, which places items by their texts; this "
-            f"is {what}. Leave it out."
+            f"--new_items {config.new_items}: a generative model says semantic ids. Name the directory of "
+            "its own, which scripts/build_semantic_ids.py wrote, with --codebooks."
         )
+    return lambda ids: with_new_ids(
+        ids, config.codebooks, config.new_items, files, config.trust_remote_code, config.eval_tokens
+    )
 
 
 def texts_of(config, item_ids):
@@ -179,46 +209,3 @@ def unknown(name, names, what):
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else f" One is {names[0]!r}."
     return InputError(f"there is no {what} {name!r} among {len(names):,}.{hint}")
-
-
-def main(config):
-    """config: RecommendConfig."""
-    with contextlib.redirect_stdout(sys.stderr if config.as_json else sys.stdout):
-        door = Recommender.of(config)
-    history = list(config.history)
-    if config.history_file:
-        lines = Path(config.history_file).read_text(encoding="utf-8").splitlines()
-        history = [line.strip() for line in lines if line.strip()]
-    elif config.user:
-        history = door.history_of(config.user)
-    (found,) = door.recommend([history], config.k, exclude_seen=not config.include_seen)
-    if distributed.rank():
-        return
-    if config.as_json:
-        for one in found:
-            print(json.dumps(one._asdict(), ensure_ascii=False))
-        return
-    print("\n".join(lines_of(door, history, found)))
-
-
-SHOWN = 5  # items of a history
-
-
-def lines_of(door, history, found):
-    """What a person reads."""
-    named = [f"{item_id} {text_of(door, item_id)}".strip() for item_id in history[-SHOWN:]]
-    yield f"history, the newest {len(named)} of {len(history)}: {'; '.join(named)}"
-    width = max((len(one.item_id) for one in found), default=0)
-    for place, one in enumerate(found, 1):
-        path = f"  <{'-'.join(map(str, one.semantic_id))}>" if one.semantic_id else ""
-        why = ""
-        if one.because and one.semantic_id and one.likeness:
-            why = f"  (begins as {one.because})"
-        elif one.because and not one.semantic_id:
-            why = f"  (like {one.because}, cosine {one.likeness:.2f})"
-        yield f"{place:>3}. {one.score:9.4f}  {one.item_id:<{width}}{path}  {one.text or ''}{why}"
-
-
-def text_of(door, item_id):
-    text = door.texts and door.texts[door.number[item_id]]
-    return f"“{text}”" if text else ""
