@@ -76,7 +76,7 @@ def trained(width, share, asked):
 
 
 def half_interval(row, name):
-    low, high = row[f"{name}_interval"]
+    low, high = row[f"{name}_ci95"]
     return (high - low) / 2
 
 

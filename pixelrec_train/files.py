@@ -11,6 +11,9 @@ from pathlib import Path
 
 from pixelrec_train.errors import InputError
 
+PACKAGE = Path(__file__).resolve().parent
+# Where configs/ and requirements.txt lie: the repository, or what an installed package brings of it.
+ROOT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else PACKAGE / "shipped"
 ADAPTER_FILE = "adapter_config.json"
 TOKENIZER = ("tokenizer*", "vocab*", "merges*", "*_tokens*.json", "*.model", "*.tiktoken", "tokenization*.py")
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelrec_train.config import CacheFlags
+from pixelrec_train.files import ROOT
 from pixelrec_train.flags import flag, parse_args
 from pixelrec_train.machine import hardware, launch, packages
 from pixelrec_train.machine.finding import PROBLEM, WARN
 from pixelrec_train.run.exit_status import speak_plainly
 
-ROOT = Path(__file__).resolve().parents[2]
 PROBE_SECONDS = 60
 
 

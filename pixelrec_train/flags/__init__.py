@@ -15,7 +15,6 @@ from pixelrec_train.flags.fields import (
     POSITIVE,
     RANKS,
     REQUIRED,
-    ROOT,
     SEED,
     SHARE,
     Flags,
@@ -34,7 +33,7 @@ from pixelrec_train.flags.fields import (
 
 __all__ = [
     "COLUMNS", "DIRECTORY", "DISTINCT", "FILE", "FILE_NAME", "MINUTES", "MODEL", "NEW_DIRECTORY", "NEW_FILE",
-    "NOT_NEGATIVE", "POSITIVE", "RANKS", "REQUIRED", "ROOT", "SEED", "SHARE", "Flags", "Rule", "as_text",
+    "NOT_NEGATIVE", "POSITIVE", "RANKS", "REQUIRED", "SEED", "SHARE", "Flags", "Rule", "as_text",
     "at_least", "check_paths", "fields_of", "flag", "given", "idle", "one_of", "parse_args", "part",
     "refuse_unless", "replace",
 ]  # fmt: skip

@@ -10,7 +10,6 @@ from pixelrec_train import files
 from pixelrec_train.errors import InputError
 
 REQUIRED = dataclasses.MISSING
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Rule(typing.NamedTuple):
@@ -141,7 +140,7 @@ def check_paths(config):
 
 def found(path):
     """The path of a file; of one in configs/ that is not here, the one that comes with the project."""
-    shipped = ROOT / path
+    shipped = files.ROOT / path
     if path.startswith("configs/") and not Path(path).exists() and shipped.is_file():
         return str(shipped)
     return path

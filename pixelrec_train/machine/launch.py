@@ -10,9 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from pixelrec_train.files import PACKAGE
 from pixelrec_train.machine.finding import OK, PROBLEM, Finding
 
-ROOT = Path(__file__).resolve().parents[2]
 RANKS_ON_CPU = 2
 MOST_RANKS = 8
 OF_A_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -72,7 +72,7 @@ def run_and_leave_nothing(command, output, timeout):
 def environment():
     """Ours without what another launcher may have left, and the package where Python finds it."""
     kept = {k: v for k, v in os.environ.items() if k not in OF_A_LAUNCHER}
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
     return kept | {"PYTHONPATH": path}
 
 

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
+from pixelrec_train.files import ROOT
+
+REQUIREMENTS = ROOT / "requirements.txt"
 FOR_TESTS = "# tests"  # packages behind this line of requirements.txt are not needed to train
 LINE = re.compile(r"([\w-]+)==(\S+)(?:\s*# >=(\S+) <(\S+))?")
 

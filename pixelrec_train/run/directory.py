@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from pixelrec_train.errors import InputError
-from pixelrec_train.files import possible_directory, write_json
+from pixelrec_train.files import ROOT, possible_directory, write_json
 from pixelrec_train.run.checkpoints import LATEST, steps_of, take_away
 
 # What a run writes, and its checkpoints step120. --overwrite removes these and nothing else.
@@ -160,8 +160,9 @@ def versions():
 
 def commit():
     """The repository's commit, "+changes" when the tree differs from it, or None outside git."""
-    root = Path(__file__).resolve().parents[2]
-    git = ["git", "-C", str(root)]
+    if not (ROOT / ".git").exists():  # an installed package may lie within another's repository
+        return None
+    git = ["git", "-C", str(ROOT)]
     try:
         head = subprocess.run(
             [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
