@@ -13,6 +13,7 @@ from conftest import inputs_of
 from transformers import set_seed
 
 from pixelrec_train import distributed
+from pixelrec_train.commands.compare import CompareConfig
 from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.data.protocols import before_last
 from pixelrec_train.data.stretches import StretchCollator, cut_stretches
@@ -23,6 +24,7 @@ from pixelrec_train.evaluation.recommender import ByScores, Popularity
 from pixelrec_train.model.esasrec_model import LigrBlock
 from pixelrec_train.model.hstu_model import HstuBlock, time_bucket
 from pixelrec_train.tasks.next_item import NextItemTask
+from pixelrec_train.trainings import train_sequential
 from pixelrec_train.trainings.baselines import chosen_ease
 from pixelrec_train.trainings.train_sequential import MODELS, ByScoresInTime
 from pixelrec_train.untrained.ease import DECAYS, PENALTIES, ease
@@ -326,3 +328,21 @@ def test_truncated_history_sums_come_nearer_with_their_width(inputs):
     assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-4
     vectors = knn.truncated(64)
     assert np.allclose(vectors.users(histories) @ vectors.right.T, vectors(histories), atol=1e-5)
+
+
+def test_of_several_lengths_validation_chooses(monkeypatch):
+    figures = {11: 0.07, 51: 0.09, 201: 0.08}
+    trained = {length: ByScores(None) for length in figures}
+
+    def train_one(name, folder, config, interactions, split):
+        assert name == "sasrec" and folder == f"sasrec_{config.max_seq_length}"
+        return trained[config.max_seq_length]
+
+    of = {id(recommender): figures[length] for length, recommender in trained.items()}
+    monkeypatch.setattr(train_sequential, "train_one", train_one)
+    monkeypatch.setattr(train_sequential, "validate", lambda one, *_: {"ndcg@10": of[id(one)]})
+    config = CompareConfig(interaction_data="a", text_data="b", seq_lengths=(11, 51, 201))
+    notes = []
+    best = train_sequential.train_sequential("sasrec", config, None, SimpleNamespace(valid=None), notes)
+    assert best is trained[51]
+    assert notes == ["sasrec: 51 items per sequence, by validation ndcg@10 (11 7.00, 51 9.00, 201 8.00 %)"]

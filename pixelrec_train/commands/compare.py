@@ -71,6 +71,12 @@ class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFla
     max_seq_length: int = flag(
         "trained baselines: items per training sequence, history + target", 51, at_least(2)
     )
+    seq_lengths: tuple[int, ...] = flag(
+        "trained baselines: several such numbers, as 11,51,201: all are trained, validation ndcg@10 chooses",
+        (),
+        Rule("needs numbers of at least 2", lambda lengths: min(lengths, default=2) >= 2),
+        DISTINCT,
+    )
     hidden_size: int = flag("trained baselines: width of their vectors", 64, at_least(1))
     layers: int = flag("trained baselines: blocks", 2, at_least(1))
     heads: int = flag("trained baselines: attention heads", 2, at_least(1))

@@ -35,7 +35,7 @@ def make_baselines(config, data, split, parts, notes):
             continue
         say(f"baseline: {name}")
         if name in MODELS:
-            parts.add(name, train_sequential(name, config, data, split))
+            parts.add(name, train_sequential(name, config, data, split, notes))
         if name == KNN_TFIDF:
             names = ["item_knn", "tfidf"]
             made[name] = chosen_by_validation(names, parts, data, split, config, vars(config))

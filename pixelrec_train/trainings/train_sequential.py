@@ -23,13 +23,31 @@ from pixelrec_train.tasks.next_item import NextItemTask
 MODELS = {"sasrec": SASRecModel, "esasrec": ESASRecModel, "hstu": HSTUModel}
 
 
-def train_sequential(name, config, interactions, split):
-    """Train in <output_dir>/<name>; a Recommender with the best epoch's weights (validation).
+def train_sequential(name, config, interactions, split, notes):
+    """A Recommender: of --seq_lengths, where there are any, the one that validation ndcg@10 chooses.
 
-    name: of MODELS; config: CompareConfig.
+    Args:
+        name: of MODELS.
+        config: CompareConfig.
+        notes: a list that gets a line of what was chosen.
     """
+    if not config.seq_lengths:
+        return train_one(name, name, config, interactions, split)
+    found = {}
+    for length in config.seq_lengths:
+        of_length = dataclasses.replace(config, max_seq_length=length)
+        recommender = train_one(name, f"{name}_{length}", of_length, interactions, split)
+        found[length] = validate(recommender, split.valid, config)["ndcg@10"], recommender
+    best = max(found, key=lambda length: found[length][0])
+    told = ", ".join(f"{length} {100 * figure:.2f}" for length, (figure, _) in found.items())
+    notes.append(f"{name}: {best} items per sequence, by validation ndcg@10 ({told} %)")
+    return found[best][1]
+
+
+def train_one(name, folder, config, interactions, split):
+    """Train in <output_dir>/<folder>; a Recommender with the best epoch's weights (validation)."""
     where = {"output_dir": config.output_dir, "logging_dir": config.logging_dir}
-    config = dataclasses.replace(config, **{flag: str(Path(path) / name) for flag, path in where.items()})
+    config = dataclasses.replace(config, **{flag: str(Path(path) / folder) for flag, path in where.items()})
     seed_everything(config.seed)
     model = MODELS[name](
         interactions.num_items, config.max_seq_length - 1, config.hidden_size, config.layers, config.heads,
