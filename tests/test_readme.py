@@ -226,3 +226,12 @@ def test_the_scripts_are_sound_shell():
         command = ["shellcheck", "-x", "-P", "SCRIPTDIR", *scripts]
         found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         assert found.returncode == 0, found.stdout
+
+
+def test_the_chinese_readme_has_the_same_commands_and_figures():
+    chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+    assert re.findall(r"```bash\n(.*?)```", chinese, re.S) == re.findall(
+        r"```bash\n(.*?)```", TEXTS["README.md"], re.S
+    )
+    row = r"^\| (?:popularity|two_tower|generative) \|.*$"
+    assert re.findall(row, chinese, re.M) == re.findall(row, TEXTS["README.md"], re.M)
