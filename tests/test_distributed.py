@@ -9,19 +9,69 @@ from conftest import ROOT
 
 from pixelrec_train import distributed, resources
 from pixelrec_train.errors import InputError
-from pixelrec_train.run import rendezvous
+from pixelrec_train.run import launchers, rendezvous
+
+SRUN = {
+    "SLURM_JOB_ID": "1234567", "SLURM_STEP_ID": "2", "SLURM_STEP_NUM_TASKS": "11", "SLURM_PROCID": "9",
+    "SLURM_LOCALID": "1", "SLURM_NODEID": "2", "SLURM_STEP_TASKS_PER_NODE": "4(x2),3",
+    "SLURM_STEP_NODELIST": "gpu[07-08,12]",
+}  # fmt: skip
+OPEN_MPI = {
+    f"OMPI_COMM_WORLD_{n}": v for n, v in dict(RANK="3", SIZE="4", LOCAL_RANK="1", LOCAL_SIZE="2").items()
+}
+HYDRA = dict(PMI_RANK="3", PMI_SIZE="4", MPI_LOCALRANKID="3", MPI_LOCALNRANKS="4")
+POD = dict(RANK="1", WORLD_SIZE="2", MASTER_ADDR="job-0", MASTER_PORT="234", KUBERNETES_SERVICE_HOST="h")
 
 
-def test_open_mpis_names_become_torchs(monkeypatch):
-    for name, value in dict(RANK="3", SIZE="4", LOCAL_RANK="1", LOCAL_SIZE="2").items():
-        monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
-    monkeypatch.setenv("MASTER_ADDR", "node0")
-    assert rendezvous.ranks_of_mpirun() == {
-        "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "node0", "MASTER_PORT": "29500",
-    }  # fmt: skip
-    monkeypatch.delenv("OMPI_COMM_WORLD_SIZE")
-    assert rendezvous.ranks_of_mpirun() == {}
+@pytest.mark.parametrize(
+    "environment, found",
+    [
+        ({}, None),
+        (SRUN, "9 11 1 3 gpu07 21074"),
+        (
+            SRUN | {"SLURM_NODEID": "1", "SLURM_STEP_NODELIST": "a1,b2,c3", "MASTER_PORT": "7"},
+            "9 11 1 4 a1 7",
+        ),
+        (SRUN | {"SLURM_STEP_TASKS_PER_NODE": "11", "SLURM_NODEID": "0"}, "9 11 1 11 127.0.0.1 21074"),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "5"}, None),  # a batch script itself
+        (OPEN_MPI | {"MASTER_ADDR": "node0"}, "3 4 1 2 node0 29500"),
+        (HYDRA, "3 4 3 4 127.0.0.1 29500"),
+        (HYDRA | {"PMI_SIZE": "1"}, None),
+        (POD, "1 2 0 1 job-0 234"),
+    ],
+)
+def test_each_launchers_names_become_torchs(environment, found):
+    wanted = dict(zip(launchers.OF_TORCH, found.split(), strict=True)) if found else {}
+    assert launchers.named_as_torch(environment) == wanted
+
+
+@pytest.mark.parametrize(
+    "environment, says",
+    [
+        (OPEN_MPI, "Open MPI started 4 ranks on several machines.*mpirun -x MASTER_ADDR"),
+        ({k: v for k, v in HYDRA.items() if k != "MPI_LOCALRANKID"}, "MPI_LOCALRANKID is not set"),
+        ({k: v for k, v in SRUN.items() if k != "SLURM_STEP_NODELIST"}, "SLURM_STEP_NODELIST does not say"),
+        ({"PMIX_RANK": "2"}, "PMIX_RANK=2 says which rank this is, but nothing of how many"),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "has RANK=1, but no LOCAL_RANK, MASTER_ADDR, MASTER_PORT"),
+    ],
+)
+def test_a_launcher_that_says_a_part_alone(environment, says):
+    with pytest.raises(InputError, match=says):
+        launchers.named_as_torch(environment)
+
+
+@pytest.mark.parametrize(
+    "nodes, first",
+    [
+        ("n1", "n1"),
+        ("n[1-4]", "n1"),
+        ("gpu[007,9]-ib", "gpu007-ib"),
+        ("a-b2,c[1-2]", "a-b2"),
+        ("r[2]s,x", "r2s"),
+    ],
+)
+def test_the_first_of_slurms_hosts(nodes, first):
+    assert launchers.first_host(nodes) == first
 
 
 @pytest.mark.parametrize("variable", ["LOCAL_WORLD_SIZE", "LOCAL_SIZE", "WORLD_SIZE"])

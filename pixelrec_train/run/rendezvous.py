@@ -11,21 +11,16 @@ import torch.distributed as dist
 from pixelrec_train import distributed, resources
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.run import watchdog
+from pixelrec_train.run.launchers import named_as_torch
 
 
 def initialise(timeout_minutes):
-    """Join the other ranks; works under deepspeed, torchrun, Open MPI's mpirun and plain python.
+    """Join the other ranks; works under every launcher of launchers.py, and plain python.
 
     Raises:
         InputError: there are fewer GPUs than ranks, or the ranks did not meet within the timeout.
     """
-    if "RANK" not in os.environ:
-        os.environ.update(ranks_of_mpirun() or ONE_RANK | {"MASTER_PORT": resources.free_port()})
-    elif absent := [name for name in OF_A_LAUNCHER if name not in os.environ]:
-        raise InputError(
-            f"the environment has RANK={os.environ['RANK']}, but no {', '.join(absent)}: left over from "
-            f"another program? unset RANK WORLD_SIZE trains on one rank; deepspeed and torchrun set them all."
-        )
+    os.environ.update(named_as_torch(os.environ) or ONE_RANK | {"MASTER_PORT": resources.free_port()})
     allow_files()
     on_gpu = distributed.uses_gpu()
     if on_gpu:
@@ -102,18 +97,7 @@ def watch(timeout_minutes):
 
 
 FEWEST_FILES, ENOUGH_FILES = 256, 4096
-OF_A_LAUNCHER = ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 ONE_RANK = dict(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
-
-
-def ranks_of_mpirun():
-    """Open MPI's names for what torch calls RANK and so on; {} when it was not the launcher."""
-    names = dict(RANK="RANK", WORLD_SIZE="SIZE", LOCAL_RANK="LOCAL_RANK", LOCAL_WORLD_SIZE="LOCAL_SIZE")
-    found = {ours: os.environ.get(f"OMPI_COMM_WORLD_{theirs}") for ours, theirs in names.items()}
-    if None in found.values():
-        return {}
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}  # of several machines: set them yourself
-    return found | {name: os.environ.get(name, value) for name, value in address.items()}
 
 
 def share_cores():
