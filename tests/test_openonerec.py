@@ -16,7 +16,7 @@ from small_samples import write_small_samples
 
 from pixelrec_train.commands.train_qwen3 import Qwen3Config, settled
 from pixelrec_train.flags import parse_args
-from pixelrec_train.run.rendezvous import OF_A_LAUNCHER
+from pixelrec_train.run.launchers import NEEDED
 
 RECIPES = ROOT / "scripts/openonerec"
 STAGES = {  # recipe: warm-up and steps to the lowest rate, as OpenOneRec's scripts have them
@@ -337,7 +337,7 @@ def test_ranks_of_srun_know_their_places(tmp_path):
     stub(tmp_path, "srun", SRUN)
     stub(tmp_path, "scontrol", SCONTROL)
     told = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    assert {"RANK", *OF_A_LAUNCHER} <= set(told)
+    assert {"RANK", *NEEDED} <= set(told)
     stub(tmp_path, "python", f"{ANSWERS}; printenv {' '.join(told)}")
     settings = {"LAUNCHER": "srun", "NUM_GPUS": "4", "SLURM_JOB_ID": "7", "RANK": "9", "LOCAL_RANK": "9"}
     result = run("posttrain_sft", tmp_path, python=str(tmp_path / "bin/python"), **settings, **INPUT)
