@@ -11,7 +11,7 @@ from pixelrec_train.evaluation.metrics import figures, paired_intervals, paired_
 from pixelrec_train.files import existing_directory
 from pixelrec_train.report.evidence import SEED
 from pixelrec_train.report.figures import by_history, by_taken
-from pixelrec_train.report.run_files import EVALUATED, found_in, told_of
+from pixelrec_train.report.run_files import EVALUATED, found_in, refuse_checkpoint, told_of
 
 SHOWN = 5  # users of each way to change
 
@@ -76,9 +76,10 @@ def sides(directories):
 def side(directory):
     directory = existing_directory(directory, "--runs")
     path = found_in(directory, FILE)
+    refuse_checkpoint(directory, "--runs")
     if path is None and not (directory / "run.json").is_file():
         raise InputError(f"--runs {directory} is no run: it holds neither {FILE} nor run.json.")
-    if path is None and not any(directory.glob("table.json")) and not any(directory.glob("*.safetensors")):
+    if path is None and not (directory / "table.json").is_file():
         raise InputError(f"--runs {directory} is a run that has not ended, so nobody has judged it yet.")
     if path is None:
         raise InputError(

@@ -48,8 +48,7 @@ def read_run(directory, flag_name):
         InputError: it is none, has not ended, or a file of it is damaged.
     """
     directory = existing_directory(directory, flag_name)
-    if (directory / MANIFEST).is_file() and (directory / STATE).is_file():
-        raise InputError(f"{flag_name} {directory} is a checkpoint. Did you mean {run_of(directory)}?")
+    refuse_checkpoint(directory, flag_name)
     if not (directory / "run.json").is_file():
         near = sorted(path.parent for path in directory.glob("*/run.json"))
         hint = f" Did you mean {near[0]}?" if near else ""
@@ -66,6 +65,11 @@ def read_run(directory, flag_name):
         directory, record, rows, events_of(directory / "metrics.jsonl"), notes_of(directory / "table.md"),
         places_of(directory), told_of(directory), best_step(directory),
     )  # fmt: skip
+
+
+def refuse_checkpoint(directory, flag_name):
+    if (directory / MANIFEST).is_file() and (directory / STATE).is_file():
+        raise InputError(f"{flag_name} {directory} is a checkpoint. Did you mean {run_of(directory)}?")
 
 
 def json_of(path, kind):
