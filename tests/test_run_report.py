@@ -150,7 +150,10 @@ def test_every_part_is_there_well_formed_escaped_and_alone(run):
     for part in ("users", "map", "again"):
         assert EVIL in page.texts[part]
     assert "git checkout abc1234  # and changes that are in no commit" in page.texts["again"]
-    assert "deepspeed --num_gpus 2 scripts/train_pixelrec.py --item_prompt '<script>" in page.texts["again"]
+    assert (
+        "deepspeed --num_gpus 2 scripts/train_pixelrec.py \\\n  --item_prompt '<script>"
+        in page.texts["again"]
+    )
     assert "f00d" in page.texts["again"] and "target at place 2" in page.texts["users"]
     assert "best_model" in page.texts["curves"] and "left no" not in page.texts["all"]
     circles = [a for tag, a in page.tags if tag == "circle" and "t" in a.get("class", "")[:9]]

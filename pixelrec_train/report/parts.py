@@ -128,14 +128,15 @@ def again_section(run):
 
 
 def lines_of(record):
-    """For a terminal, from the repository's root."""
+    """For a terminal, from the repository's root; a flag a line."""
     (name, *rest), ranks, lines = record["command"], record.get("ranks", 1), []
     if commit := record.get("commit"):
         clean = commit.removesuffix("+changes")
         lines.append(f"git checkout {clean}" + "  # and changes that are in no commit" * (clean != commit))
     start = f"deepspeed --num_gpus {ranks}" if ranks > 1 else "python"
-    lines.append(f"{start} scripts/{name}.py {shlex.join(rest)}")
-    return "\n".join(lines)
+    quoted = map(shlex.quote, rest)
+    flags = "".join(f" \\\n  {word}" if word.startswith("--") else f" {word}" for word in quoted)
+    return "\n".join([*lines, f"{start} scripts/{name}.py{flags}"])
 
 
 def in_words(values):
