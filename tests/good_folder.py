@@ -16,8 +16,10 @@ from pixelrec_train.config import GenerativeConfig
 from pixelrec_train.data.inputs import read_inputs
 from pixelrec_train.data.item_text import Reader
 from pixelrec_train.data.samples import Sample, writing
+from pixelrec_train.data.user_places import UserPlaces, write_places
 from pixelrec_train.engine import manifest
 from pixelrec_train.engine.state import TrainState
+from pixelrec_train.evaluation.metrics import table_row
 from pixelrec_train.model.expansion import expand
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.model.tiny import write_causal_lm
@@ -50,6 +52,7 @@ def write_good_folder(folder, demo, demo_config):
         write_generative(config, inputs)
         write_samples()
         write_thoughts()
+        write_runs()
         for name in ("onerec_think", "minionerec"):
             shutil.copytree(ROOT / "tests/fixtures" / name / "files", name)
         shutil.rmtree("cache")
@@ -131,6 +134,28 @@ def write_thoughts():
         samples.append((Sample(f"t{n}", "thoughts", messages, None), {"target_item_ids": [item_id]}))
     writing.write_samples("thoughts", samples, rows_per_file=10)
     Path("thoughts/dataset.json").write_text(json.dumps(writing.dataset_config(512, True)))
+
+
+def write_runs():
+    """Two finished runs that were judged on the same users, before/ and after/, and a comparison."""
+    for name, places in (("before", [0, 3, 9, 12, 50, 50]), ("after", [0, 2, 12, 9, 4, 50])):
+        run, places = Path(name), np.array(places)
+        run.mkdir()
+        cold, taken = np.arange(6) < 2, np.array([0, 0, 3, 5, 5, 9])
+        rows = {"two_tower": table_row(places, cold, (5, 10, 50))}
+        facts = {"config": {"seed": 1}, "ranks": 1, "versions": {}, "data": {}}
+        (run / "run.json").write_text(json.dumps(facts))
+        (run / "table.json").write_text(json.dumps(rows))
+        event = {"kind": "step", "step": 1, "loss": 2.0, "step_ms": 3.0, "eta_s": 4.0}
+        (run / "metrics.jsonl").write_text(json.dumps(event) + "\n")
+        users, targets = (np.array([f"{letter}{n}" for n in range(6)], object) for letter in "ui")
+        write_places(run, UserPlaces(
+            users, targets, np.arange(3, 9), taken, cold, {"two_tower": places}, "two_tower", "test",
+            "by hand", 40, [5, 10, 50], False,
+        ))  # fmt: skip
+    Path("compared").mkdir()
+    rows = {"item_knn": rows["two_tower"], "after": rows["two_tower"] | {"checkpoint": "after/best_model"}}
+    Path("compared/table.json").write_text(json.dumps(rows))
 
 
 def shared_flags(config):

@@ -7,7 +7,7 @@ A case of bad_inputs/<theme>.json changes one thing in a folder that would train
              read_samples (all rows of "sources", as training reads them), check_samples (of "samples", with
              spaces between them, or of "dataset_config"), build_samples,
              qwen3 (train_qwen3 with --dry_run 1); convert; prep (of "source", onerec_think unless given);
-             merge (merge_adapter); predict; keep (keep_thoughts)
+             merge (merge_adapter); predict; report (of "run"); runs (compare --runs); keep (keep_thoughts)
     flags    flags of the command to set; null leaves one out
     files    {path: how it changes}, see `change`
     says     what the sentence must contain, a regular expression
@@ -36,6 +36,7 @@ from pixelrec_train.commands import (
     keep_thoughts,
     predict,
     prep,
+    report,
     train_qwen3,
     verify_model,
 )
@@ -81,6 +82,7 @@ COMMANDS = {
     "build_ids": build_semantic_ids.main, "expand": expand_vocabulary.main, "verify": verify_model.main,
     "build_samples": build_samples.main,
     "judge": judge.main, "qwen3": train_qwen3.main, "predict": predict.main,
+    "report": report.main, "runs": compare.main,
     "convert": convert.main, "prep": prep.main, "merge": merge.main, "keep": keep_thoughts.main,
 }  # fmt: skip
 # Of samples what is tokenised already stays: the next start goes on there.
@@ -165,10 +167,14 @@ def arguments(command, demo_config, changes):
         },
         "merge": {"adapter_dir": "adapter", "output_model_dir": "out/merged"},
         "convert": {"base_model_dir": "llm", "model_home": "told", "step": "best"},
+        "report": {"html": "out/page.html"},
+        "runs": {"runs": "before,after", "html": "out/page.html"},
         "prep": prepared(changes.get("source", "onerec_think")),
     }[command]
     flags = {name: value for name, value in (good | changes).items() if value is not None}
     files = flags.pop("samples", "").split() if command == "check_samples" else ()
+    if command == "report":
+        files = flags.pop("run", "before").split()
     return [*files, *as_flags(flags)]
 
 
@@ -284,7 +290,8 @@ def test_what_the_system_says_of_a_place_is_a_sentence_and_a_bug_keeps_its_trace
         ("qwen3", {"interaction_data": "interactions.csv", "semantic_ids": "sid.json", "max_steps": 3}),
         ("qwen3", {"lora_r": 4, "lora_target_modules": "q_proj,up_proj"}),
         ("generative_plan", {"lora_r": 4, "lora_alpha": 4, "beside": None}),
-        ("convert", {}),
+        ("convert", {}), ("report", {}), ("report", {"run": "after", "compared": "compared"}),
+        ("runs", {}), ("runs", {"runs": "after,before", "html": None}),
         ("generative_plan", {"output_dir": "."}),
         ("prep", {"their_files": True}), ("prep", {"source": "minionerec"}), ("prep", {"source": "text"}),
         ("build_ids", {"matrix": None, "semantic_ids": "sid.json", "export_index": "new/x.json"}),

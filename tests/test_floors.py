@@ -11,7 +11,7 @@ FLOORS = {
     "run": 1, "losses": 1, "semantic_id": 1, "untrained": 1,
     "data": 2, "model": 2, "engine": 2, "machine": 2,
     "tasks": 3, "evaluation": 3,
-    "recommend": 4, "rl": 4,
+    "recommend": 4, "report": 4, "rl": 4,
     "trainings": 5,
     "commands": 6, "__main__": 7,
 }  # fmt: skip
@@ -67,7 +67,18 @@ def test_heavy_libraries_have_one_address():
                     assert place.startswith(addresses), f"{place} imports {name}"
 
 
-NOT_WHOLE = ("recommend", "rl", "evaluation", "engine", "data", "model", "losses", "tasks", "semantic_id")
+NOT_WHOLE = (
+    "recommend",
+    "report",
+    "rl",
+    "evaluation",
+    "engine",
+    "data",
+    "model",
+    "losses",
+    "tasks",
+    "semantic_id",
+)
 
 
 def test_below_trainings_nobody_takes_the_whole_configuration():

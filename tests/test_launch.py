@@ -13,6 +13,7 @@ import forks
 import pytest
 import torch
 from conftest import ROOT, as_flags, deepspeed, events, run_command
+from pyarrow import parquet as pq
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 from transformers import AutoConfig, AutoModel
@@ -201,8 +202,10 @@ def test_a_run_leaves_what_the_readme_promises(trained):
     assert sorted(p.name for p in run.glob("*_model")) == ["best_model"]
     assert sorted(p.name for p in run.glob("checkpoint-*")) == ["checkpoint-epoch-2", "checkpoint-epoch-3"]
     assert not list(run.glob("*.partial"))
-    for name in ("run.json", "ds_config.json", "metrics.jsonl", "table.md", "table.json", "curves.png"):
+    for name in ("run.json", "ds_config.json", "metrics.jsonl", "table.md", "table.json", "curves.png",
+                 "places.parquet", "report.json", "report.html"):  # fmt: skip
         assert (run / name).stat().st_size > 0
+    assert "left no" not in (run / "report.html").read_text(encoding="utf-8")
     recorded = json.loads((run / "run.json").read_text())
     assert recorded["ranks"] == 2 and recorded["versions"]["deepspeed"] and recorded["data"]["interactions"]
     assert len(events(run, "eval")) == 3
@@ -321,6 +324,10 @@ def test_evaluation_reproduces_the_runs_own_test_figures_exactly(trained, tmp_pa
         assert result.returncode == 0, result.stdout + result.stderr
         metrics = json.loads((tmp_path / name / "metrics.json").read_text())
         assert metrics["metrics"] == expected
+        of_run, of_any = (pq.read_table(at / "places.parquet") for at in (folder / "run", tmp_path / name))
+        assert of_any.equals(of_run.select(of_any.column_names)) and of_any.num_rows > 100
+        examples = (json.loads((at / "report.json").read_text()) for at in (folder / "run", tmp_path / name))
+        assert len({json.dumps(told["examples"]) for told in examples}) == 1
         assert metrics["split"] == "test" and "history 1-4" in metrics["slices"]
         vectors = load_file(tmp_path / name / "item_embeddings.safetensors")["item_embeddings"]
         ids = (tmp_path / name / "item_ids.txt").read_text().splitlines()

@@ -13,10 +13,12 @@ from pixelrec_train.config import (
 )
 from pixelrec_train.config.judging import BASELINES
 from pixelrec_train.engine.ds_file import adopted
+from pixelrec_train.errors import InputError
 from pixelrec_train.flags import (
     COLUMNS,
     DISTINCT,
     FILE,
+    NEW_FILE,
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
@@ -24,6 +26,7 @@ from pixelrec_train.flags import (
     at_least,
     check_paths,
     flag,
+    given,
     one_of,
     parse_args,
     refuse_unless,
@@ -33,9 +36,22 @@ from pixelrec_train.run.exit_status import speak_plainly
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFlags, LoopFlags):
-    """One table for a dataset: baselines, some of them trained here, and any checkpoints."""
+    """One table for a dataset: baselines, some of them trained here, and any checkpoints. Or, with --runs,
+    what changed between finished runs: from their files alone, nothing is trained.
+    """
 
-    text_data: str = flag("table with a column item_id and the text columns", path=FILE)
+    runs: tuple[str, ...] = flag(
+        "finished runs, or what evaluate_pixelrec left, with commas between: each is compared with the "
+        "first, user by user. No other flag but --html goes with it",
+        (),
+    )
+    html: str | None = flag("with --runs: file to write the comparison to, as a page", None, path=NEW_FILE)
+    interaction_data: str | None = flag(
+        "table with columns item_id, user_id and perhaps timestamp; required without --runs", None, path=FILE
+    )
+    text_data: str | None = flag(
+        "table with a column item_id and the text columns; required without --runs", None, path=FILE
+    )
     text_keys: tuple[str, ...] = flag(
         "text columns TF-IDF reads", ("title", "description"), COLUMNS, DISTINCT
     )
@@ -124,7 +140,31 @@ class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFla
 
 @speak_plainly
 def main(argv=None):
-    config = adopted(check_paths(parse_args(CompareConfig, argv)))
+    config = check_paths(parse_args(CompareConfig, argv))
+    if config.runs:
+        return between_runs(config)
+    refuse_without_tables(config)
+    config = adopted(config)
     from pixelrec_train.trainings import compare_models
 
     compare_models.main(config)
+
+
+def between_runs(config):
+    others = sorted(given(config) - {"runs", "html"})
+    if others:
+        raise InputError(f"--{others[0]} does not go with --runs, which computes nothing anew. Leave it out.")
+    from pixelrec_train.report import between_page
+
+    between_page.main(config.runs, config.html)
+
+
+def refuse_without_tables(config):
+    missing = [f"--{name}" for name in ("interaction_data", "text_data") if not getattr(config, name)]
+    if missing:
+        raise InputError(
+            f"the following arguments are required: {', '.join(missing)}; or --runs, to compare "
+            f"finished runs. See --help for all flags."
+        )
+    if config.html:
+        raise InputError(f"--html {config.html} is for --runs. Leave it out; the table goes to --output_dir.")

@@ -74,15 +74,29 @@ def paired_p(ours, theirs, topk, seed=0):
     Args:
         ours, theirs: [E] places of the same users' targets.
     """
-    p, rng = {}, np.random.default_rng(seed)
+    p = {}
+    for name, sums in paired_sums(ours, theirs, topk, seed):
+        least = min((sums <= 0).mean(), (sums >= 0).mean())
+        p[name] = float(min(1, 2 * max(least, 1 / len(sums))))
+    return p
+
+
+def paired_intervals(ours, theirs, topk, seed=0):
+    """{metric: [low, high]} of what ours is better by, 95 %: percentiles of the resamples of paired_p."""
+    return {
+        name: [float(x) for x in np.percentile(sums / len(ours), (2.5, 97.5))]
+        for name, sums in paired_sums(ours, theirs, topk, seed)
+    }
+
+
+def paired_sums(ours, theirs, topk, seed):
+    """Yields (metric, [10,000] sums of the users' differences in a resample)."""
+    rng = np.random.default_rng(seed)
     ours, theirs = np.minimum(ours, max(topk)), np.minimum(theirs, max(topk))
     for name, gain in gains(topk).items():
         differences, counts = np.unique(gain[ours] - gain[theirs], return_counts=True)
         # Resampling users is drawing how many have each difference.
-        sums = rng.multinomial(len(ours), counts / len(ours), size=10 * RESAMPLES) @ differences
-        least = min((sums <= 0).mean(), (sums >= 0).mean())
-        p[name] = float(min(1, 2 * max(least, 1 / len(sums))))
-    return p
+        yield name, rng.multinomial(len(ours), counts / len(ours), size=10 * RESAMPLES) @ differences
 
 
 def table_row(places, is_cold, topk):
@@ -110,3 +124,21 @@ def slices(places, target_count, history_length, topk):
             label = f"{low}+" if high is None else f"{low}" if high == low + 1 else f"{low}-{high - 1}"
             result[f"{name} {label}"] = {"users": int(inside.sum())} | figures(places[inside], topk)
     return result
+
+
+def groups(values, parts):
+    """Users in groups of about equally many by a number of each; equals stay together, and 0 alone.
+
+    Args:
+        values: [E] whole numbers, none negative.
+        parts: groups of those above 0, at most.
+
+    Returns:
+        [(low, high, [E] bool)]: least and largest number of a group, and who is in it; low first.
+    """
+    above = np.sort(values[values > 0])
+    places = np.arange(parts) * len(above) // parts
+    edges = np.unique([*([0] if (values == 0).any() else []), *(above[places] if len(above) else [])])
+    number = np.searchsorted(edges, values, side="right")
+    found = [number == n + 1 for n in range(len(edges))]
+    return [(int(values[inside].min()), int(values[inside].max()), inside) for inside in found]

@@ -19,7 +19,7 @@ UNKNOWN = -1  # the place of a target that nobody knows
 class Judged(NamedTuple):
     places: np.ndarray  # [E] of the users whose target is known, 0 = first, max(topk) = absent
     counts: dict  # {metric: value} of Recommender.counts
-    lists: Lists | None = None  # of max(topk) items, of every user, also those without a target
+    lists: Lists | None = None  # of max(topk) items, of users that were asked for, also without a target
 
 
 def with_targets(held_out):
@@ -39,9 +39,13 @@ def judge(recommender, held_out, ranking, tell=None, keep_lists=False):
     Args:
         ranking: RankingFlags.
         tell: of Progress, on how it goes; None = nobody is told.
-        keep_lists: whether Judged has them: E * max(topk) items and scores in memory.
+        keep_lists: whether Judged has them: E * max(topk) items and scores in memory. Or the numbers of the
+            users, increasing, of whom it has them.
     """
     k, groups, found = max(ranking.topk), recommender.groups(held_out, ranking), []
+    kept = np.zeros(len(held_out), bool)
+    if keep_lists is not False:
+        kept[slice(None) if keep_lists is True else keep_lists] = True
     progress = tell and Progress(len(held_out), ranking.topk, tell)
     for users, size in groups:
 
@@ -50,14 +54,17 @@ def judge(recommender, held_out, ranking, tell=None, keep_lists=False):
             left_out = [held_out.history(e)[: 0 if ranking.keep_seen else None] for e in users]
             one = recommender.find_users(held_out, users, left_out, k)
             one = one._replace(places=np.where(held_out.target[users] < 0, UNKNOWN, one.places))
-            return one if keep_lists else one._replace(lists=None)
+            return one._replace(lists=one.lists and Lists(*(part[kept[users]] for part in one.lists)))
 
         found += in_blocks(len(users), size, work, progress and progress.add)
-    order = np.argsort(np.concatenate([users for users, _ in groups]))
+    users = np.concatenate([users for users, _ in groups])
+    order = np.argsort(users)
     places, known, lists = zip(*found, strict=True)
     places = np.concatenate(places)[order]
     labelled = places != UNKNOWN
     counts = recommender.counts(known, order[labelled], ranking.topk) if labelled.any() else {}
-    if keep_lists:
-        lists = Lists(*(np.concatenate(part)[order] for part in zip(*lists, strict=True)))
-    return Judged(places[labelled], counts, lists if keep_lists else None)
+    if not kept.any():
+        return Judged(places[labelled], counts)
+    order = np.argsort(users[kept[users]])
+    lists = Lists(*(np.concatenate(part)[order] for part in zip(*lists, strict=True)))
+    return Judged(places[labelled], counts, lists)

@@ -136,6 +136,8 @@ def lead(rows, judged, name, other, metric, topk):
 def conclude(training, judged, split, ranking, how="", against=None):
     """The last words of a run: its table on the test split and its curves. All ranks call it.
 
+    Gives `judged` with popularity in front.
+
     Args:
         training: engine.session.Session.
         judged: {name: Judged} of the test split; popularity comes in front.
@@ -165,6 +167,7 @@ def conclude(training, judged, split, ranking, how="", against=None):
         log.concluded(training.state, run)
         log.block(f"Files in {run}/: table.md, table.json, curves.png, metrics.jsonl, best_model/")
     distributed.barrier()
+    return judged
 
 
 def conclude_without_catalogue(training):

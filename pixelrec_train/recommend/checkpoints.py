@@ -1,6 +1,7 @@
 """A trained checkpoint of either head, ready to rank."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -35,6 +36,7 @@ class Loaded(NamedTuple):
     name: str  # two_tower or generative
     inputs: Inputs  # as the checkpoint reads them
     recommender: Recommender
+    item_vectors: Callable | None = None  # [n] item numbers -> [n, D], where the recommender has no vectors
 
 
 def data_files(data, **texts):
@@ -194,7 +196,8 @@ def load_generative(checkpoint, files, trust, num_beams=None, more_ids=None):
     model = TokenModel.load(llm, "the checkpoint", dtype="auto", trust="item" in trust)
     prepared = Prepared.of(model.to(distributed.device()).eval(), llm, path, inputs, "item" in trust, ids)
     length, beams = windows.seq_length_in_evaluation, num_beams or decoding.num_beams
-    return Loaded("generative", inputs, prepared.recommender(length, beams, decoding.normalised_over))
+    ranks = prepared.recommender(length, beams, decoding.normalised_over)
+    return Loaded("generative", inputs, ranks, prepared.item_vectors)
 
 
 def with_more_items(inputs, item_ids):

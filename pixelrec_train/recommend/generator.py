@@ -13,9 +13,10 @@ from pixelrec_train.evaluation.generation import Generated
 from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.model.decoding import search_from
 from pixelrec_train.model.reading import read, side_by_side
+from pixelrec_train.model.split_rows import look_up
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.vocabulary import check_codes
-from pixelrec_train.semantic_id.codes import SemanticIds
+from pixelrec_train.semantic_id.codes import ABSENT, SemanticIds
 from pixelrec_train.semantic_id.trie import Trie
 
 
@@ -75,6 +76,16 @@ class Prepared(NamedTuple):
             )
 
         return Generated(behind_histories, self.trie, num_beams)
+
+    @torch.no_grad()
+    def item_vectors(self, items):
+        """[n, D] fp32 on the CPU: of each item the mean of what the model reads for its codes. All ranks call
+        it."""
+        codes = self.codes[items]
+        there = torch.from_numpy(codes != ABSENT)[..., None]
+        ids = torch.from_numpy(self.model.vocabulary.token_ids(codes)).clamp(min=0).to(distributed.device())
+        rows = self.model.embedding(look_up, ids).float().cpu()
+        return ((rows * there).sum(1) / there.sum(1)).numpy()
 
     def search(self, normalised_over, go_on=None):
         """search_of this model under the trie."""

@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from pixelrec_train.run.checkpoints import LATEST, steps_of, take_away
 # What a run writes, and its checkpoints step120. --overwrite removes these and nothing else.
 RUN_FILES = (
     "run.json", "ds_config.json", "train.log", "metrics.jsonl", "table.md", "table.json", "curves.png",
-    "trace.json", "trackers.json", "best_model", "checkpoint-epoch-*", "checkpoint-step-*", "*.partial",
+    "places.parquet", "report.json", "report.html", "trace.json", "trackers.json",
+    "best_model", "checkpoint-epoch-*", "checkpoint-step-*", "*.partial",
 )  # fmt: skip
 PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "pyarrow", "faiss-cpu", "faiss-gpu")
 
@@ -140,6 +142,7 @@ def record_start(directory, config, ds_config, facts):
     """Write run.json and ds_config.json before step 0: what ran, on what, with which versions."""
     run = {
         "config": dataclasses.asdict(config),
+        "command": command(),
         "versions": versions(),
         "commit": commit(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -148,6 +151,16 @@ def record_start(directory, config, ds_config, facts):
     Path(directory).mkdir(parents=True, exist_ok=True)
     write_json(Path(directory) / "run.json", run)
     write_json(Path(directory) / "ds_config.json", ds_config)
+
+
+def command():
+    """[name of a command of ours, its flags as they were typed]; None where a program calls us otherwise."""
+    (path, *flags), commands = sys.argv, Path(__file__).resolve().parents[1] / "commands"
+    name = Path(path).stem
+    if not (commands / f"{name}.py").is_file():
+        return None
+    flags = flags[1:] if flags[:1] == [name] else flags  # of python -m pixelrec_train NAME
+    return [name, *(text for text in flags if not text.startswith("--local_rank"))]
 
 
 def versions():

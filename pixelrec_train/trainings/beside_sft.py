@@ -6,6 +6,8 @@ from pixelrec_train.engine import checkpoint, loop
 from pixelrec_train.engine.weights import load_weights
 from pixelrec_train.evaluation.report import conclude
 from pixelrec_train.model.token_model import TokenModel
+from pixelrec_train.report.end import report_at_end
+from pixelrec_train.report.evidence import leave
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.tokens import LLM
 from pixelrec_train.trainings.asking import asking
@@ -52,4 +54,9 @@ def conclude_beside(training, model, config, name, how=""):
         f"{what}asked by {config.prompt}, at least {config.num_beams} beams, probabilities over the {over}; "
         f"{how}"
     )
-    conclude(training, judged, test.users.inputs.split, config, how, against={name: SFT})
+    inputs, users = test.users.inputs, test.users.held_out
+    judged = conclude(training, judged, inputs.split, config, how, against={name: SFT})
+    report_at_end(
+        training.log, config.output_dir,
+        lambda: leave(config.output_dir, judged, name, inputs, users, config, config),
+    )  # fmt: skip

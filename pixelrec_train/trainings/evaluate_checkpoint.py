@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from pixelrec_train import distributed
+from pixelrec_train.config import DataFlags, TextFlags
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation import metrics
 from pixelrec_train.evaluation.index import FaissIndex
@@ -23,12 +24,14 @@ from pixelrec_train.libraries import import_faiss
 from pixelrec_train.model.backbone import save_tensors
 from pixelrec_train.recommend.blend_file import blend_file
 from pixelrec_train.recommend.checkpoints import check_split_as_trained, data_files, load_either
-from pixelrec_train.recommend.parts import check_hybrid, is_blend
+from pixelrec_train.recommend.parts import UNTRAINED, check_hybrid, checkpoints_of, is_blend
+from pixelrec_train.report.end import EVIDENCE, attempt
+from pixelrec_train.report.evidence import example_users, items_on_map, leave
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import rendezvous
 from pixelrec_train.run.log import say
 from pixelrec_train.trainings import blending
-from pixelrec_train.trainings.load_blend import load_blend
+from pixelrec_train.trainings.load_blend import load_blend, named, told
 
 AS_VECTORS = "blend, as vectors"
 
@@ -52,7 +55,8 @@ def evaluate(config):
     loaded, blended = load_blend(config) if blends else (load_alone(config), None)
     held_out, split = loaded.inputs.split.judged(config.split), loaded.inputs.split
     vectors = vectors_of(loaded, blended, config.retrieval)
-    judged = {loaded.name: judge(loaded.recommender, held_out, config, saying(loaded.name))}
+    shown = example_users(held_out)
+    judged = {loaded.name: judge(loaded.recommender, held_out, config, saying(loaded.name), shown)}
     if blended and vectors:
         judged[AS_VECTORS] = judge(vectors, held_out, config, saying(AS_VECTORS))
     judged = beside_popularity(judged, held_out, split, config)
@@ -118,6 +122,21 @@ def report(config, loaded, held_out, judged, vectors, blended):
     if vectors:
         write_index(config, vectors, loaded.inputs.interactions.item_ids, directory)
         say(f"Embeddings and index beside: {directory}/")
+    attempt(EVIDENCE, lambda: leave_evidence(config, directory, loaded, held_out, judged, vectors), say)
+
+
+def leave_evidence(config, directory, loaded, held_out, judged, vectors):
+    """places.parquet and report.json, of which reports and comparisons of runs are made."""
+    file, parts = named(config.checkpoint)
+    checkpoints = checkpoints_of(parts, "--checkpoint", UNTRAINED)
+    data, texts = (told(group, file, checkpoints, config) for group in (DataFlags, TextFlags))
+    items, on_map = items_on_map(loaded.inputs.interactions.num_items), None
+    if vectors:
+        on_map = vectors.catalogue[items]
+    elif loaded.item_vectors:
+        on_map = loaded.item_vectors(items)
+    names = directory, judged, loaded.name, loaded.inputs, held_out
+    leave(*names, config, data, config.split, texts, on_map)
 
 
 def write_index(config, vectors, item_ids, directory):

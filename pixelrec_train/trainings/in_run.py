@@ -17,6 +17,7 @@ from pixelrec_train.model.reading import read, side_by_side
 from pixelrec_train.model.thoughts import Sampling, think
 from pixelrec_train.recommend.generator import Prepared
 from pixelrec_train.recommend.questions import Speaker
+from pixelrec_train.report.end import report_at_end
 from pixelrec_train.trainings.asking import ask, check_labelled, prompts, read_users
 
 FIRST_CHATS = 1000  # of held-out samples, among which those that are shown are chosen
@@ -152,7 +153,7 @@ def first_chats(sources):
 
 def train_without_catalogue(
     task, loader, config, resolved, facts, lines, evaluators, before=lambda training: None,
-    end=conclude_without_catalogue,
+    end=None,
 ):  # fmt: skip
     """The whole of a training that ends with its losses, or otherwise; all ranks call it.
 
@@ -160,7 +161,8 @@ def train_without_catalogue(
         config: RunFlags.
         task, loader, resolved, facts, lines: of session.
         evaluators: see loop.train; those that look at the session are told it.
-        before, end: are given the session before its first step and behind its last.
+        before, end: are given the session before its first step and behind its last; None ends with losses,
+            curves and report.
     """
     going_on = config.resume, config.best_by, config.patience
     with session(task, loader, config, resolved, facts, lines, *going_on) as training:
@@ -169,4 +171,10 @@ def train_without_catalogue(
                 evaluator.session = training
         before(training)
         loop.train(training, evaluators)
-        end(training)
+        (end or last_words)(training)
+
+
+def last_words(training):
+    """Losses, curves and report of a run that ranks nothing. All ranks call it."""
+    conclude_without_catalogue(training)
+    report_at_end(training.log, training.loop.output_dir)

@@ -14,14 +14,13 @@ from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.session import seed_everything, start
 from pixelrec_train.engine.state import total_steps
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.report import conclude_without_catalogue
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.preferences import PreferenceTask
 from pixelrec_train.trainings.asking import asked_in, asking
 from pixelrec_train.trainings.beside_sft import conclude_beside, judge_first
-from pixelrec_train.trainings.in_run import AskedInRun, train_without_catalogue
+from pixelrec_train.trainings.in_run import AskedInRun, last_words, train_without_catalogue
 from pixelrec_train.trainings.plan import trained, what_trains
 from pixelrec_train.trainings.sample_inputs import train_adapters
 from pixelrec_train.trainings.text_inputs import Reading, files_to_read
@@ -146,7 +145,7 @@ def run(config):
         if config.interaction_data:
             conclude_beside(training, task.model, config, "dpo")
         else:
-            conclude_without_catalogue(training)
+            last_words(training)
 
     train_without_catalogue(
         task, pairs[0].loader, config, resolved, facts, lines, evaluators, ask_reference, end

@@ -26,6 +26,8 @@ from pixelrec_train.model.vocabulary import no_itemic_tokens, numbers
 from pixelrec_train.recommend.checkpoints import check_same_split, data_files, load
 from pixelrec_train.recommend.generator import Prepared
 from pixelrec_train.recommend.trained import refuse_checkpoint, settings_of
+from pixelrec_train.report.end import report_at_end
+from pixelrec_train.report.evidence import example_users, items_on_map, leave
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.tokens import LLM, TokenTask
@@ -151,7 +153,7 @@ def recommender(prepared, config):
 
 
 def finish(training, prepared, config):
-    """Judge the best model on the test split beside popularity, and leave table and curves."""
+    """Judge the best model on the test split beside popularity, and leave table, curves and report."""
     run, inputs, test = Path(config.output_dir), prepared.inputs, prepared.inputs.split.test
     if config.lora_r or not training.best_is_here:  # merged weights round otherwise than adapters do
         best = TokenModel.load(
@@ -162,7 +164,9 @@ def finish(training, prepared, config):
             best.train_adapters(config, config.seed)  # which do nothing: its layers have them in already
         load_weights(prepared.model, best)
     with loop.judging(training.engine):
-        judged = {"generative": judge(recommender(prepared, config), test, config)}
+        shown = example_users(test)
+        judged = {"generative": judge(recommender(prepared, config), test, config, keep_lists=shown)}
+        on_map = prepared.item_vectors(items_on_map(len(prepared.codes)))
     if config.beside:
         files = data_files(config, text_data=config.text_data, allow_missing_text=config.allow_missing_text)
         two_tower = load(config.beside, files, config.trust_remote_code, config)
@@ -173,4 +177,8 @@ def finish(training, prepared, config):
         f"at least {config.num_beams} beams, none outside the catalogue, probabilities over the {over}; "
         f"an id of several items stands for them by popularity ({otherwise}); "
     )
-    conclude(training, judged, inputs.split, config, how)
+    judged = conclude(training, judged, inputs.split, config, how)
+    report_at_end(
+        training.log, run,
+        lambda: leave(run, judged, "generative", inputs, test, config, config, "test", config, on_map),
+    )  # fmt: skip

@@ -28,6 +28,8 @@ from pixelrec_train.model.backbone import check_directory, check_vocabulary
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.recommend.frozen_texts import embed_texts
 from pixelrec_train.recommend.trained import check_init_from
+from pixelrec_train.report.end import report_at_end
+from pixelrec_train.report.evidence import example_users, items_on_map, leave
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.two_tower import TwoTowerTask
@@ -175,7 +177,7 @@ def recommender(model, catalogue, config):
 
 
 def finish(training, inputs, config):
-    """Judge the best model on the test split beside popularity, and leave table and curves."""
+    """Judge the best model on the test split beside popularity, and leave table, curves and report."""
     model = training.engine.module.model
     if config.lora_r or not training.best_is_here:  # merged weights round otherwise than adapters do
         best = HLLMModel.load(
@@ -184,7 +186,14 @@ def finish(training, inputs, config):
         )  # fmt: skip
         adapt_towers(best, config, config.seed)  # by adapters that do nothing: its layers have them in
         load_weights(model, best)
+    test = inputs.split.test
     with loop.judging(training.engine):
         catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
-        judged = judge(recommender(model, catalogue, config), inputs.split.test, config)
-    conclude(training, {"two_tower": judged}, inputs.split, config)
+        ranks = recommender(model, catalogue, config)
+        judged = judge(ranks, test, config, keep_lists=example_users(test))
+    judged = conclude(training, {"two_tower": judged}, inputs.split, config)
+    run, on_map = config.output_dir, catalogue[items_on_map(len(catalogue))]
+    report_at_end(
+        training.log, run,
+        lambda: leave(run, judged, "two_tower", inputs, test, config, config, "test", config, on_map),
+    )  # fmt: skip
