@@ -199,7 +199,7 @@ def test_a_run_keeps_its_newest_steps_and_best_model_and_says_which_is_the_lates
     place = run / "step6/global_step6"
     assert {p.name for p in place.iterdir()} == {
         "item_llm", "user_llm", "optimizer", "hllm_head.safetensors", "train_state.json", "run.json",
-        "manifest.json",
+        "manifest.json", "README.md",
     }  # fmt: skip
     manifest.verify(place)
     assert (run / "best_model/manifest.json").samefile(place / "manifest.json")

@@ -1,5 +1,6 @@
 """The first head's training: data, towers, task, engine and evaluation meet here."""
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -187,4 +188,18 @@ def finish(training, inputs, config):
     with loop.judging(training.engine):
         catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
         judged = judge(recommender(model, catalogue, config), inputs.split.test, config)
+    show_items(training, catalogue, inputs, config)
     conclude(training, {"two_tower": judged}, inputs.split, config)
+
+
+def show_items(training, catalogue, inputs, config):
+    """Embeddings of items with their texts, for TensorBoard's projector."""
+    if distributed.rank() == 0:
+        ids = inputs.interactions.item_ids
+        labels = {"item_id": ids, "taken": inputs.split.popularity.tolist()}
+        if config.text_data:
+            from pixelrec_train.data.item_fields import first_texts  # brings pandas and pyarrow with it
+
+            texts = first_texts(ids, dataclasses.replace(config, allow_missing_text=True))
+            labels |= {config.text_keys[0]: texts}
+        training.log.items(catalogue, labels, config.seed)
