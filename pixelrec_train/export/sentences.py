@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers.processors import Sequence, TemplateProcessing
+from tokenizers.processors import TemplateProcessing
 
 from pixelrec_train.batch import PackedTexts
 from pixelrec_train.data.item_fields import read_texts
@@ -63,9 +63,16 @@ def append_token(tokenizer, directory):
         )
     tokenizer.add_tokens([name], special_tokens=True)
     number = tokenizer.convert_tokens_to_ids(name)
-    at_the_end = TemplateProcessing(single=f"$A {name}", special_tokens=[(name, number)])
-    before = backend.post_processor
-    backend.post_processor = at_the_end if before is None else Sequence([before, at_the_end])
+    # One template for all: behind another processor that adds words, a second takes its parts for a pair.
+    alone, whole = (backend.encode("a", add_special_tokens=special).ids for special in (False, True))
+    start = next(n for n in range(len(whole)) if whole[n : n + len(alone)] == alone)
+    added = {token: backend.id_to_token(token) for token in whole[:start] + whole[start + len(alone) :]}
+    names = [added[token] for token in whole[:start]]
+    behind = [added[token] for token in whole[start + len(alone) :]]
+    backend.post_processor = TemplateProcessing(
+        single=[*names, "$A", *behind, name],
+        special_tokens=[(name, number), *((text, token) for token, text in added.items())],
+    )
     tokenizer.save_pretrained(directory)
     return number
 

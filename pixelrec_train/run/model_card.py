@@ -33,7 +33,6 @@ def card(flags, directory, name, figures):
     known = [what.split("@")[0] for what in hub.values()]
     front = ["---", "library_name: pixelrec_train", f"tags: {json.dumps(tags)}"]
     front += [f"base_model: {json.dumps(known)}"] * bool(known) + ["---"]
-    files = {f"--{name}": value for name, value, default in set_flags(flags, FILE)}
     data = {f"--{name}": value for name, value, default in set_flags(flags, FILE)}
     for name, value in record.get("data", {}).items():
         mark = "fingerprint of " * bool(re.fullmatch("[0-9a-f]{16}", str(value)))
