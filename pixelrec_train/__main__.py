@@ -22,6 +22,7 @@ COMMANDS = {
     "recommend": "items for one history, with their texts and why, from a checkpoint",
     "compare": "one table for baselines and checkpoints; or what changed between runs",
     "report": "the page of a run, made again",
+    "export": "a two-tower model for other programs: FAISS indexes, torch.export, sentence-transformers",
     "build_semantic_ids": "give every item a semantic id; read and write other projects' index files",
     "prep": "OneRec-Think's and MiniOneRec's files as our tables; ids in texts from one spelling to another",
     "build_samples": "chats and documents in OpenOneRec's format, from two tables and semantic ids",

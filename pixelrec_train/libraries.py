@@ -77,6 +77,19 @@ def import_tracker(name):
     return module
 
 
+def import_onnx():
+    """onnxruntime, which runs what torch.onnx writes with the help of onnx and onnxscript."""
+    try:
+        for package in ("onnx", "onnxscript"):
+            importlib.import_module(package)
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise InputError(
+            f"{error.name} cannot be imported ({first_line(error)}). Install all three: pip install onnx "
+            f"onnxscript onnxruntime. Without them, --towers torch_export writes programs of torch alone."
+        ) from None
+
+
 def import_hub(package, text, flag_name):
     """huggingface_hub or modelscope, which download models by name."""
     try:

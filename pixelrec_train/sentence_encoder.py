@@ -94,13 +94,17 @@ class SentenceEncoder:
         kinds = ("Normalize" if layer == NORMALISE else "Dense" for layer in self.layers)
         return [f"{number}_{kind}" for number, kind in enumerate(kinds, 2)]
 
-    def write(self, directory):
-        """The JSON files, so that sentence-transformers and `of` read the same again; no weights."""
+    def write(self, directory, width):
+        """The JSON files, so that sentence-transformers and `of` read the same again; no weights.
+
+        width: of the tokens' states, without which sentence-transformers makes no pooling.
+        """
         directory, folders = Path(directory), ("1_Pooling", *self.folders)
         for folder in folders:
             (directory / folder).mkdir(parents=True, exist_ok=True)
         chosen = {theirs: name == self.pooling for name, (_, theirs) in POOLINGS.items()}
-        write_json(directory / "1_Pooling/config.json", chosen | {"include_prompt": True})
+        chosen |= {"word_embedding_dimension": width, "include_prompt": True}
+        write_json(directory / "1_Pooling/config.json", chosen)
         full_names = {name: f"torch.nn.modules.{theirs}" for theirs, name in ACTIVATIONS.items()}
         for layer, folder in zip(self.layers, self.folders, strict=True):
             if layer != NORMALISE:

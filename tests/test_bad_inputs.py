@@ -7,7 +7,8 @@ A case of bad_inputs/<theme>.json changes one thing in a folder that would train
              read_samples (all rows of "sources", as training reads them), check_samples (of "samples", with
              spaces between them, or of "dataset_config"), build_samples,
              qwen3 (train_qwen3 with --dry_run 1); convert; prep (of "source", onerec_think unless given);
-             merge (merge_adapter); predict; report (of "run"); runs (compare --runs); keep (keep_thoughts)
+             merge (merge_adapter); predict; report (of "run"); runs (compare --runs); keep (keep_thoughts);
+             export
     flags    flags of the command to set; null leaves one out
     files    {path: how it changes}, see `change`
     says     what the sentence must contain, a regular expression
@@ -43,6 +44,7 @@ from pixelrec_train.commands import (
 from pixelrec_train.commands import convert_checkpoint as convert
 from pixelrec_train.commands import evaluate_pixelrec as evaluate
 from pixelrec_train.commands import evaluate_qwen3 as judge
+from pixelrec_train.commands import export as export_command
 from pixelrec_train.commands import make_demo as demo
 from pixelrec_train.commands import merge_adapter as merge
 from pixelrec_train.commands import train_generative as generative
@@ -84,6 +86,7 @@ COMMANDS = {
     "judge": judge.main, "qwen3": train_qwen3.main, "predict": predict.main,
     "report": report.main, "runs": compare.main,
     "convert": convert.main, "prep": prep.main, "merge": merge.main, "keep": keep_thoughts.main,
+    "export": export_command.main,
 }  # fmt: skip
 # Of samples what is tokenised already stays: the next start goes on there.
 COMPLETE = re.compile(
@@ -141,6 +144,7 @@ def arguments(command, demo_config, changes):
             "cache_dir": "cache",
             "output_dir": "out/judged",
         },
+        "export": judged | {"index": "flat,ivf", "towers": "none", "sentence_transformers": "False"},
         "predict": {
             "model_dir": "talk",
             "users": 4,

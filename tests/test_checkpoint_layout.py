@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import ROOT, as_flags, events, run_command
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pixelrec_train.engine import manifest
 from pixelrec_train.engine.resume import checkpoint_to_resume
@@ -199,10 +200,22 @@ def test_a_run_keeps_its_newest_steps_and_best_model_and_says_which_is_the_lates
     place = run / "step6/global_step6"
     assert {p.name for p in place.iterdir()} == {
         "item_llm", "user_llm", "optimizer", "hllm_head.safetensors", "train_state.json", "run.json",
-        "manifest.json",
+        "manifest.json", "README.md",
     }  # fmt: skip
     manifest.verify(place)
     assert (run / "best_model/manifest.json").samefile(place / "manifest.json")
+    (best, own), table = (
+        ((p / "README.md").read_text() for p in (run / "best_model", place)),
+        run / "table.md",
+    )
+    assert table.read_text().splitlines()[0] in best and f"{run}/best_model" in best
+    assert (
+        "after step 6 of 6; its run had not ended" in own and f"{place}" in own and "| valid\\_loss | " in own
+    )
+    (board,) = (folder / "logs/run").glob("*/projector_config.pbtxt")
+    events = EventAccumulator(str(board.parent)).Reload()
+    row = json.loads((run / "table.json").read_text())["two_tower"]
+    assert events.Scalars("final/ndcg@10")[-1].value == pytest.approx(row["ndcg@10"])
     assert f"| {place} |" in result.stdout
 
 

@@ -11,7 +11,7 @@ FLOORS = {
     "run": 1, "losses": 1, "semantic_id": 1, "untrained": 1,
     "data": 2, "model": 2, "engine": 2, "machine": 2,
     "tasks": 3, "evaluation": 3,
-    "recommend": 4, "report": 4, "rl": 4,
+    "recommend": 4, "report": 4, "rl": 4, "export": 4,
     "trainings": 5,
     "commands": 6, "__main__": 7,
 }  # fmt: skip
@@ -24,7 +24,7 @@ ONE_ADDRESS = {
     "pyarrow": ("data/",),
     "scipy": ("untrained/",),
     "sklearn": ("untrained/",),
-    "tensorboard": ("run/log.py",),
+    "tensorboard": ("run/board.py", "run/log.py"),
 }
 PACKAGE = ROOT / "pixelrec_train"
 

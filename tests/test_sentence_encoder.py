@@ -53,7 +53,7 @@ def test_what_is_written_is_read_the_same_again(tmp_path):
     for name, case in CASES.items():
         reads = SentenceEncoder.of(write_encoder(tmp_path / name, **case), "--x").within(25, None)
         (tmp_path / "again").mkdir(exist_ok=True)
-        reads.write(tmp_path / "again")
+        reads.write(tmp_path / "again", 32)
         again = SentenceEncoder.of(tmp_path / "again", "--x")
         assert replace(again, layers=reads.layers) == reads and again.max_tokens <= 25
         assert list(map(str, again.layers)) == list(map(str, reads.layers)) and len(again.folders) < 4

@@ -8,6 +8,7 @@ checkpoint-epoch-3/, checkpoint-step-120/
     train_state.json               where the run stood
     run.json                       the run's settings, so that the directory explains itself
     manifest.json                  size and checksum of every file above
+    README.md                      what it is and how good; that of best_model anew at the end of the run
 
 With --checkpoint_layout global_step the same files lie in step120/global_step120/.
 """
@@ -40,7 +41,7 @@ from pixelrec_train.engine.weights import cpu_state_dict
 from pixelrec_train.engine.zero import size_of
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import write_json
-from pixelrec_train.run import watchdog
+from pixelrec_train.run import model_card, watchdog
 from pixelrec_train.run.checkpoints import NAME, STATE, inside, name_of, run_of
 
 
@@ -97,6 +98,10 @@ def write_all(session, run, partial):
         engine.module.export(partial, tensors)
         write_json(partial / STATE, state.as_dict())
         shutil.copy(run / "run.json", partial)
+        figures = model_card.judged_so_far(session.log.judged, state)
+        place = inside(run / name_of(state, session.loop.checkpoint_layout)).relative_to(run)
+        text = model_card.card(session.loop, partial, place, figures)
+        (partial / model_card.CARD).write_text(text, encoding="utf-8")
 
     if distributed.rank() == 0:
         problem = problem or attempt(write_rest)

@@ -9,24 +9,24 @@ from pathlib import Path
 from pixelrec_train import distributed
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import digested, remove, write_json, write_whole
-from pixelrec_train.run.checkpoints import LATEST, MANIFEST, inside, set_aside, take_away
+from pixelrec_train.run.checkpoints import LATEST, MANIFEST, inside, run_of, set_aside, take_away
+from pixelrec_train.run.model_card import CARD, rename
 
 BEST = "best_model"
 CONVERTED = "converted"
-# What our commands add to a checkpoint, and do not read from there.
-MADE_LATER = ("eval-", f"{CONVERTED}/", f"{CONVERTED}.partial/")
+# What our commands add to a checkpoint or write anew, and do not read from there.
+MADE_LATER = ("eval-", f"{CONVERTED}/", f"{CONVERTED}.partial/", CARD)
 OLDER = "Use an older checkpoint of the run, or start anew."
 
 
 def write_manifest(directory, known):
-    """List every file, and wait until all are on the disk.
+    """List every file but the one for people, and wait until all are on the disk.
 
     known: {name: described(file)} of those that others wrote.
     """
     rest = {str(p.relative_to(directory)): p for p in directory.rglob("*") if p.is_file()}
-    write_json(
-        directory / MANIFEST, known | {name: described(p) for name, p in rest.items() if name not in known}
-    )
+    rest = {name: described(p) for name, p in rest.items() if name not in known and name != CARD}
+    write_json(directory / MANIFEST, known | rest)
     for path in (directory, *directory.rglob("*")):
         to_disk(path)
 
@@ -103,6 +103,7 @@ def link_tree(source, destination):
     partial = destination.with_name(destination.name + ".partial")
     remove(partial)
     shutil.copytree(source, partial, copy_function=link_or_copy)
+    rename(partial, source.relative_to(run_of(source)), destination.name)
     remove(destination)
     os.replace(partial, destination)
 

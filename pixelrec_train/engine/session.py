@@ -21,11 +21,11 @@ from pixelrec_train.engine.state import TrainState, steps_per_epoch, total_steps
 from pixelrec_train.engine.task import Objective
 from pixelrec_train.errors import InputError, StopRequested
 from pixelrec_train.files import possible_directory
+from pixelrec_train.run import board, rendezvous, watchdog
 from pixelrec_train.run import directory as run_directory
-from pixelrec_train.run import rendezvous, watchdog
 from pixelrec_train.run.checkpoints import check_steps_free
 from pixelrec_train.run.hub import fetched, taken
-from pixelrec_train.run.log import RunLog, log_path, say, show_under_tensorboard
+from pixelrec_train.run.log import RunLog, log_path, say, show_under_tensorboard, tensorboard_dir
 from pixelrec_train.run.signals import StopSignals
 from pixelrec_train.run.trackers import asked_for
 
@@ -170,8 +170,7 @@ def open_log(loop, objective, resolved, facts, resumed_at=None):
         facts = {"ranks": distributed.world_size(), "hub": taken(loop)} | facts
         run_directory.record_start(run, loop, resolved, facts)
         with contextlib.suppress(OSError):  # RunLog says it when it cannot write there
-            for events in tensorboard_dir(loop).glob("events.out.tfevents.*"):
-                events.unlink()  # curves of the run this one replaces
+            board.forget(tensorboard_dir(loop))  # of the run this one replaces
             if not Path(loop.logging_dir).resolve().is_relative_to(run.resolve()):
                 show_under_tensorboard(loop.logging_dir)
     distributed.barrier()
@@ -184,13 +183,6 @@ def open_log(loop, objective, resolved, facts, resumed_at=None):
     watchdog.tell(log.note)
     log.track(loop, run, tensorboard_dir(loop).name, resumed_at is not None)
     return log
-
-
-def tensorboard_dir(loop):
-    """Each run directory has its own curves: logs/pixelrec/results-demo for results/demo."""
-    run = Path(loop.output_dir).resolve()
-    parts = run.relative_to(Path.cwd()).parts if run.is_relative_to(Path.cwd()) else run.parts[1:]
-    return Path(loop.logging_dir) / ("-".join(parts) or "run")
 
 
 @contextmanager

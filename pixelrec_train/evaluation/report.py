@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 from pixelrec_train import distributed
+from pixelrec_train.engine.manifest import BEST
 from pixelrec_train.evaluation import generation
 from pixelrec_train.evaluation.metrics import paired_p, table_row
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import Popularity
 from pixelrec_train.files import write_json
+from pixelrec_train.run import model_card
 
 SHOWN = ("recall", "ndcg")
 JUDGED_BY = ("recall@10", "ndcg@10")
@@ -164,7 +166,8 @@ def conclude(training, judged, split, ranking, how="", against=None):
         )
         log.block(f"\n{write_table(run, rows, ranking.topk, note)}\n{note}\n")
         draw_curves(run, training.objective.panels)
-        log.concluded(training.state, run)
+        model_card.conclude(training.loop, BEST)
+        log.concluded(training.state, training.loop)
         log.block(f"Files in {run}/: table.md, table.json, curves.png, metrics.jsonl, best_model/")
     distributed.barrier()
     return judged
@@ -180,7 +183,8 @@ def conclude_without_catalogue(training):
         write_json(run / "table.json", rows)
         training.log.block(f"\n{text}")
         draw_curves(run, training.objective.panels)
-        training.log.concluded(training.state, run)
+        model_card.conclude(training.loop, BEST)
+        training.log.concluded(training.state, training.loop)
         training.log.block(f"Files in {run}/: table.md, table.json, curves.png, metrics.jsonl, best_model/")
     distributed.barrier()
 

@@ -28,7 +28,7 @@ class Pooling(nn.Module):
         layers = encoder.layers if encoder else ()
         self.layers = nn.ModuleList(Normalise() if layer == NORMALISE else Linear(layer) for layer in layers)
         self.to(dtype)
-        self.width = width
+        self.width_in = self.width = width
         for layer in layers:
             if layer != NORMALISE:
                 if layer.width_in != self.width:
@@ -59,7 +59,7 @@ class Pooling(nn.Module):
         """Write it into a model directory; tensors: its state dict, by the names it has here."""
         if self.encoder is None:
             return
-        self.encoder.write(directory)
+        self.encoder.write(directory, self.width_in)
         for number, _, folder in self.linear(self.encoder.folders):
             prefix = f"layers.{number}."
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pixelrec_train import distributed
+from pixelrec_train.run import board
 from pixelrec_train.run.trackers import Trackers, trackers_of
 
 OF_ANY_TASK = {"loss": ".4f", "lr": ".2e", "grad_norm": ".2f"}  # in the log line, before the task's own
@@ -31,6 +32,7 @@ class RunLog:
     def __init__(self, log_files, metrics_file, tensorboard_dir, objective, resumed_at=None):
         """objective: what the lines show of a task's figures; metrics.jsonl and TensorBoard get all."""
         self.objective, self.failed = objective, False  # failed: it has ended before its end
+        self.judged = None  # (step, figures) of the newest evaluation
         self.trackers = Trackers((), None, self.note)
         self.speaks = distributed.rank() == 0
         if not self.speaks:
@@ -85,6 +87,7 @@ class RunLog:
 
     def evaluation(self, state, results, position, epochs, is_best):
         """Figures of validation, `position` epochs from the beginning."""
+        self.judged = state.step, results
         shown = dict.fromkeys((*self.objective.judged, self.objective.best_by))
         fields = [f"{name} {results[name]:.4f}" for name in shown if name in results]
         best = ["new best"] if is_best else []
@@ -106,11 +109,20 @@ class RunLog:
             with self.tolerating(self.tensorboard.log_dir):
                 self.tensorboard.add_text(f"sample/{number}", f"{title}\n\n{text}", state.step)
 
-    def concluded(self, state, run_directory):
-        """The run has left its table and its curves."""
-        run = Path(run_directory)
+    def items(self, vectors, labels, seed):
+        """Embeddings of items at the end of a run, for TensorBoard; see board.write_projector."""
+        if self.speaks and self.tensorboard:
+            with self.tolerating(self.tensorboard.log_dir):
+                board.write_projector(self.tensorboard.log_dir, vectors, labels, seed)
+
+    def concluded(self, state, flags):
+        """The run has left its table, of which the last row is its own, and its curves."""
+        run = Path(flags.output_dir)
+        rows = json.loads((run / "table.json").read_text(encoding="utf-8"))
+        if self.tensorboard and rows:
+            with self.tolerating(self.tensorboard.log_dir):
+                board.add_hparams(self.tensorboard, flags, list(rows.values())[-1], state.step)
         if self.trackers.running:
-            rows = json.loads((run / "table.json").read_text(encoding="utf-8"))
             text = (run / "table.md").read_text(encoding="utf-8")
             self.trackers.show(state.step, rows, text, run / "curves.png")
 
@@ -178,6 +190,13 @@ def opened(path):
 def log_path(logging_dir):
     """logs/pixelrec -> logs/pixelrec_train.log"""
     return Path(f"{Path(logging_dir)}_train.log")
+
+
+def tensorboard_dir(loop):
+    """Each run directory has its own curves: logs/pixelrec/results-demo for results/demo."""
+    run = Path(loop.output_dir).resolve()
+    parts = run.relative_to(Path.cwd()).parts if run.is_relative_to(Path.cwd()) else run.parts[1:]
+    return Path(loop.logging_dir) / ("-".join(parts) or "run")
 
 
 def show_under_tensorboard(logging_dir):

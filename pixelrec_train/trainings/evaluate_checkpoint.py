@@ -141,9 +141,13 @@ def leave_evidence(config, directory, loaded, held_out, judged, vectors):
 
 def write_index(config, vectors, item_ids, directory):
     """item_embeddings.safetensors, item_ids.txt and index.faiss."""
-    catalogue = vectors.catalogue
+    write_items(vectors.catalogue, item_ids, directory)
+    if config.retrieval == "faiss":
+        FaissIndex(vectors.items).save(directory / "index.faiss")
+
+
+def write_items(catalogue, item_ids, directory):
+    """[num_items, D] as item_embeddings.safetensors, and item_ids.txt, in which line i names row i."""
     save_tensors({"item_embeddings": torch.from_numpy(catalogue)}, directory / "item_embeddings.safetensors")
     lines = [item_id.replace("\\", "\\\\").replace("\n", "\\n") for item_id in item_ids]
     (directory / "item_ids.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    if config.retrieval == "faiss":
-        FaissIndex(vectors.items).save(directory / "index.faiss")

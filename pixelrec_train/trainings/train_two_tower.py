@@ -1,5 +1,6 @@
 """The first head's training: data, towers, task, engine and evaluation meet here."""
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -191,9 +192,23 @@ def finish(training, inputs, config):
         catalogue = encode_catalogue(model.encode_items, inputs.item_text, config.eval_tokens)
         ranks = recommender(model, catalogue, config)
         judged = judge(ranks, test, config, keep_lists=example_users(test))
+    show_items(training, catalogue, inputs, config)
     judged = conclude(training, {"two_tower": judged}, inputs.split, config)
     run, on_map = config.output_dir, catalogue[items_on_map(len(catalogue))]
     report_at_end(
         training.log, run,
         lambda: leave(run, judged, "two_tower", inputs, test, config, config, "test", config, on_map),
     )  # fmt: skip
+
+
+def show_items(training, catalogue, inputs, config):
+    """Embeddings of items with their texts, for TensorBoard's projector."""
+    if distributed.rank() == 0:
+        ids = inputs.interactions.item_ids
+        labels = {"item_id": ids, "taken": inputs.split.popularity.tolist()}
+        if config.text_data:
+            from pixelrec_train.data.item_fields import first_texts  # brings pandas and pyarrow with it
+
+            texts = first_texts(ids, dataclasses.replace(config, allow_missing_text=True))
+            labels |= {config.text_keys[0]: texts}
+        training.log.items(catalogue, labels, config.seed)
