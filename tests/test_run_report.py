@@ -215,6 +215,13 @@ def test_an_older_run_says_what_is_missing_and_an_evaluation_brings_it(run):
     assert [a["id"] for t, a in page.tags if t == "section"] == list(SECTIONS)
 
 
+def test_a_run_that_asked_in_prompts_says_so(run):
+    write_json(run[0] / evidence.FILE, {"model": "two_tower", "seed": 0})
+    page = checked(write_report(run[0], "run"))
+    for part in ("users", "map"):
+        assert "was asked in prompts" in page.texts[part] and "scripts/predict.py" in page.texts[part]
+
+
 def test_a_run_that_ranks_nothing_has_losses_and_no_users(run):
     directory, _ = run
     for name in ("places.parquet", evidence.FILE):
@@ -229,14 +236,13 @@ def test_baselines_of_a_comparison_stand_beside_and_the_strongest_is_marked(run,
     directory, rows = run
     cold = np.zeros(60, bool)
     best, weak = (table_row(np.full(60, place), cold, TOPK) for place in (0, 60))
-    both = {
-        "item_knn": weak,
-        "ease": best,
-        "mine": rows["two_tower"] | {"checkpoint": f"{directory}/best_model"},
-    }
+    mine = rows["two_tower"] | {"checkpoint": f"{directory}/best_model"}
+    mine["ndcg@10_against"] = {"baseline": "ease", "change": -0.25, "p": 0.0456}
+    both = {"item_knn": weak, "ease": best, "mine": mine}
     (tmp_path / "compared").mkdir()
     write_json(tmp_path / "compared/table.json", both)
     page = checked(write_report(directory, "run", compared=tmp_path / "compared"))
+    assert "mine: ndcg@10 -25.0% against ease, p = 0.0456" in page.texts["figures"]
     assert "★ ease" in page.texts["figures"] and "★ item_knn" not in page.texts["figures"]
     rows["two_tower"]["recall@10_against"] = {"baseline": "popularity", "change": 0.5, "p": 0.0123}
     write_json(directory / "table.json", rows)

@@ -10,18 +10,20 @@ BASELINE = "is a baseline"  # in a row of a comparison
 DECILES, LENGTHS = 10, 5  # groups of users
 
 
-def test_section(run, baselines):
+def test_section(run, baselines, compared):
     """Models x metrics with their intervals on common scales, for all users and for cold targets.
 
     Args:
-        baselines: {name: row} of a comparison, the strongest of which are marked; {} = there is none.
+        baselines: {name: row} of a comparison, and `compared` its rows of this run, which say by how much
+            they are better than the strongest of them; {} = there is none.
     """
-    rows = {name: row | {BASELINE: True} for name, row in baselines.items()} | run.ranked
-    best = strongest(baselines, run)
-    inside = [h("p", line, class_="note") for line in leads(run)]
+    rows = {name: row for name, row in run.ranked.items() if name == "popularity"}
+    rows |= {name: row | {BASELINE: True} for name, row in baselines.items()} | run.ranked
+    told = list(leads(run.ranked | compared))
+    inside = [h("p", line, class_="note") for _, _, line in told]
+    best = {metric: other for metric, other, _ in told}
     if best:
-        named = "; ".join(f"{name} by {metric}" for metric, name in best.items())
-        inside.append(h("p", f"★ the strongest of those to beat: {named}.", class_="note"))
+        inside.append(h("p", "★ the one to beat.", class_="note"))
     in_numbers = h("details", h("summary", "All figures, in numbers"), numbers(rows))
     inside += [families(rows, "", best), cold_part(rows), in_numbers]
     if not baselines:
@@ -37,25 +39,14 @@ def test_section(run, baselines):
     return section("figures", "Test split", lead, *inside)
 
 
-def strongest(baselines, run):
-    """{metric: name of the row to beat}, of a comparison, or of what a run was compared with."""
-    metrics = {metric for row in baselines.values() for metric in ("recall@10", "ndcg@10") if metric in row}
-    best = {m: max(baselines, key=lambda name: baselines[name].get(m, 0)) for m in sorted(metrics)[::-1]}
-    for row in run.ranked.values():
-        told = {name.removesuffix(AGAINST): x for name, x in row.items() if name.endswith(AGAINST)}
-        best |= {metric: x["baseline"] for metric, x in told.items()}
-    return best
-
-
-def leads(run):
-    """A line for each figure that was compared with another's."""
-    for name, row in run.ranked.items():
+def leads(rows):
+    """(metric, the row it was compared with, a line) of each figure that was compared."""
+    for name, row in rows.items():
         for key, told in row.items():
             if key.endswith(AGAINST):
-                yield (
-                    f"{name}: {key.removesuffix(AGAINST)} {told['change']:+.1%} against {told['baseline']}, "
-                    f"p = {told['p']:.4f} (paired bootstrap)."
-                )
+                metric, other = key.removesuffix(AGAINST), told["baseline"]
+                by = f"{told['change']:+.1%} against {other}, p = {told['p']:.4f} (paired bootstrap)"
+                yield metric, other, f"{name}: {metric} {by}."
 
 
 def cold_part(rows):

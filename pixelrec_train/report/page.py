@@ -32,39 +32,41 @@ def write_report(directory, flag_name, path=None, compared=None):
         InputError: no finished run lies there, or it is not in that table.
     """
     run = read_run(directory, flag_name)
-    baselines = baselines_of(compared, run) if compared else {}
+    beside = beside_baselines(compared, run) if compared else ({}, {})
     path = Path(path or run.directory / FILE)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, report(run, baselines))
+    write_whole(path, report(run, *beside))
     return path
 
 
-def baselines_of(compared, run):
-    """{name: row} of the baselines in a comparison's table.json."""
-    path = existing_directory(compared, "--compared") / "table.json"
+def beside_baselines(directory, run):
+    """({name: row} of the baselines in a comparison's table.json, {name: row} of this run's checkpoints)."""
+    path = existing_directory(directory, "--compared") / "table.json"
     if not path.is_file():
-        raise InputError(f"--compared {compared} holds no table.json: scripts/compare.py did not write it.")
+        raise InputError(f"--compared {directory} holds no table.json: scripts/compare.py did not write it.")
     rows, here = json_of(path, dict), run.directory.resolve()
-    others = [row["checkpoint"] for row in rows.values() if "checkpoint" in row]
-    if not any(Path(each).resolve().is_relative_to(here) for each in others):
+    others = {name: row["checkpoint"] for name, row in rows.items() if "checkpoint" in row}
+    own = {name: rows[name] for name, at in others.items() if Path(at).resolve().is_relative_to(here)}
+    if not own:
+        judged = ", ".join(others.values()) or "none"
         raise InputError(
-            f"--compared {compared} has no row of {run.directory}, but of {', '.join(others) or 'none'}. "
-            f"Compare it: scripts/compare.py … --checkpoint {run.directory}/best_model."
+            f"--compared {directory} has no row of {run.directory}, but of {judged}. Compare it: "
+            f"scripts/compare.py … --checkpoint {run.directory}/best_model."
         )
     users = {row["users"] for row in run.ranked.values()}
     found = {name: row for name, row in rows.items() if name in BASELINES and name not in run.ranked}
     if any({row["users"]} != users for row in found.values()):
-        raise InputError(f"--compared {compared} judged other users than {run.directory}. Compare it anew.")
-    return found
+        raise InputError(f"--compared {directory} judged other users than {run.directory}. Compare it anew.")
+    return found, own
 
 
-def report(run, baselines):
+def report(run, baselines, compared):
     """The text of the page."""
     name, about = str(run.directory), None
     parts = {"curves": ("Curves", curves_section(run))}
     if run.ranked:
         about = h("p", run.notes[-1] if run.notes else None, class_="lead")
-        parts = {"figures": ("Figures", test_section(run, baselines))} | parts
+        parts = {"figures": ("Figures", test_section(run, baselines, compared))} | parts
         parts |= {
             "who": ("For whom", who_section(run)), "users": ("Ten users", users_section(run)),
             "map": ("Catalogue", map_section(run)),

@@ -5,12 +5,17 @@ from pixelrec_train.report.evidence import LISTED
 from pixelrec_train.report.markup import card, cards, h, joined, legend, missing, section
 
 
-def made_by(run, what, why):
+def not_left(run, what):
     """Why a part is not there, and how it comes."""
+    if run.told:
+        return missing(
+            f"The model of this run was asked in prompts, of which a run keeps no {what}. scripts/predict.py "
+            f"--model_dir {run.directory}/best_model/llm writes lists for every user."
+        )
     return missing(
-        f"This run left no {what}: {why}. python scripts/evaluate_pixelrec.py --checkpoint "
-        f"{run.directory}/best_model --split test leaves them, then python scripts/report.py {run.directory} "
-        f"shows them."
+        f"This run left no {what}: it is of an older version. python scripts/evaluate_pixelrec.py "
+        f"--checkpoint {run.directory}/best_model --split test leaves them, then "
+        f"python scripts/report.py {run.directory} shows them."
     )
 
 
@@ -18,8 +23,7 @@ def users_section(run):
     """Ten users as a person reads them."""
     title, found = "Ten users", run.told.get("examples")
     if not found:
-        why = "it is of an older version, or its model was asked in prompts"
-        return section("users", title, None, made_by(run, "lists of single users", why))
+        return section("users", title, None, not_left(run, "lists of single users"))
     hits = sum(one["place"] is not None and one["place"] < LISTED for one in found)
     row, metric = run.ranked.get(run.told.get("model"), {}), f"recall@{LISTED}"
     of_all = f"; of all users {100 * row[metric]:.2f} %" if metric in row else ""
@@ -71,8 +75,7 @@ def map_section(run):
     """Item embeddings in a plane, and gauges of collapse."""
     title, found = "The catalogue as the model sees it", run.told.get("map")
     if not found:
-        why = "it is of an older version, or its model was asked in prompts"
-        return section("map", title, None, made_by(run, "embeddings", why))
+        return section("map", title, None, not_left(run, "embeddings"))
     ends, names = upper_ends([taken for taken in found["taken"] if taken]), found.get("kinds")
     kind = found.get("kind") or [-1] * len(found["id"])
     points = [
