@@ -36,6 +36,8 @@ WATCHED = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", 
 class Log:
     """Stands where RunLog stands."""
 
+    judged = None
+
     def __init__(self):
         self.problems = []
 
