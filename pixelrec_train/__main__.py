@@ -22,6 +22,7 @@ COMMANDS = {
     "recommend": "items for one history, with their texts and why, from a checkpoint",
     "compare": "one table for baselines and checkpoints",
     "build_semantic_ids": "give every item a semantic id; read and write other projects' index files",
+    "convert": "public data sets in their makers' layouts as our two tables",
     "prep": "OneRec-Think's and MiniOneRec's files as our tables; ids in texts from one spelling to another",
     "build_samples": "chats and documents in OpenOneRec's format, from two tables and semantic ids",
     "build_preferences": "pairs of items of which the first is better, for train_dpo, from interactions",
