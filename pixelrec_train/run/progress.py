@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from pixelrec_train import distributed
 from pixelrec_train.run.log import say
 
 EVERY = 10.0  # seconds between lines; a stage that is over sooner is not mentioned
@@ -13,18 +14,18 @@ DELAY = 2.0  # seconds before there is a bar
 
 
 @contextmanager
-def progress(what, total=None, unit="rows", speaks=True):
-    """Yields a function that is called with how many more are done.
+def progress(what, total=None, unit="rows"):
+    """Yields a function that is called with how many more are done; rank 0 alone tells.
 
     Args:
-        what: is done, in words; total: how many there are, None = nobody knows.
-        speaks: whether this process tells.
+        what: is done, in words.
+        total: how many there are; None = nobody knows.
     """
-    if speaks and sys.stderr.isatty():
+    if distributed.rank() == 0 and sys.stderr.isatty():
         with tqdm(total=total, desc=what, unit=f" {unit}", delay=DELAY, leave=False) as bar:
             yield bar.update
     else:
-        yield Lines(what, total, unit).add if speaks else lambda count: None
+        yield Lines(what, total, unit).add
 
 
 class Lines:

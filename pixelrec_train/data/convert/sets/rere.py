@@ -41,9 +41,9 @@ def source(files):
 
 
 def takings(paths):
-    for path in paths:
-        table = open_table(path)
-        rated = all(name in table.names for name in RATINGS)
+    tables = list(map(open_table, paths))
+    rated = all(name in table.names for table in tables for name in RATINGS)
+    for path, table in zip(paths, tables, strict=True):
         columns = find_columns(table, COLUMNS + RATINGS * rated, dict.fromkeys(COLUMNS), hint=HINT)
         for number, values in enumerate(table.rows(list(columns.values())), 1):
             row, where = dict(zip(columns, values, strict=True)), f"{path}, row {number:,}"
