@@ -24,6 +24,7 @@ COMMANDS = {
     "report": "the page of a run, made again",
     "export": "a two-tower model for other programs: FAISS indexes, torch.export, sentence-transformers",
     "build_semantic_ids": "give every item a semantic id; read and write other projects' index files",
+    "convert": "public data sets in their makers' layouts as our two tables",
     "prep": "OneRec-Think's and MiniOneRec's files as our tables; ids in texts from one spelling to another",
     "build_samples": "chats and documents in OpenOneRec's format, from two tables and semantic ids",
     "build_preferences": "pairs of items of which the first is better, for train_dpo, from interactions",

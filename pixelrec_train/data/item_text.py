@@ -7,16 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from pixelrec_train import distributed
 from pixelrec_train.batch import Items, PackedTexts
 from pixelrec_train.config import TokenFlags
 from pixelrec_train.data.cache import cached, fingerprint
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import tokenizer_files
 from pixelrec_train.libraries import load_tokenizer
+from pixelrec_train.run.progress import progress
 from pixelrec_train.sentence_encoder import SentenceEncoder
 
 UNREAD = "unread"
@@ -151,15 +150,13 @@ def tokenise(tokenizer, texts, max_text_length, item_emb_token_n, sentences=None
     placeholder = [0] if item_emb_token_n else []
     empty = [] if item_emb_token_n else [tokenizer.eos_token_id or tokenizer.pad_token_id or 0]
     tokens, lengths = [np.zeros(0, np.int32)], [0]
-    # A bar on rank 0's terminal, after two seconds; nothing in a log file (disable=None asks for a terminal).
-    hidden = None if distributed.rank() == 0 else True
-    with tqdm(total=len(texts), desc="tokenise", unit=" texts", disable=hidden, delay=2, leave=False) as bar:
+    with progress("tokenise", len(texts), "texts") as tell:
         for first in range(0, len(texts), block):
             part = encode(texts[first : first + block])
             rows = [(ids[:max_text_length] or empty) + placeholder for ids in part]
             tokens.append(np.fromiter(chain.from_iterable(rows), np.int32))
             lengths += map(len, rows)
-            bar.update(len(rows))
+            tell(len(rows))
     return np.concatenate(tokens), np.cumsum(lengths, dtype=np.int64)
 
 

@@ -2,8 +2,10 @@
 
 import codecs
 import functools
+import os
 import zipfile
 import zlib
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -23,7 +25,12 @@ def of_beginning(kinds, begin):
 
 
 def open_unpacked(path):
-    """The bytes of a file, whatever it is packed with; that is told by its first bytes."""
+    """The bytes of a file, whatever it is packed with; that is told by its first bytes.
+
+    A path may lead into a zip file: ml-1m.zip/ml-1m/ratings.dat. Nothing is unpacked onto the disk.
+    """
+    if not os.path.lexists(path) and (archive := next(filter(os.path.isfile, Path(path).parents), None)):
+        return zipfile.ZipFile(archive).open(Path(path).relative_to(archive).as_posix())
     with open(path, "rb") as file:
         begin = file.read(4)
     if begin != b"PK\3\4":

@@ -20,6 +20,7 @@ from pixelrec_train.evaluation.metrics import target_places
 from pixelrec_train.evaluation.recommender import Found, Lists, Recommender
 from pixelrec_train.losses.nce import MAX_LOGIT_SCALE, hold
 from pixelrec_train.run import watchdog
+from pixelrec_train.run.progress import progress
 
 
 @torch.no_grad()
@@ -35,18 +36,19 @@ def encode_catalogue(encode, item_text, eval_tokens):
     ends = np.cumsum(np.maximum(item_text.lengths[by_length], 1))  # items without text count one
     blocks = np.split(by_length, np.flatnonzero(np.diff(ends // eval_tokens)) + 1)
     ranks, table = distributed.world_size(), None
-    for first in range(0, len(blocks), ranks):
-        watchdog.at(f"encoding the catalogue: block {first} of {len(blocks)}")
-        round_ = blocks[first : first + ranks]
-        mine = round_[
-            min(distributed.rank(), len(round_) - 1)
-        ]  # without a block of its own: repeat one, for the count
-        rows = encode(item_text.items(mine).to(distributed.device())).float()
-        counts = [len(b) for b in round_] + [0] * (ranks - len(round_))
-        rows = distributed.gather_rows(rows[: counts[distributed.rank()]], counts).cpu().numpy()
-        if table is None:
-            table = np.empty((len(by_length), rows.shape[1]), np.float32)
-        table[np.concatenate(round_)] = rows
+    with progress("embed the catalogue", len(by_length), "items") as tell:
+        for first in range(0, len(blocks), ranks):
+            watchdog.at(f"encoding the catalogue: block {first} of {len(blocks)}")
+            round_ = blocks[first : first + ranks]
+            # Without a block of its own: repeat one, for the count.
+            mine = round_[min(distributed.rank(), len(round_) - 1)]
+            rows = encode(item_text.items(mine).to(distributed.device())).float()
+            counts = [len(b) for b in round_] + [0] * (ranks - len(round_))
+            rows = distributed.gather_rows(rows[: counts[distributed.rank()]], counts).cpu().numpy()
+            if table is None:
+                table = np.empty((len(by_length), rows.shape[1]), np.float32)
+            table[np.concatenate(round_)] = rows
+            tell(sum(counts))
     return table
 
 
