@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate_qwen3": "judge language models with itemic tokens, asked by ids and in chats",
     "predict": "ranked items for every user, as Parquet and JSON lines, also where the next is not known",
     "recommend": "items for one history, with their texts and why, from a checkpoint",
+    "serve": "checkpoints behind HTTP: an API, and a page that shows what each recommends for a history",
     "compare": "one table for baselines and checkpoints",
     "build_semantic_ids": "give every item a semantic id; read and write other projects' index files",
     "prep": "OneRec-Think's and MiniOneRec's files as our tables; ids in texts from one spelling to another",

@@ -7,7 +7,7 @@ A case of bad_inputs/<theme>.json changes one thing in a folder that would train
              read_samples (all rows of "sources", as training reads them), check_samples (of "samples", with
              spaces between them, or of "dataset_config"), build_samples,
              qwen3 (train_qwen3 with --dry_run 1); convert; prep (of "source", onerec_think unless given);
-             merge (merge_adapter); predict; keep (keep_thoughts)
+             merge (merge_adapter); predict; keep (keep_thoughts); serve
     flags    flags of the command to set; null leaves one out
     files    {path: how it changes}, see `change`
     says     what the sentence must contain, a regular expression
@@ -36,6 +36,7 @@ from pixelrec_train.commands import (
     keep_thoughts,
     predict,
     prep,
+    serve,
     train_qwen3,
     verify_model,
 )
@@ -82,6 +83,7 @@ COMMANDS = {
     "build_samples": build_samples.main,
     "judge": judge.main, "qwen3": train_qwen3.main, "predict": predict.main,
     "convert": convert.main, "prep": prep.main, "merge": merge.main, "keep": keep_thoughts.main,
+    "serve": serve.main,
 }  # fmt: skip
 # Of samples what is tokenised already stays: the next start goes on there.
 COMPLETE = re.compile(
@@ -164,6 +166,7 @@ def arguments(command, demo_config, changes):
             "bf16": False,
         },
         "merge": {"adapter_dir": "adapter", "output_model_dir": "out/merged"},
+        "serve": {"checkpoint": "done/best_model", "cache_dir": "cache", "port": 0},
         "convert": {"base_model_dir": "llm", "model_home": "told", "step": "best"},
         "prep": prepared(changes.get("source", "onerec_think")),
     }[command]
