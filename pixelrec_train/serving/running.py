@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -89,12 +90,30 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets=None):
         """Nobody new; who is connected hears with the next answer that the connection closes."""
         self.config.app.stopping = True
-        for server in self.servers:
-            server.close()
-        until = asyncio.get_running_loop().time() + LINGER_SECONDS
-        while self.server_state.connections and asyncio.get_running_loop().time() < until:
+        await self.close_door(sockets)
+        until = time.monotonic() + LINGER_SECONDS
+        while self.server_state.connections and time.monotonic() < until:
             await asyncio.sleep(0.01)
         await super().shutdown(sockets)
+
+    async def close_door(self, listeners):
+        """Take no more connections, but those that the system has taken for us: closing would reset them."""
+        loop, waiting = asyncio.get_running_loop(), []
+        for listener in listeners:
+            loop.remove_reader(listener)
+        await asyncio.sleep(0.05)  # asyncio is at work on some that it has accepted
+        for listener in listeners:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    waiting.append(listener.accept()[0])
+        for server in self.servers:
+            server.close()
+        for connection in waiting:
+            connection.setblocking(False)
+            await loop.connect_accepted_socket(self.protocol, connection)
+
+    def protocol(self):
+        return self.config.http_protocol_class(self.config, self.server_state, self.lifespan.state)
 
     @contextlib.contextmanager
     def capture_signals(self):
