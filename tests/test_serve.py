@@ -31,6 +31,7 @@ from pixelrec_train.serving.app import FILES, make_app
 from pixelrec_train.serving.batching import Batcher, Busy, TooLate
 from pixelrec_train.serving.column import Column
 from pixelrec_train.serving.running import bound, server_of
+from pixelrec_train.serving.shelf import Shelf
 from pixelrec_train.trainings import serve
 from pixelrec_train.trainings.recommend import Recommender
 
@@ -188,6 +189,18 @@ def test_a_new_item_is_there_at_once_as_the_flag_new_items_places_it(served, doo
     monkeypatch.setattr(served.guard.served, "limits", LimitFlags(max_new_items=1))
     status, told, _ = ask(served.port, "/items", {"texts": {"title": "x"}})
     assert status == 409 and told["error"] == "1 items were added; no more are taken (--max_new_items)."
+
+
+def test_what_a_model_cannot_do_it_says(folder):
+    ids, blend = (
+        Shelf(Recommender.load(name, retrieval="exact")) for name in ("ids/best_model", f"{BOTH[0]}+item_knn")
+    )
+    for shelf in (ids, blend):
+        with pytest.raises(InputError, match="cannot place a new item by its text alone"):
+            shelf.add_item("fresh", {"title": "x"})
+    with pytest.raises(InputError, match="a blend has no vectors or ids"):
+        blend.similar(blend.door.item_ids[0], 3)
+    assert len(ids.similar(ids.door.item_ids[0], 3)) == 3
 
 
 WRONG = json.loads((ROOT / "tests/fixtures/wrong_requests.json").read_text(encoding="utf-8"))
