@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate_qwen3": "judge language models with itemic tokens, asked by ids and in chats",
     "predict": "ranked items for every user, as Parquet and JSON lines, also where the next is not known",
     "recommend": "items for one history, with their texts and why, from a checkpoint",
+    "serve": "checkpoints behind HTTP: an API, and a page that shows what each recommends for a history",
     "compare": "one table for baselines and checkpoints; or what changed between runs",
     "report": "the page of a run, made again",
     "export": "a two-tower model for other programs: FAISS indexes, torch.export, sentence-transformers",

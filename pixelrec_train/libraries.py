@@ -63,6 +63,19 @@ def import_datasketch():
     return datasketch
 
 
+def import_uvicorn():
+    """uvicorn, which listens, once FastAPI is there as well, which answers."""
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise InputError(
+            f"the server's packages cannot be imported ({first_line(error)}). Install them: pip install "
+            f"fastapi uvicorn."
+        ) from None
+    return uvicorn
+
+
 def import_tracker(name):
     """wandb, swanlab or trackio, which show the figures of runs beside each other."""
     try:

@@ -11,7 +11,7 @@ FLOORS = {
     "run": 1, "losses": 1, "semantic_id": 1, "untrained": 1,
     "data": 2, "model": 2, "engine": 2, "machine": 2,
     "tasks": 3, "evaluation": 3,
-    "recommend": 4, "report": 4, "rl": 4, "export": 4,
+    "recommend": 4, "report": 4, "rl": 4, "export": 4, "serving": 4,
     "trainings": 5,
     "commands": 6, "__main__": 7,
 }  # fmt: skip
@@ -19,12 +19,14 @@ ONE_ADDRESS = {
     "bitsandbytes": ("libraries.py",),
     "deepspeed": ("engine/", "run/rendezvous.py"),
     "faiss": ("libraries.py",),
+    "fastapi": ("serving/", "libraries.py"),
     "matplotlib": ("evaluation/report.py",),
     "peft": ("libraries.py",),
     "pyarrow": ("data/",),
     "scipy": ("untrained/",),
     "sklearn": ("untrained/",),
     "tensorboard": ("run/board.py", "run/log.py"),
+    "uvicorn": ("serving/", "libraries.py"),
 }
 PACKAGE = ROOT / "pixelrec_train"
 
@@ -68,17 +70,9 @@ def test_heavy_libraries_have_one_address():
 
 
 NOT_WHOLE = (
-    "recommend",
-    "report",
-    "rl",
-    "evaluation",
-    "engine",
-    "data",
-    "model",
-    "losses",
-    "tasks",
-    "semantic_id",
-)
+    "recommend", "report", "rl", "serving", "export", "evaluation", "engine", "data", "model", "losses",
+    "tasks", "semantic_id",
+)  # fmt: skip
 
 
 def test_below_trainings_nobody_takes_the_whole_configuration():

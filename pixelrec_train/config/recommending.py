@@ -13,7 +13,21 @@ WHOM = ("history", "history_file", "user", "output_dir")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecommendConfig(TextFlags, DataFlags, RankingFlags, RetrievalFlags, TrustFlags, LaunchFlags):
+class LoadFlags(TextFlags, DataFlags, RankingFlags, RetrievalFlags, TrustFlags, LaunchFlags):
+    """How checkpoints are loaded to recommend, and what of."""
+
+    interaction_data: str | None = flag(
+        "table; None = the one the checkpoint was trained on", None, path=FILE
+    )
+    split_protocol: str | None = flag("None = that of the checkpoint", None, one_of(*PROTOCOLS))
+    text_keys: tuple[str, ...] = flag("text columns; none = those the checkpoint was trained on", ())
+    num_beams: int | None = flag(
+        "of a generative model: ids kept per level; None = as it was trained", None, at_least(1)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendConfig(LoadFlags):
     """Items for one history, best first, with their texts and scores, and which item of the history each is
     nearest to, or of all users as files. As a library: from pixelrec_train import Recommender. For the users
     of a split, with histories and targets: scripts/predict.py.
@@ -48,15 +62,7 @@ class RecommendConfig(TextFlags, DataFlags, RankingFlags, RetrievalFlags, TrustF
     )
     overwrite: bool = flag("replace what such a command has left in --output_dir", False)
     as_json: bool = flag("one JSON object a line, for other programs", False)
-    interaction_data: str | None = flag(
-        "table; None = the one the checkpoint was trained on", None, path=FILE
-    )
-    split_protocol: str | None = flag("None = that of the checkpoint", None, one_of(*PROTOCOLS))
-    text_keys: tuple[str, ...] = flag("text columns; none = those the checkpoint was trained on", ())
     hybrid: str | None = flag("of a generative model: a two-tower checkpoint that ranks what it found", None)
-    num_beams: int | None = flag(
-        "of a generative model: ids kept per level; None = as it was trained", None, at_least(1)
-    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -24,12 +24,12 @@ def read_texts(item_ids, texts, prompt):
         (one str per item, {"without_text": …, "unknown_rows": …, "notes": …})
     """
     fields, facts = read_fields(item_ids, texts)
-    joined = (
-        prompt + "".join(f"{k}: {v}" for k, v in zip(texts.text_keys, values, strict=True) if v)
-        if values is not None else ""
-        for values in fields
-    )  # fmt: skip
-    return list(joined), facts
+    return ["" if values is None else joined(texts.text_keys, values, prompt) for values in fields], facts
+
+
+def joined(text_keys, values, prompt):
+    """What is read of an item with these fields."""
+    return prompt + "".join(f"{k}: {v}" for k, v in zip(text_keys, values, strict=True) if v)
 
 
 def read_fields(item_ids, texts):

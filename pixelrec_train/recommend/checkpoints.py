@@ -26,6 +26,7 @@ from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.frozen_texts import embed_texts
 from pixelrec_train.recommend.generator import Prepared
+from pixelrec_train.recommend.placing import Placer
 from pixelrec_train.recommend.trained import is_generative, settings_of
 from pixelrec_train.run.log import say
 from pixelrec_train.semantic_id.codes import SemanticIds
@@ -37,6 +38,7 @@ class Loaded(NamedTuple):
     inputs: Inputs  # as the checkpoint reads them
     recommender: Recommender
     item_vectors: Callable | None = None  # [n] item numbers -> [n, D], where the recommender has no vectors
+    placer: Placer | None = None  # of a two-tower model in which an item is its text
 
 
 def data_files(data, **texts):
@@ -113,7 +115,10 @@ def load_either(checkpoint, files, trust, retrieval, num_beams=None, new_items=N
 def load(checkpoint, files, trust, retrieval, new_items=None):
     """A two-tower checkpoint, Loaded; every rank calls it. As load_towers; retrieval: RetrievalFlags."""
     inputs, model, catalogue, length = load_towers(checkpoint, files, trust, retrieval.eval_tokens, new_items)
-    return Loaded("two_tower", inputs, TwoTower.of(model, catalogue, length, retrieval.retrieval))
+    two_tower = TwoTower.of(model, catalogue, length, retrieval.retrieval)
+    hllm = with_files(settings_of(checkpoint, "--checkpoint", HllmFlags), files)
+    reader = Reader.of(hllm, Path(checkpoint) / "item_llm", trust)
+    return Loaded("two_tower", inputs, two_tower, placer=Placer.of(model, reader, length))
 
 
 def load_towers(checkpoint, files, trust, eval_tokens, new_items=None):

@@ -35,16 +35,18 @@ class Recommendation(NamedTuple):
 class Recommender:
     """Recommender.load(checkpoint).recommend([["a", "b"], …], k=10) -> a list of Recommendation for each."""
 
-    def __init__(self, recommender, item_ids, texts, histories):
+    def __init__(self, recommender, item_ids, texts, histories, loaded=None):
         """
         Args:
             recommender: evaluation.recommender.Recommender.
             item_ids: of every item by number.
             texts: [the first text of every item or None]; None = not read.
             histories: data.interactions.Interactions, for `history_of`.
+            loaded: recommend.checkpoints.Loaded, which all of it came from.
         """
         self.recommender, self.item_ids, self.texts, self.data = recommender, item_ids, texts, histories
         self.number = {item_id: n for n, item_id in enumerate(item_ids)}
+        self.loaded = loaded
 
     @staticmethod
     def load(checkpoint, **flags):
@@ -73,7 +75,7 @@ class Recommender:
         else:
             loaded = load_either(path, files, config.trust_remote_code, config, config.num_beams, new)
         ids = loaded.inputs.interactions.item_ids
-        return Recommender(loaded.recommender, ids, texts_of(config, ids), loaded.inputs.interactions)
+        return Recommender(loaded.recommender, ids, texts_of(config, ids), loaded.inputs.interactions, loaded)
 
     def history_of(self, user):
         """[item id] of all that a user of the data took, oldest first."""

@@ -1,0 +1,1 @@
+"""Checkpoints behind HTTP: an API, and a page for people."""
