@@ -15,6 +15,7 @@ for name in INTERACTION_DATA SPLIT_DATA SEMANTIC_IDS; do
         if [ -z "${INTERACTION_DATA:-}" ]; then refuse "$name goes with INTERACTION_DATA and TEXT_DATA; unset it for the demo."; fi
     fi
 done
+# shellcheck disable=SC2034 # for who sources this
 home=${RESULTS_DIR:-${OUTPUT_DIR:-results/$pipeline}}
 LOGGING_DIR=${LOGGING_DIR:-${LOG_DIR:-logs}/$pipeline}
 if wants_background; then

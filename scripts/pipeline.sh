@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # Sourced after settings.sh, prepare_python.sh and launcher.sh by scripts of several steps: a step, and the demo's data.
+# shellcheck disable=SC2154,SC2034 # who sources this sets them, and reads them
 
 # step COMMAND…: a signal ends the running command, which saves if it trains, and then the script.
 step() {
@@ -43,7 +44,6 @@ make_demo_ids() {
 # training rows as ids alone, since no pretrained one is there; of_data names the data. Into FOLDER; LEARNING_RATE and so on
 # are not for it.
 teach_histories() {
-    # shellcheck disable=SC2154 # set by who sources this
     step "$PYTHON" "$scripts/build_samples.py" "${of_data[@]}" --model_dir "$1" --task video_rec --form segments \
         --targets 1 --max_length 1024 --output_dir "$2/histories" --overwrite
     launcher_for "$NUM_GPUS" "$gpus"

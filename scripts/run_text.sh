@@ -33,4 +33,5 @@ stage finetune "$@"
 echo "== 4 of 5: the adapter and its base become one"
 step "$PYTHON" "$scripts/merge_adapter.py" --adapter_dir "$home/sft/best_model/adapter" --output_model_dir "$home/merged" --overwrite
 echo "== 5 of 5: a chat"
+# shellcheck disable=SC1111 # a title's own quotes
 step "$PYTHON" "$scripts/chat.py" --model "$home/merged" --prompt "What is the video “Best ramen guide” about?" --temperature 0
