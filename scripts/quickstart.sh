@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One command from a data set to a table: both heads beside every baseline, in ten minutes for 10,000 users on 2 CPU cores.
+# One command from a data set to a table: both heads beside every baseline; sized for 10,000 users in ten minutes on 2 CPU cores.
 #
 #   bash scripts/quickstart.sh demo                               a synthetic data set
 #   bash scripts/quickstart.sh NAME                               dataset/NAME.csv and information/NAME.csv
@@ -58,18 +58,20 @@ if [ -z "${TEXT_KEYS:-}" ]; then
     done
     if [ -z "${TEXT_KEYS:-}" ]; then refuse "$TEXT_DATA has no column title, tag or description. Set TEXT_KEYS to those with texts."; fi
 fi
-if [ "$(ask "$PYTHON" resources gpus)" = 0 ]; then NUM_GPUS=${NUM_GPUS:-1}; fi # each rank would score all items
 look_around
+alone=$NUM_GPUS # ranks of the two-tower model: on CPUs each would score all items, so that one does, with all cores
+if [ "$gpus" -eq 0 ] && [ -z "${HOSTFILE:-}" ]; then alone=1; fi
 data=(--interaction_data "$INTERACTION_DATA" --text_data "$TEXT_DATA" --text_keys "$TEXT_KEYS")
 training=(--bf16 "${BF16:-True}" --gradient_checkpointing False --dataloader_num_workers 0
     --save_total_limit 1 ${DEEPSPEED_CONFIG:+--deepspeed "$DEEPSPEED_CONFIG"} ${seed[@]+"${seed[@]}"}
     ${overwrite[@]+"${overwrite[@]}"})
 
-# train NAME SCRIPT FLAGS…
+# train RANKS NAME SCRIPT FLAGS…
 train() {
-    launcher_for "$NUM_GPUS" "$gpus"
-    show_log "$LOGGING_DIR/$1"
-    step "${launcher[@]}" "$scripts/$2" "${data[@]}" "${training[@]}" --output_dir "$OUTPUT_DIR/$1" --logging_dir "$LOGGING_DIR/$1" "${@:3}"
+    launcher_for "$1" "$gpus"
+    show_log "$LOGGING_DIR/$2"
+    step env ${OMP_NUM_THREADS:+OMP_NUM_THREADS=$((OMP_NUM_THREADS * NUM_GPUS / $1))} "${launcher[@]}" "$scripts/$3" "${data[@]}" \
+        "${training[@]}" --output_dir "$OUTPUT_DIR/$2" --logging_dir "$LOGGING_DIR/$2" "${@:4}"
 }
 
 stage 2 "two-tower model; to watch it: tail -f pixelrec_train.log"
@@ -79,10 +81,10 @@ items=(--id_only)
 if [ -n "${ITEM_MODEL_DIR:-}" ]; then
     items=(--item_model_dir "$ITEM_MODEL_DIR" --freeze_item_llm --item_prompt "" --item_emb_token_n 0 --max_text_length 128)
 fi
-train two_tower train_pixelrec.py "${items[@]}" --user_model_dir "$OUTPUT_DIR/towers/user_llm" --item_id_embedding \
+train "$alone" two_tower train_pixelrec.py "${items[@]}" --user_model_dir "$OUTPUT_DIR/towers/user_llm" --item_id_embedding \
     --offsets item_knn,tfidf --item_features tfidf,cooccurrence --full_softmax --max_seq_length 21 --learning_rate 1e-3 \
-    --weight_decay 0.05 --history_dropout 0.3 --per_device_train_batch_size "$((64 / NUM_GPUS > 0 ? 64 / NUM_GPUS : 1))" \
-    --num_train_epochs "${TWO_TOWER_EPOCHS:-4}" --patience 2
+    --weight_decay 0.05 --history_dropout 0.3 --per_device_train_batch_size "$((64 / alone > 0 ? 64 / alone : 1))" \
+    --num_train_epochs "${TWO_TOWER_EPOCHS:-3}" --patience 2
 
 stage 3 "semantic ids of its item embeddings"
 two_tower=$OUTPUT_DIR/two_tower/best_model ids=$OUTPUT_DIR/ids/semantic_ids.json
@@ -94,13 +96,15 @@ step "$PYTHON" "$scripts/expand_vocabulary.py" --hf_model_dir "$OUTPUT_DIR/lm" -
     --semantic_ids "$ids" ${seed[@]+"${seed[@]}"} ${overwrite[@]+"${overwrite[@]}"}
 
 stage 5 "generative model"
-train generative train_generative.py --model_dir "$OUTPUT_DIR/llm" --semantic_ids "$ids" --align False --learning_rate 2e-3 \
-    --weight_decay 0.05 --dropout 0.2 --valid_users 1000 --num_beams 20 --per_device_train_batch_size 32 \
-    --num_train_epochs "${GENERATIVE_EPOCHS:-6}"
+train "$NUM_GPUS" generative train_generative.py --model_dir "$OUTPUT_DIR/llm" --semantic_ids "$ids" --align False --learning_rate 2e-3 \
+    --weight_decay 0.05 --dropout 0.2 --valid_users 500 --num_beams 20 \
+    --per_device_train_batch_size "$((32 / NUM_GPUS > 0 ? 32 / NUM_GPUS : 1))" \
+    --num_train_epochs "${GENERATIVE_EPOCHS:-5}"
 
 stage 6 "both beside every baseline"
-unset OMP_NUM_THREADS # one process
-step "$PYTHON" "$scripts/compare.py" "${data[@]}" --checkpoint "$two_tower" --checkpoint "$OUTPUT_DIR/generative/best_model" \
-    ${BASELINES:+--baselines "$BASELINES"} --num_train_epochs "${BASELINE_EPOCHS:-40}" --patience 3 ${seed[@]+"${seed[@]}"} \
+launcher_for "$NUM_GPUS" "$gpus"
+step "${launcher[@]}" "$scripts/compare.py" "${data[@]}" --checkpoint "$two_tower" --checkpoint "$OUTPUT_DIR/generative/best_model" \
+    ${BASELINES:+--baselines "$BASELINES"} --num_train_epochs "${BASELINE_EPOCHS:-20}" --patience 3 \
+    --per_device_train_batch_size "$((128 / NUM_GPUS > 0 ? 128 / NUM_GPUS : 1))" ${seed[@]+"${seed[@]}"} \
     --output_dir "$OUTPUT_DIR" --logging_dir "$LOGGING_DIR/compare" --overwrite
 stage 6 "done; $OUTPUT_DIR holds table.md, table.json and the models"

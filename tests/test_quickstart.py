@@ -87,7 +87,11 @@ def test_a_directory_of_somebodys_is_not_replaced_and_an_llm_reads_the_texts_if_
     of = dict(steps)
     assert not of["train_pixelrec"].overwrite and not of["train_generative"].overwrite
     assert of["train_pixelrec"].item_model_dir == "MiniLM" and of["train_pixelrec"].freeze_item_llm
-    assert of["train_pixelrec"].per_device_train_batch_size == 32
+    assert [of[n].per_device_train_batch_size for n in STEPS if "train" in n or n == "compare"] == [
+        64,
+        16,
+        64,
+    ]
     assert of["compare"].output_dir == "out"
 
 
