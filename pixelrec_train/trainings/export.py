@@ -137,7 +137,7 @@ def write_indexes(config, loaded, directory):
     say(
         f"{count:,} items of width {width}; {len(judging.queries):,} users of the {config.split} split ask, "
         f"one after the other on one thread; settings chosen by {len(tuning.queries):,} others for a "
-        f"{config.wanted_recall}"
+        f"recall of {config.wanted_recall}"
     )
     write_json(directory / "index_table.json", {
         "k": judging.k, "items": count, "width": width, "cosines": tower.cosines,
