@@ -31,8 +31,8 @@ class Shelf:
         else:
             raise InputError("a blend has no vectors or ids of its own, by which items would be alike.")
         best = np.argsort(-like, kind="stable")
-        best = best[best != item][:k].tolist()
-        return [self.door.told(other, float(like[other]), [item]) for other in best]
+        best = best[best != item][:k]
+        return self.door.told(best, like[best], np.array([item]))
 
     def add_item(self, item_id, values):
         """Make an item recommendable that nobody took yet, placed by its text; gone when the process ends.

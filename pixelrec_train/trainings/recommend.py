@@ -117,11 +117,8 @@ class Recommender:
             return []
         ranking = RankingFlags(topk=(min(k, len(self.item_ids)),), keep_seen=not exclude_seen)
         lists = judge(self.recommender, asked_for(rows, times), ranking, keep_lists=True).lists
-        return [
-            [self.told(item, score, row) for item, score in zip(items.tolist(), scores.tolist(), strict=True)
-             if item >= 0]
-            for row, items, scores in zip(rows, lists.items, lists.scores, strict=True)
-        ]  # fmt: skip
+        both = zip(rows, lists.items, lists.scores, strict=True)
+        return [self.told(items[items >= 0], scores[items >= 0], row) for row, items, scores in both]
 
     def numbers(self, history):
         if not len(history):
@@ -131,26 +128,32 @@ class Recommender:
                 raise unknown(item_id, self.item_ids, "item")
         return np.array([self.number[item_id] for item_id in history], np.int64)
 
-    def told(self, item, score, history):
-        because, likeness = self.nearest(item, history)
-        return Recommendation(
-            self.item_ids[item], score, self.texts and self.texts[item],
-            None if because is None else self.item_ids[because], likeness, self.codes(item),
-        )  # fmt: skip
+    def told(self, items, scores, history):
+        """[Recommendation] of n item numbers, each with its score and why."""
+        like = self.likeness(items, history)
+        places, values = [None] * len(items), [None] * len(items)
+        if like is not None:
+            newest = len(history) - 1 - like[:, ::-1].argmax(1)  # of equals
+            values = np.take_along_axis(like, newest[:, None], axis=1)[:, 0].tolist()
+            places = history[newest].tolist()
+        return [
+            Recommendation(
+                self.item_ids[item], score, self.texts and self.texts[item],
+                None if place is None else self.item_ids[place], value, self.codes(item),
+            )
+            for item, score, place, value in zip(items.tolist(), scores.tolist(), places, values, strict=True)
+        ]  # fmt: skip
 
-    def nearest(self, item, history):
-        """(The item of the history that is most like this one, how much), or (None, None)."""
+    def likeness(self, items, history):
+        """[n, h] how much each item is like each of the history: the cosine of their embeddings, or the codes
+        that both ids begin with; None where neither is known."""
         if isinstance(self.recommender, TwoTower):
-            vectors = self.recommender.items[[item, *history]].astype(np.float64)
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-            like = vectors[1:] @ vectors[0]
-        elif isinstance(self.recommender, Generated):
-            codes = self.all_codes[[item, *history]]
-            like = np.cumprod(codes[1:] == codes[0], axis=1).sum(1).astype(np.float64)
-        else:
-            return None, None
-        place = len(like) - 1 - int(like[::-1].argmax())  # of equals the newest
-        return int(history[place]), float(like[place])
+            of_items, of_history = (self.recommender.items[n].astype(np.float64) for n in (items, history))
+            return directions(of_items) @ directions(of_history).T
+        if isinstance(self.recommender, Generated):
+            same = self.all_codes[items][:, None] == self.all_codes[history]
+            return np.cumprod(same, axis=2).sum(2).astype(np.float64)
+        return None
 
     def codes(self, item):
         if not isinstance(self.recommender, Generated):
@@ -162,6 +165,10 @@ class Recommender:
         """[num_items, L] of a generative model."""
         trie = self.recommender.trie
         return trie.ids()[trie.leaf_of]
+
+
+def directions(vectors):
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def asked_for(rows, times=None):
