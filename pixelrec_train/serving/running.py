@@ -22,12 +22,13 @@ def bound(host, port):
         InputError: the address is none of this machine, or somebody has it.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
+        family, kind, protocol, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
         raise InputError(f"--host {host} is no address that can be looked up ({error.strerror}).") from None
-    listener = socket.socket(family, kind)
+    # By the protocol asyncio knows TCP, and lets no answer wait 40 ms for the other side to confirm its head.
+    listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

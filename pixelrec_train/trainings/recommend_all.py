@@ -12,6 +12,7 @@ from pixelrec_train.data.cache import fingerprint
 from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.places import judge
+from pixelrec_train.evaluation.recommender import Lists
 from pixelrec_train.files import possible_directory, write_json
 from pixelrec_train.recommend.parts import UNTRAINED, checkpoints_of
 from pixelrec_train.run import rendezvous
@@ -46,10 +47,13 @@ def write_all(config, door):
     for place, n in enumerate(left):
         users = np.arange(firsts[n], min(firsts[n] + USERS_PER_FILE, data.num_users))
         users = users[data.offsets[users + 1] > data.offsets[users]]
-        lists = judge(door.recommender, everything(data, users), ranking, keep_lists=True).lists
+        # Neighbours with about as long a history: less is padded, and fetched to be left out again.
+        by_length = np.argsort(data.offsets[users + 1] - data.offsets[users], kind="stable")
+        lists = judge(door.recommender, everything(data, users[by_length]), ranking, keep_lists=True).lists
         if distributed.rank() == 0:
             from pixelrec_train.data.predictions import write_lists  # brings pyarrow with it
 
+            lists = Lists(*(part[np.argsort(by_length)] for part in lists))
             write_lists(files[n], data.user_ids_of(users), door.item_ids, lists)
         done += len(users)
         per_second = done / (time.monotonic() - start)
