@@ -3,8 +3,8 @@
 python -IS fork_client.py SOCKET PYTHON NAME ARGUMENTS…      NAME: python, or a script beside the real PYTHON
 
 What a fork cannot stand for is started afresh: an interpreter with options, or with open files. So is
-what AFRESH names and, where ONCE_AFRESH names a folder, what has not run before: it may lack an import that
-the server has.
+what AFRESH names and, where ONCE_AFRESH names a folder, what of MAIN has not run before: it may lack an
+import that the server has.
 """
 
 import json
@@ -13,6 +13,13 @@ import signal
 import socket
 import sys
 
+MAIN = (
+    "deepspeed.launcher.runner",
+    "train_pixelrec.py",
+    "evaluate_pixelrec.py",
+    "train_generative.py",
+    "doctor.py",
+)
 PASSED_ON = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP]
 
 
@@ -41,9 +48,11 @@ def has_open_files():
 
 
 def is_first(kind, words, once):
-    """Whether a script, a module or a command of a module has not run before; `once` remembers them."""
+    """Whether a script or a module of MAIN has not run before; `once` remembers them."""
     names = [word for word in words[:2] if not word.startswith("-")] if kind == "module" else words[:1]
     name = "-".join(map(os.path.basename, names))
+    if not name.startswith(MAIN):
+        return False
     try:
         os.close(os.open(os.path.join(once, name), os.O_CREAT | os.O_EXCL))
     except FileExistsError:

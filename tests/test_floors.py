@@ -1,6 +1,7 @@
 """The house keeps its floors: a module imports only from lower ones and its own folder."""
 
 import ast
+import functools
 from pathlib import Path
 
 from conftest import ROOT
@@ -31,8 +32,14 @@ ONE_ADDRESS = {
 PACKAGE = ROOT / "pixelrec_train"
 
 
+@functools.cache
+def nodes(path):
+    """Of the syntax tree of a module."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -77,7 +84,7 @@ NOT_WHOLE = (
 
 def test_below_trainings_nobody_takes_the_whole_configuration():
     for path in modules():
-        for node in ast.walk(ast.parse(path.read_text())) if room(path) in NOT_WHOLE else ():
+        for node in nodes(path) if room(path) in NOT_WHOLE else ():
             if isinstance(node, ast.FunctionDef | ast.Lambda):
                 names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
                 assert "config" not in names, f"{path.relative_to(ROOT)}: {ast.unparse(node.args)}"
@@ -94,7 +101,7 @@ def test_a_file_fits_in_a_head():
 def test_nothing_runs_code_from_files():
     """No eval, no pickle, no remote code, no shell."""
     for path in modules():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 assert called not in ("eval", "exec", "pickle.load", "torch.load", "os.system"), path

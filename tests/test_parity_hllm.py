@@ -3,6 +3,7 @@
 import shutil
 import sys
 
+import forks
 import numpy as np
 import pytest
 from conftest import ROOT, run_command
@@ -17,7 +18,7 @@ COMMAND = "benchmarks/parity_hllm.py tests/fixtures/parity_hllm"  # as docs/diff
 @pytest.mark.launch
 def test_every_quantity_of_the_original_is_reproduced():
     assert f"```bash\npython {COMMAND}\n" in (ROOT / "docs/differences.md").read_text(encoding="utf-8")
-    result = run_command([sys.executable, *COMMAND.split()])
+    result = run_command([forks.folder() / "python", *COMMAND.split()])
     assert result.returncode == 0, result.stdout + result.stderr
     assert "108 of 108 quantities agree" in result.stdout
 

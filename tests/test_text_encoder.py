@@ -181,12 +181,12 @@ def test_gradients_are_those_of_each_text_alone(name, checkpointing, chunks):
 
 
 def test_a_compiled_tower_gives_the_same_embeddings_and_gradients():
-    """Traced as torch.compile traces it, without the minutes its code generator takes."""
+    """Traced as torch.compile traces it; to make code of it is torch's own affair, and takes minutes."""
     results = []
     for compiled in (False, True):
         model = encoder("qwen3").train()
         if compiled:
-            model.backbone.compile(dynamic=True, backend="aot_eager")
+            model.backbone.compile(dynamic=True, backend="eager")
         for lengths in ((5, 1, 12, 3, 12, 7, 2), (4, 9, 2, 6, 8)):
             out = model(texts(lengths))
             (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
@@ -220,7 +220,7 @@ def test_causality_is_measured(name):
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_plan_visits_every_token_once_and_puts_it_back(lengths):
     plan = Segments.plan(torch.tensor(lengths), "cpu")
     visited = torch.cat([rows.flatten()[real] for rows, real in plan.buckets])

@@ -60,8 +60,8 @@ def loaded(config, checkpoint):
     door = Recommender.of(RecommendConfig(**flags | {"checkpoint": checkpoint}))
     try:
         door.recommend([door.item_ids[:1]], k=1)
-    except ValueError as error:
-        raise InputError(f"--checkpoint {checkpoint} cannot be served: {error}.") from None
+    except InputError as error:  # histories of a request have no times, which some models read
+        raise InputError(f"--checkpoint {checkpoint} cannot be served: {error}") from None
     return Shelf(door)
 
 

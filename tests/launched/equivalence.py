@@ -49,6 +49,8 @@ ROOT = Path(__file__).resolve().parents[2]
 class Recorder:
     """Stands where RunLog stands."""
 
+    judged = None
+
     def __init__(self):
         self.reports = []
 
