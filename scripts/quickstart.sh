@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One command from a data set to a table: both heads beside every baseline; sized for 10,000 users in ten minutes on 2 CPU cores.
+# One command from a data set to a table: both heads beside every baseline; sized for some 10,000 users in about ten minutes on 2 CPU cores.
 #
 #   bash scripts/quickstart.sh demo                               a synthetic data set
 #   bash scripts/quickstart.sh NAME                               dataset/NAME.csv and information/NAME.csv
