@@ -18,6 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from figures import half_interval
+
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, SEED = 128, 42
 FLAGS = (
@@ -73,11 +75,6 @@ def trained(width, share, asked):
     row = json.loads((home / "table.json").read_text(encoding="utf-8"))["two_tower"]
     halves = {f"{name}_half": half_interval(row, name) for name in ("recall@10", "ndcg@10")}
     return {name: row[name] for name in ("recall@10", "ndcg@10")} | halves
-
-
-def half_interval(row, name):
-    low, high = row[f"{name}_ci95"]
-    return (high - low) / 2
 
 
 def run(command, *arguments):

@@ -155,17 +155,23 @@ def write_whole(path, text):
 
 
 @contextmanager
-def whole_file(path):
-    """A text file to write into, there as a whole once the block ends, and not at all if it fails."""
+def whole(path):
+    """A path beside it to write to: the file is there once the block ends, and not at all if it fails."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     try:
-        with open(partial, "w", encoding="utf-8", newline="") as file:
-            yield file
+        yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_file(path):
+    """The same as a text file to write into."""
+    with whole(path) as partial, open(partial, "w", encoding="utf-8", newline="") as file:
+        yield file
 
 
 def write_csv(path, header, rows):

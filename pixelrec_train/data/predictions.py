@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from pixelrec_train.files import whole
+
 TEXTS, SCORES = pa.list_(pa.string()), pa.list_(pa.float32())
 SCHEMA = pa.schema(
     {
@@ -63,9 +65,5 @@ def write_lists(path, user_ids, item_ids, lists):
         "item_ids": pa.ListArray.from_arrays(ends, named),
         "scores": pa.ListArray.from_arrays(ends, pa.array(lists.scores[there], pa.float32())),
     }
-    partial = path.with_name(f"{path.name}.partial")
-    try:
+    with whole(path) as partial:
         pyarrow.parquet.write_table(pa.table(columns), partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ cb                 {item_id: ["<|sid_begin|><cb_0_1><|sid_end|>", …]}, one wra
 """
 
 import json
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pixelrec_train.errors import InputError, first_line
-from pixelrec_train.files import existing_file, write_json
+from pixelrec_train.files import existing_file, whole, write_json
 from pixelrec_train.semantic_id.codecs import CODECS, LETTERS
 from pixelrec_train.semantic_id.codes import ABSENT, SemanticIds
 
@@ -190,9 +189,9 @@ def write_parquet(ids, path, codec):
     import pyarrow.parquet
 
     if codec.name == "onerec":
-        whole = all(re.fullmatch("0|[1-9][0-9]{0,17}", item_id) for item_id in ids.item_ids)
+        numbers = all(re.fullmatch("0|[1-9][0-9]{0,17}", item_id) for item_id in ids.item_ids)
         columns = {
-            "pid": [int(item_id) for item_id in ids.item_ids] if whole else ids.item_ids,
+            "pid": [int(item_id) for item_id in ids.item_ids] if numbers else ids.item_ids,
             "sid": [[int(code) for code in row if code != ABSENT] for row in ids.codes],
         }
     elif (ids.codes == ABSENT).any():
@@ -201,6 +200,5 @@ def write_parquet(ids, path, codec):
         columns = {"parent_asin": ids.item_ids}
         columns |= {f"semantic_id_{level}": ids.codes[:, level] for level in range(ids.levels)}
         columns["semantic_id"] = [codec.text(row, ids.codebook_sizes) for row in ids.codes]
-    partial = path.with_name(f"{path.name}.partial")
-    pyarrow.parquet.write_table(pyarrow.table(columns), partial)
-    os.replace(partial, path)
+    with whole(path) as partial:
+        pyarrow.parquet.write_table(pyarrow.table(columns), partial)

@@ -6,7 +6,6 @@ table: 0 = first, -1 = not among the first max(topk). How they were judged stand
 """
 
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import pyarrow.parquet
 
 from pixelrec_train.data.table_files import DAMAGES, damaged
 from pixelrec_train.errors import InputError
+from pixelrec_train.files import whole
 
 FILE = "places.parquet"
 PLACE, ABSENT = "place_", -1
@@ -55,9 +55,8 @@ def write_places(directory, found):
     for model, places in found.places.items():
         columns[PLACE + model] = pa.array(np.where(places >= absent, ABSENT, places).astype(np.int32))
     table = pa.table(columns).replace_schema_metadata({KEY: json.dumps(found.facts).encode()})
-    partial = path.with_name(f"{FILE}.partial")
-    pyarrow.parquet.write_table(table, partial, compression="zstd")
-    os.replace(partial, path)
+    with whole(path) as partial:
+        pyarrow.parquet.write_table(table, partial, compression="zstd")
 
 
 def read_places(path):

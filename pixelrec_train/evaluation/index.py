@@ -124,9 +124,9 @@ def members(groups, ptr, items, wanted):
     return np.where(there, number, -1), column
 
 
-def unit(vectors):
-    """[n, D] -> the same directions with length 1, fp32; a zero vector stays zero."""
-    vectors = np.asarray(vectors, np.float32)
+def unit(vectors, dtype=np.float32):
+    """[n, D] -> the same directions with length 1; a zero vector stays zero."""
+    vectors = np.asarray(vectors, dtype)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from pixelrec_train.evaluation.index import unit
+
 ALIKE = 0.99  # cosine from which training takes two items for one product, as --nce_thres
 AT_ONCE = 1024  # rows of cosines
 
@@ -15,7 +17,7 @@ def embedding_map(embeddings):
     Args:
         embeddings: [n, D]
     """
-    rows = directions(embeddings)
+    rows = unit(embeddings, np.float64)
     centred = rows - rows.mean(0)
     values, vectors = np.linalg.eigh(centred.T @ centred)
     axes = vectors[:, ::-1][:, :2]
@@ -33,7 +35,7 @@ def gauges(embeddings):
     items differ (Roy and Vetterli 2007; RankMe, arXiv:2210.02885).
     alike: share of items whose nearest other item has a cosine of at least 0.99.
     """
-    rows = directions(embeddings)
+    rows = unit(embeddings, np.float64)
     n = len(rows)
     total = np.square(rows.sum(0)).sum()
     values = np.sqrt(np.maximum(np.linalg.eigvalsh(rows.T @ rows), 0))
@@ -49,9 +51,3 @@ def gauges(embeddings):
         "effective_rank": float(np.exp(-(shares * np.log(shares)).sum())),
         "alike": float((nearest >= ALIKE).mean()),
     }
-
-
-def directions(embeddings):
-    """[n, D] float64 of length 1; a row of zeros stays."""
-    rows = np.asarray(embeddings, np.float64)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

@@ -23,8 +23,9 @@ class Shelf:
             InputError: there is no such item, or a blend is asked.
         """
         (item,) = self.door.numbers([item_id])
-        if isinstance(self.door.recommender, TwoTower):
-            vectors = unit(self.door.recommender.items)
+        tower = self.door.recommender
+        if isinstance(tower, TwoTower):
+            vectors = tower.items if tower.cosines else unit(tower.items)
             like = vectors @ vectors[item]
         elif isinstance(self.door.recommender, Generated):
             like = np.cumprod(self.door.all_codes == self.door.all_codes[item], axis=1).sum(1)

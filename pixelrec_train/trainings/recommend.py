@@ -14,6 +14,7 @@ from pixelrec_train.config.recommending import RecommendConfig
 from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.generation import Generated
+from pixelrec_train.evaluation.index import unit
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.retrieval import TwoTower
 from pixelrec_train.recommend.checkpoints import data_files, load_either, load_generative
@@ -35,18 +36,16 @@ class Recommendation(NamedTuple):
 class Recommender:
     """Recommender.load(checkpoint).recommend([["a", "b"], …], k=10) -> a list of Recommendation for each."""
 
-    def __init__(self, recommender, item_ids, texts, histories, loaded=None):
+    def __init__(self, loaded, texts):
         """
         Args:
-            recommender: evaluation.recommender.Recommender.
-            item_ids: of every item by number.
+            loaded: recommend.checkpoints.Loaded.
             texts: [the first text of every item or None]; None = not read.
-            histories: data.interactions.Interactions, for `history_of`.
-            loaded: recommend.checkpoints.Loaded, which all of it came from.
         """
-        self.recommender, self.item_ids, self.texts, self.data = recommender, item_ids, texts, histories
-        self.number = {item_id: n for n, item_id in enumerate(item_ids)}
-        self.loaded = loaded
+        self.loaded, self.texts = loaded, texts
+        self.recommender, self.data = loaded.recommender, loaded.inputs.interactions
+        self.item_ids = self.data.item_ids
+        self.number = {item_id: n for n, item_id in enumerate(self.item_ids)}
 
     @staticmethod
     def load(checkpoint, **flags):
@@ -74,11 +73,10 @@ class Recommender:
             )  # fmt: skip
         else:
             loaded = load_either(path, files, config.trust_remote_code, config, config.num_beams, new)
-        ids = loaded.inputs.interactions.item_ids
-        return Recommender(loaded.recommender, ids, texts_of(config, ids), loaded.inputs.interactions, loaded)
+        return Recommender(loaded, texts_of(config, loaded.inputs.interactions.item_ids))
 
     def history_of(self, user):
-        """[item id] of all that a user of the data took, oldest first."""
+        """[item id] of all that a user of the data took, oldest first; raises as `taken_by`."""
         return [self.item_ids[item] for item in self.data.items[self.taken_by(user)].tolist()]
 
     def times_of(self, user):
@@ -148,8 +146,8 @@ class Recommender:
         """[n, h] how much each item is like each of the history: the cosine of their embeddings, or the codes
         that both ids begin with; None where neither is known."""
         if isinstance(self.recommender, TwoTower):
-            of_items, of_history = (self.recommender.items[n].astype(np.float64) for n in (items, history))
-            return directions(of_items) @ directions(of_history).T
+            of_items, of_history = (unit(self.recommender.items[n], np.float64) for n in (items, history))
+            return of_items @ of_history.T
         if isinstance(self.recommender, Generated):
             same = self.all_codes[items][:, None] == self.all_codes[history]
             return np.cumprod(same, axis=2).sum(2).astype(np.float64)
@@ -165,10 +163,6 @@ class Recommender:
         """[num_items, L] of a generative model."""
         trie = self.recommender.trie
         return trie.ids()[trie.leaf_of]
-
-
-def directions(vectors):
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def asked_for(rows, times=None):

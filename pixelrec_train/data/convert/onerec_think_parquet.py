@@ -9,7 +9,6 @@ Source: ZLHe0/OneRec-Think, src/prep_onerec_data.py and src/generate_training_da
 """
 
 import itertools
-import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pyarrow.parquet
 
 from pixelrec_train.data.convert.onerec_think import FEWEST
 from pixelrec_train.errors import InputError
+from pixelrec_train.files import whole
 from pixelrec_train.semantic_id.codecs import CODECS
 
 LATER = {"train": 2, "val": 1, "test": 0}  # items of a user that a split does not read
@@ -89,15 +89,10 @@ def write_conversations(path, samples):
     Raises:
         InputError: a sample is a document.
     """
-    path, rows = Path(path), map(as_row, samples)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with pyarrow.parquet.ParquetWriter(partial, CONVERSATION) as writer:
-            while block := list(itertools.islice(rows, ROWS)):
-                writer.write_table(pa.Table.from_pylist(block, CONVERSATION))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    rows = map(as_row, samples)
+    with whole(path) as partial, pyarrow.parquet.ParquetWriter(partial, CONVERSATION) as writer:
+        while block := list(itertools.islice(rows, ROWS)):
+            writer.write_table(pa.Table.from_pylist(block, CONVERSATION))
 
 
 def as_row(sample_and_facts):

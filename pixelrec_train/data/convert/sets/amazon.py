@@ -4,7 +4,7 @@ import re
 
 from pixelrec_train.data.convert.sets.given import only, pick
 from pixelrec_train.data.convert.sets.lines import id_of, member, number_of, plain, records, split_lines
-from pixelrec_train.data.convert.sets.source import Item
+from pixelrec_train.data.convert.sets.source import Item, Source, blocks_of
 
 META = ("meta_*.json", "meta_*.json.gz", "meta_*.jsonl", "meta_*.jsonl.gz", "meta_*.parquet")
 ROWS = ("*.json", "*.json.gz", "*.jsonl", "*.jsonl.gz", "*.csv", "*.csv.gz")
@@ -18,6 +18,24 @@ def pair(files, name):
     rows = only(files, name, f"reviews or ratings beside {meta.name}", *ROWS, but=META)
     category = PLAIN_NAME.sub("", PLAIN_NAME.sub("", rows.name))
     return rows, meta, category.removesuffix("_5"), category.endswith("_5")
+
+
+def by_reviewers(files, name, order, categories, published=lambda category: []):
+    """Source of the editions that name users by reviewerID.
+
+    Args:
+        order: of the fields of ratings without a header.
+        categories: key of a product's.
+        published: category -> [Published].
+    """
+    rows, meta, category, five_core = pair(files, name)
+    if is_json(rows):
+        found = reviews(rows, "reviewerID", "asin", "unixReviewTime", "overall")
+    else:
+        found = ratings(rows, order)
+    items = products(meta, "asin", "brand", categories, ("description",))
+    title = f"{name}_{category.lower()}{'_5' * five_core}"
+    return Source(title, [rows, meta], blocks_of(found), items, published(category))
 
 
 def reviews(path, user, item, time, rating):

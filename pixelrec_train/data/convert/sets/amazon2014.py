@@ -8,7 +8,7 @@ Source: jmcauley.ucsd.edu/data/amazon; the counts are others' of these files, se
 """
 
 from pixelrec_train.data.convert.sets import amazon
-from pixelrec_train.data.convert.sets.source import Published, Source, blocks_of
+from pixelrec_train.data.convert.sets.source import Published
 
 LICENCE = (
     "Amazon's reviews of 2014 were published for research (McAuley et al., SIGIR 2015; He and McAuley, WWW "
@@ -48,14 +48,8 @@ Video_Games                 24,303   10,672    231,780    826,767    50,210  1,3
 
 
 def source(files):
-    rows, meta, category, five_core = amazon.pair(files, "amazon2014")
-    if amazon.is_json(rows):
-        found = amazon.reviews(rows, "reviewerID", "asin", "unixReviewTime", "overall")
-    else:
-        found = amazon.ratings(rows, ("user", "item", "rating", "timestamp"))
-    items = amazon.products(meta, "asin", "brand", "categories", ("description",))
-    title = f"amazon2014_{category.lower()}{'_5' * five_core}"
-    return Source(title, [rows, meta], blocks_of(found), items, published(category))
+    order = ("user", "item", "rating", "timestamp")
+    return amazon.by_reviewers(files, "amazon2014", order, "categories", published)
 
 
 def published(category):

@@ -10,7 +10,6 @@ Source: nijianmo.github.io/amazon. Counts by category are not known to us in num
 """
 
 from pixelrec_train.data.convert.sets import amazon
-from pixelrec_train.data.convert.sets.source import Source, blocks_of
 
 LICENCE = (
     "Amazon's reviews of 2018 were published for research (Ni, Li and McAuley, EMNLP 2019: cite it); no "
@@ -19,11 +18,4 @@ LICENCE = (
 
 
 def source(files):
-    rows, meta, category, five_core = amazon.pair(files, "amazon2018")
-    if amazon.is_json(rows):
-        found = amazon.reviews(rows, "reviewerID", "asin", "unixReviewTime", "overall")
-    else:
-        found = amazon.ratings(rows, ("item", "user", "rating", "timestamp"))
-    items = amazon.products(meta, "asin", "brand", "category", ("description",))
-    title = f"amazon2018_{category.lower()}{'_5' * five_core}"
-    return Source(title, [rows, meta], blocks_of(found), items)
+    return amazon.by_reviewers(files, "amazon2018", ("item", "user", "rating", "timestamp"), "category")
