@@ -13,10 +13,12 @@ from pixelrec_train.commands.embed_items import main
 from pixelrec_train.config import DataFlags, TokenFlags
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation import retrieval
+from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.recommend import checkpoints, embedding_job, frozen_texts, item_cache
 from pixelrec_train.recommend.item_embeddings import of_checkpoint, of_encoder, read_ids, read_matrix
 from pixelrec_train.run import rendezvous
 from pixelrec_train.run.directory import lock
+from pixelrec_train.trainings import plan
 
 PART, EVAL_TOKENS = 100, 900  # eight parts, of several blocks each
 
@@ -164,7 +166,9 @@ def test_an_encoders_job_is_found_by_who_asks_the_same_encoder(demo, tmp_path, m
         of_encoder(*asked, "cls")
 
 
-def test_parts_of_another_way_another_job_and_a_number_that_is_none_are_refused(job, tmp_path, monkeypatch):
+def test_parts_of_another_way_another_job_and_a_number_that_is_none_are_refused(
+    job, demo_config, tmp_path, monkeypatch
+):
     flags, _ = job
 
     def refused(says, *more):
@@ -180,9 +184,32 @@ def test_parts_of_another_way_another_job_and_a_number_that_is_none_are_refused(
     refused(
         "parts that were computed in another way: --eval_tokens 900 there, 400 here", "--eval_tokens", "400"
     )
+    blind = embedding_job.Parts(
+        embedding_job.Job(None, inputs_of(demo_config).item_text, [], "", ""), tmp_path, 9
+    )
+    with pytest.raises(InputError, match="rank 0 does not find in .* what rank 0 has written there"):
+        blind.check_seen()
     with lock(parts):
         refused(rf"another job \(process \d+ on .*\) embeds these items in {parts}")
     monkeypatch.setattr(checkpoints.HLLMModel, "encode_items", encode)
     main([*flags, "--eval_tokens", "400", "--overwrite"])
     directory, *_ = left_by(tmp_path / "cache")
     assert json.loads((directory / "facts.json").read_text())["way"]["--eval_tokens"] == 400
+
+
+def test_the_plan_says_what_a_rank_holds_to_judge(demo_config, monkeypatch):
+    inputs = inputs_of(demo_config)
+    model = HLLMModel.starting(demo_config).eval()
+    monkeypatch.setattr(plan, "size", "{:,} bytes".format)
+    held, mapped = plan.memory_of_judging(demo_config, inputs, model)
+    table = retrieval.encode_catalogue(model.encode_items, inputs.item_text, 4096)
+    index = retrieval.TwoTower.of(model, table, 6, "faiss").index.index
+    held_by = f"table {table.nbytes:,} bytes, faiss index {4 * index.d * index.ntotal:,} bytes"
+    assert f"embeddings 726 x 32 per rank: {held_by} and twice that" in held
+    in_bf16, _ = plan.memory_of_judging(replace(demo_config, bf16=True, retrieval="exact"), inputs, model)
+    assert (
+        f"table {table.nbytes:,} bytes, {table.nbytes // 2:,} bytes for the user LLM, exact index" in in_bf16
+    )
+    texts, taken = inputs.item_text, inputs.interactions
+    arrays = texts.tokens, texts.offsets, taken.items, taken.offsets
+    assert f"caches: {sum(a.nbytes for a in arrays):,} bytes of token ids and sequences, mapped" in mapped
