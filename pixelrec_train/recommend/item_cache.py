@@ -44,7 +44,7 @@ def way_of(eval_tokens):
     name = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {
         "--eval_tokens": eval_tokens, "device": f"{device} {name}",
-        "threads": torch.get_num_threads() if device == "cpu" else None,
+        "threads (OMP_NUM_THREADS)": torch.get_num_threads() if device == "cpu" else None,
         "torch": torch.__version__, "transformers": transformers.__version__,
     }  # fmt: skip
 
