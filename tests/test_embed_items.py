@@ -9,13 +9,20 @@ import pytest
 from conftest import inputs_of
 from good_folder import write_checkpoint
 
+from pixelrec_train.commands import build_semantic_ids, export, predict
 from pixelrec_train.commands.embed_items import main
 from pixelrec_train.config import DataFlags, TokenFlags
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation import retrieval
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.recommend import checkpoints, embedding_job, frozen_texts, item_cache
-from pixelrec_train.recommend.item_embeddings import of_checkpoint, of_encoder, read_ids, read_matrix
+from pixelrec_train.recommend.item_embeddings import (
+    of_checkpoint,
+    of_encoder,
+    read_encoder,
+    read_ids,
+    read_matrix,
+)
 from pixelrec_train.run import rendezvous
 from pixelrec_train.run.directory import lock
 from pixelrec_train.trainings import plan
@@ -126,6 +133,19 @@ def test_who_embeds_the_same_finds_it_and_says_so(config_with, tmp_path, monkeyp
     )
 
 
+def test_commands_reuse_it_by_whatever_door_they_come(job, tmp_path, monkeypatch, capsys):
+    flags, _ = job
+    main(flags)
+    forbid_embedding(monkeypatch)
+    ids = ["--quantiser", "rq_kmeans", "--codebook_size", "8", "--levels", "1"]
+    for command, more in (
+        (predict, []), (build_semantic_ids, [*ids, "--logging_dir", str(tmp_path / "logs")]),
+        (export, ["--towers", "none", "--index", "flat", "--sentence_transformers", "False"]),
+    ):  # fmt: skip
+        command.main([*flags, "--output_dir", str(tmp_path / command.__name__), *more])
+        assert " are reused from " in capsys.readouterr().out, command
+
+
 def test_other_weights_texts_or_items_are_embedded_anew(job, config_with, demo, tmp_path, monkeypatch):
     flags, (checkpoint, files, *rest) = job
     main(flags)
@@ -164,6 +184,13 @@ def test_an_encoders_job_is_found_by_who_asks_the_same_encoder(demo, tmp_path, m
     assert np.array_equal(of_encoder(*asked).embeddings, expected.embeddings)
     with pytest.raises(AssertionError, match="embedded again"):
         of_encoder(*asked, "cls")
+    read = read_encoder(*asked[:4])
+    arguments = read.encoder, read.item_text, asked[0]
+    assert not frozen_texts.embed_texts(*arguments, EVAL_TOKENS, cache, to_the_bit=True)[1]
+    assert not frozen_texts.embed_texts(*arguments, 400, cache)[1]
+    for how in ((400, cache, False, True), (EVAL_TOKENS, cache, True, True)):  # a training wants its own bits
+        with pytest.raises(AssertionError, match="embedded again"):
+            frozen_texts.embed_texts(*arguments, *how)
 
 
 def test_parts_of_another_way_another_job_and_a_number_that_is_none_are_refused(

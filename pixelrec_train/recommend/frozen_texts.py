@@ -14,17 +14,19 @@ from pixelrec_train.recommend import item_cache
 KIND = "text_embeddings"
 
 
-def embed_texts(encoder, item_text, directory, eval_tokens, cache_dir, compiled=False):
+def embed_texts(encoder, item_text, directory, eval_tokens, cache_dir, compiled=False, to_the_bit=False):
     """([num_items, D] fp32 embeddings on the CPU, whether they had to be computed). Every rank calls it.
 
-    Those that scripts/embed_items.py has left come first, however they were rounded: somebody asked for them.
+    Those that scripts/embed_items.py has left come first.
 
     Args:
         encoder: TextEncoder with the weights of `directory`, in evaluation.
         compiled: whether torch.compile has changed how it computes.
+        to_the_bit: none that are rounded otherwise than here, as of a training that may be resumed.
     """
     source = source_of(encoder, item_text, directory)
-    table = item_cache.find(cache_dir, job_mark(source), eval_tokens)
+    found_by = job_mark(source), eval_tokens, to_the_bit
+    table = None if compiled else item_cache.find(cache_dir, *found_by)  # the job compiles nothing
     if table is not None:
         return torch.from_numpy(table), False
     mark = fingerprint(

@@ -22,14 +22,19 @@ def directory_of(cache_dir, mark):
     return Path(cache_dir) / f"{KIND}-{mark}"
 
 
-def find(cache_dir, mark, eval_tokens):
+def find(cache_dir, mark, eval_tokens, to_the_bit=False):
     """[num_items, D] fp32 that a job has left, mapped into memory, or None. Every rank calls it, and all get
-    the same answer: where one machine lacks them, all compute."""
-    if not all(distributed.gather_objects(is_cached(cache_dir, KIND, mark))):
+    the same answer: where one machine lacks them, all compute.
+
+    to_the_bit: they are None as well where they were computed in another way than here.
+    """
+    directory, there, other = directory_of(cache_dir, mark), is_cached(cache_dir, KIND, mark), ""
+    if there:
+        arrays, facts = loaded(directory, mode="c")
+        other = differing(facts["way"], way_of(eval_tokens))
+    if not all(distributed.gather_objects(there and not (to_the_bit and other))):
         return None
-    directory = directory_of(cache_dir, mark)
-    arrays, facts = loaded(directory, mode="c")
-    table, other = arrays[KIND], differing(facts["way"], way_of(eval_tokens))
+    table = arrays[KIND]
     rounding = f"; these may differ in rounding from what is computed here: {other}" if other else ""
     say(
         f"item embeddings: {len(table):,} of width {table.shape[1]} are reused from {directory}, where "
