@@ -1,4 +1,4 @@
-"""From a CSV of ten million interactions to arrays. Each reading is a process of its own.
+"""From a CSV of ten million interactions to arrays, and of a million texts to embeddings, each in a process.
 
 What is imported up here counts as its memory, so that is little.
 """
@@ -38,6 +38,38 @@ def read_10m_again(inputs, rows=10_000_000):
     """The same file again, from the cache; the file is read to know that it is the same."""
     again = readings(rows)["again"]
     return Result(again.wall, note=f"from the cache, file fingerprint included; {again.cpu:.2f} CPU s")
+
+
+@benchmark(unit="GB", goal=Goal("value", at_most=1), tiny={"items": 2000})
+def embed_items(inputs, items=1_000_000, hidden=64):
+    """Peak memory of scripts/embed_items.py, its imports, reading and tokenising included."""
+    from pixelrec_train.model.tiny import write_towers
+
+    with tempfile.TemporaryDirectory(prefix="pixelrec-benchmark-") as folder:
+        with open(f"{folder}/items.csv", "w") as file:
+            file.write("item_id,title\n")
+            file.writelines(f"i{n:08},{title(n)}\n" for n in range(items))
+        write_towers(map(title, range(2000)), f"{folder}/towers", hidden_size=hidden, layers=1)
+        first, again = (in_a_process(embed, folder) for _ in range(2))
+    table = 4 * items * hidden / 1e9
+    note = f"{items:,} texts, width {hidden}: the table is {table:.2f}; {again.peak_gb:.2f} once tokenised"
+    return Result(first.peak_gb, wall=first.wall, note=f"{note}; {items / again.cpu:,.0f} items per CPU s")
+
+
+def title(n):
+    """Two to six words of a thousand."""
+    return " ".join(f"w{n * (place + 7) % 997}" for place in range(2 + n % 5))
+
+
+def embed(folder):
+    with Meter() as meter:
+        from pixelrec_train.commands.embed_items import main
+
+        main([
+            "--encoder_model_dir", f"{folder}/towers/item_llm", "--text_data", f"{folder}/items.csv",
+            "--text_keys", "title", "--cache_dir", f"{folder}/cache", "--overwrite",
+        ])  # fmt: skip
+    return meter
 
 
 @functools.cache

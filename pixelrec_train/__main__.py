@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": "one table for baselines and checkpoints; or what changed between runs",
     "report": "the page of a run, made again",
     "export": "a two-tower model for other programs: FAISS indexes, torch.export, sentence-transformers",
+    "embed_items": "embed a catalogue once, over all ranks, for every later command to find",
     "build_semantic_ids": "give every item a semantic id; read and write other projects' index files",
     "convert": "public data sets in their makers' layouts as our two tables",
     "prep": "OneRec-Think's and MiniOneRec's files as our tables; ids in texts from one spelling to another",

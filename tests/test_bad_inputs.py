@@ -8,7 +8,7 @@ A case of bad_inputs/<theme>.json changes one thing in a folder that would train
              spaces between them, or of "dataset_config"), build_samples,
              qwen3 (train_qwen3 with --dry_run 1); convert; prep (of "source", onerec_think unless given);
              merge (merge_adapter); predict; report (of "run"); runs (compare --runs); keep (keep_thoughts);
-             export; serve
+             export; serve; embed (embed_items)
     flags    flags of the command to set; null leaves one out
     files    {path: how it changes}, see `change`
     says     what the sentence must contain, a regular expression
@@ -33,6 +33,7 @@ from pixelrec_train.commands import (
     build_semantic_ids,
     check_samples,
     compare,
+    embed_items,
     expand_vocabulary,
     keep_thoughts,
     predict,
@@ -88,7 +89,7 @@ COMMANDS = {
     "report": report.main, "runs": compare.main,
     "convert": convert.main, "prep": prep.main, "merge": merge.main, "keep": keep_thoughts.main,
     "export": export_command.main,
-    "serve": serve.main,
+    "serve": serve.main, "embed": embed_items.main,
 }  # fmt: skip
 # Of samples what is tokenised already stays: the next start goes on there.
 COMPLETE = re.compile(
@@ -173,6 +174,7 @@ def arguments(command, demo_config, changes):
         },
         "merge": {"adapter_dir": "adapter", "output_model_dir": "out/merged"},
         "serve": {"checkpoint": "done/best_model", "cache_dir": "cache", "port": 0},
+        "embed": {"checkpoint": "done/best_model", "cache_dir": "cache"},
         "convert": {"base_model_dir": "llm", "model_home": "told", "step": "best"},
         "report": {"html": "out/page.html"},
         "runs": {"runs": "before,after", "html": "out/page.html"},

@@ -231,7 +231,7 @@ def test_a_whole_report_with_towers(demo_config, capsys):
     ):
         assert title in text
     assert "over 2 ranks" in text and "ZeRO-2, fp32" in text
-    assert re.search(r"^activations: about \d+ MiB at their peak", text, re.M)
+    assert re.search(r"^activations: about [\d.]+ MiB at their peak", text, re.M)
     assert re.search(r"^epoch: \d+ micro-batches x [\d.e-]+ s = \S+ \([\d,]+ tokens/s\)$", text, re.M)
     assert "measured on 5 micro-batches here, one rank, without optimizer and communication" in text
 

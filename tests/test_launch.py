@@ -76,6 +76,11 @@ def test_deepspeeds_own_monitors_write(findings):
     assert "events.out.tfevents" in written and "Train_Samples_lr.csv" in written
 
 
+def test_a_job_embeds_the_catalogue_to_the_bits_of_encode_catalogue_on_one_and_two_ranks(findings):
+    digests = [digest for found in findings.values() for digest in found["embedded"]]
+    assert len(digests) == 4 and len(set(digests)) == 1
+
+
 @pytest.mark.parametrize("kind", ["ids", "frozen"])
 def test_item_ids_and_frozen_texts_train_the_same_on_any_stage_and_ranks(findings, kind):
     reference = findings[1][f"{kind}2"]

@@ -15,30 +15,34 @@ from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import digested
 
 
-def cached(cache_dir, kind, fingerprint, build):
+def cached(cache_dir, kind, fingerprint, build, mode="r"):
     """Load <cache_dir>/<kind>-<fingerprint>/, building it first when it is not there.
 
     Args:
         fingerprint: names the inputs; another input is another directory, so nothing goes stale.
         build: () -> (arrays, facts): a dict of numpy arrays and a dict JSON can hold.
+        mode: as of loaded.
 
     Returns:
-        ({name: read-only memory-mapped array}, facts)
+        ({name: memory-mapped array}, facts)
     """
     directory = Path(cache_dir) / f"{kind}-{fingerprint}"
     with distributed.first_on_each_machine():
         if not is_cached(cache_dir, kind, fingerprint):
             write(directory, *build())
-    return loaded(directory)
+    return loaded(directory, mode)
 
 
-def loaded(directory):
+def loaded(directory, mode="r"):
     """({name: memory-mapped array}, facts) of a directory that is complete. Waits for no other rank, so that
-    a loader's workers may call it."""
+    a loader's workers may call it.
+
+    mode: "c" = who writes into an array writes into a copy of the page, and not into the file.
+    """
     try:
         facts = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
         # As a plain array: a slice of a np.memmap costs ten times one of that.
-        arrays = {p.stem: np.asarray(np.load(p, mmap_mode="r")) for p in directory.glob("*.npy")}
+        arrays = {p.stem: np.asarray(np.load(p, mmap_mode=mode)) for p in directory.glob("*.npy")}
     except (OSError, EOFError, ValueError) as error:
         raise InputError(
             f"{directory} is damaged: {first_line(error)} Delete it; it is made again."

@@ -22,21 +22,21 @@ from pixelrec_train.losses.nce import MAX_LOGIT_SCALE, hold
 from pixelrec_train.run import rehearsal, watchdog
 from pixelrec_train.run.progress import progress
 
+ITEMS_PER_PART = 8192
+
 
 @torch.no_grad()
 def encode_catalogue(encode, item_text, eval_tokens):
     """[num_items, D] fp32 embeddings on the CPU of every rank, as `encode` gives them (not normalised).
 
-    Items are sorted by length and cut into blocks of about eval_tokens tokens.
-
     Args:
         encode: Items -> [I, D], such as HLLMModel.encode_items.
     """
-    by_length = np.argsort(item_text.lengths, kind="stable")
-    ends = np.cumsum(np.maximum(item_text.lengths[by_length], 1))  # items without text count one
-    blocks = np.split(by_length, np.flatnonzero(np.diff(ends // eval_tokens)) + 1)
+    lengths = item_text.lengths
+    parts = range(-(-len(lengths) // ITEMS_PER_PART))
+    blocks = [block for part in parts for block in blocks_of(lengths, part, eval_tokens)]
     ranks, table = distributed.world_size(), None
-    with progress("embed the catalogue", len(by_length), "items") as tell:
+    with progress("embed the catalogue", len(lengths), "items") as tell:
         for first in range(0, len(blocks), ranks):
             watchdog.at(f"encoding the catalogue: block {first} of {len(blocks)}")
             round_ = blocks[first : first + ranks]
@@ -46,13 +46,29 @@ def encode_catalogue(encode, item_text, eval_tokens):
             counts = [len(b) for b in round_] + [0] * (ranks - len(round_))
             rows = distributed.gather_rows(rows[: counts[distributed.rank()]], counts).cpu().numpy()
             if table is None:
-                table = np.empty((len(by_length), rows.shape[1]), np.float32)
+                table = np.empty((len(lengths), rows.shape[1]), np.float32)
             table[np.concatenate(round_)] = rows
             tell(sum(counts))
             if rehearsal.going_on:  # what comes next gets a table of this size, and no more texts are read
                 np.random.default_rng(0).standard_normal(dtype=np.float32, out=table)
                 break
     return table
+
+
+def blocks_of(lengths, part, eval_tokens):
+    """[I] item numbers of each block of a part: items of like lengths, about eval_tokens tokens in all.
+
+    Part p is items p * ITEMS_PER_PART and on. What a block holds decides how its embeddings are rounded, so a
+    part that a rank encodes alone (recommend/embedding_job.py) has the blocks that it has here.
+
+    Args:
+        lengths: [num_items] tokens.
+    """
+    first = part * ITEMS_PER_PART
+    lengths = lengths[first : first + ITEMS_PER_PART]
+    by_length = np.argsort(lengths, kind="stable")
+    ends = np.cumsum(np.maximum(lengths[by_length], 1))  # items without text count one
+    return np.split(first + by_length, np.flatnonzero(np.diff(ends // eval_tokens)) + 1)
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from pixelrec_train.files import existing_file
 from pixelrec_train.model.backbone import check_vocabulary
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.model.token_model import TokenModel
+from pixelrec_train.recommend import item_cache
 from pixelrec_train.recommend.frozen_texts import embed_texts
 from pixelrec_train.recommend.generator import Prepared
 from pixelrec_train.recommend.placing import Placer
@@ -124,6 +125,26 @@ def load(checkpoint, files, trust, retrieval, new_items=None):
 def load_towers(checkpoint, files, trust, eval_tokens, new_items=None):
     """(Inputs, HLLMModel, its [num_items, D] embeddings of the catalogue, items of history + target).
 
+    The embeddings are those that scripts/embed_items.py has left of them, if it has.
+
+    Args:
+        files, trust, new_items: as of read_towers.
+    """
+    inputs, model, hllm = read_towers(checkpoint, files, trust, new_items)
+    mark = item_cache.mark_of_checkpoint(checkpoint, inputs, model)
+    catalogue = item_cache.find(hllm.cache_dir, mark, eval_tokens)
+    if catalogue is None:
+        if hllm.freeze_item_llm:
+            item_dir = Path(checkpoint) / "item_llm"
+            texts, _ = embed_texts(model.item_llm, inputs.item_text, item_dir, eval_tokens, hllm.cache_dir)
+            model.store_texts(texts)
+        catalogue = encode_catalogue(model.encode_items, inputs.item_text, eval_tokens)
+    return inputs, model, catalogue, hllm.seq_length_in_evaluation
+
+
+def read_towers(checkpoint, files, trust, new_items=None):
+    """(Inputs, HLLMModel on this rank's device, HllmFlags as it was trained but for the files).
+
     Args:
         files: of data_files; what it does not name is as the checkpoint was trained.
         trust: towers that may run code of their own; said now, not by what lies in the checkpoint.
@@ -143,11 +164,7 @@ def load_towers(checkpoint, files, trust, eval_tokens, new_items=None):
     model = model.to(distributed.device())
     if model.item_llm is not None:
         check_vocabulary(model.item_llm.backbone, inputs.item_text, item_dir)
-        if hllm.freeze_item_llm:
-            texts, _ = embed_texts(model.item_llm, inputs.item_text, item_dir, eval_tokens, data.cache_dir)
-            model.store_texts(texts)
-    catalogue = encode_catalogue(model.encode_items, inputs.item_text, eval_tokens)
-    return inputs, model, catalogue, hllm.seq_length_in_evaluation
+    return inputs, model, hllm
 
 
 def with_new_items(inputs, hllm, item_dir, trust, new_items):

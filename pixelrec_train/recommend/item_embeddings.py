@@ -49,8 +49,28 @@ def of_checkpoint(checkpoint, files, trust, eval_tokens, new_items=None):
 
 
 def of_encoder(directory, data, texts, trust, eval_tokens, pooling=None):
-    """Of each item what a Hugging Face encoder makes of its text: as a sentence-transformers directory says,
-    else the mean over its tokens.
+    """Of each item what a Hugging Face encoder makes of its text; arguments as of read_encoder."""
+    found = read_encoder(directory, data, texts, trust, pooling)
+    table, _ = embed_texts(found.encoder, found.item_text, directory, eval_tokens, texts.cache_dir)
+    embedder = {
+        "encoder_model_dir": str(directory), "pooling": pooling, "text_keys": list(texts.text_keys),
+        "max_text_length": texts.max_text_length,
+    }  # fmt: skip
+    return Items(found.item_ids, table.numpy(), found.interactions, found.source, embedder)
+
+
+class Encoded(NamedTuple):
+    """An encoder, and what it is to read."""
+
+    encoder: TextEncoder  # on this rank's device
+    item_text: item_text.ItemText
+    item_ids: list[str]
+    interactions: np.ndarray | None
+    source: str
+
+
+def read_encoder(directory, data, texts, trust, pooling=None):
+    """Encoded: as a sentence-transformers directory says, else the mean over a text's tokens.
 
     Args:
         data: DataFlags, whose items these are; without --interaction_data they are those of the texts.
@@ -74,14 +94,8 @@ def of_encoder(directory, data, texts, trust, eval_tokens, pooling=None):
         )
     check_vocabulary(backbone, read, directory)
     encoder = TextEncoder.of(backbone, 0, texts.max_text_length, reads, directory).to(distributed.device())
-    encoder.eval()
-    table, _ = embed_texts(encoder, read, directory, eval_tokens, texts.cache_dir)
     how = f" ({reads})" if reads else ""
-    embedder = {
-        "encoder_model_dir": str(directory), "pooling": pooling, "text_keys": list(texts.text_keys),
-        "max_text_length": texts.max_text_length,
-    }  # fmt: skip
-    return Items(item_ids, table.numpy(), counts, f"the encoder {directory}{how}", embedder)
+    return Encoded(encoder.eval(), read, item_ids, counts, f"the encoder {directory}{how}")
 
 
 def catalogue(data, texts):

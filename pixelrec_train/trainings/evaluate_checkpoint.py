@@ -24,6 +24,7 @@ from pixelrec_train.libraries import import_faiss
 from pixelrec_train.model.backbone import save_tensors
 from pixelrec_train.recommend.blend_file import blend_file
 from pixelrec_train.recommend.checkpoints import check_split_as_trained, data_files, load_either
+from pixelrec_train.recommend.item_cache import write_item_ids
 from pixelrec_train.recommend.parts import UNTRAINED, check_hybrid, checkpoints_of, is_blend
 from pixelrec_train.report.end import EVIDENCE, attempt
 from pixelrec_train.report.evidence import example_users, items_on_map, leave
@@ -149,5 +150,4 @@ def write_index(config, vectors, item_ids, directory):
 def write_items(catalogue, item_ids, directory):
     """[num_items, D] as item_embeddings.safetensors, and item_ids.txt, in which line i names row i."""
     save_tensors({"item_embeddings": torch.from_numpy(catalogue)}, directory / "item_embeddings.safetensors")
-    lines = [item_id.replace("\\", "\\\\").replace("\n", "\\n") for item_id in item_ids]
-    (directory / "item_ids.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_item_ids(item_ids, directory)

@@ -40,6 +40,7 @@ def describe_plan(config, inputs, model, resolved, world_size):
         steps_line(-(-len(inputs.split.windows) // batch), config),
         f"engine: ZeRO-{stage}, {'bf16' if config.bf16 else 'fp32'}, about {size(per_rank)} of weights, "
         f"gradients and optimizer state per rank, activations besides",
+        *memory_of_judging(config, inputs, model),
         *remarks(config, distributed.uses_gpu()),
     ]
 
@@ -138,6 +139,26 @@ def describe_reading(config, item_llm):
         yield "item embedding: of [ITEM]; --item_emb_token_n 0 follows its sentence-transformers directory"
 
 
+def memory_of_judging(config, inputs, model):
+    """What a rank holds when it judges, and what is mapped."""
+    rows, width = inputs.interactions.num_items, model.user_llm.backbone.config.hidden_size
+    table = indexed = 4 * rows * width
+    if model.offsets is not None:  # an index of their vectors beside those of the towers
+        rights = [sums.right for sums in model.offsets.sums.values()]
+        beside = sum(right.shape[1] for right in rights if right is not None)
+        indexed += 4 * rows * (beside + (rows if any(right is None for right in rights) else 0))
+    # The user LLM's own: on a GPU, or in bf16; else it reads the table itself.
+    gpu, bytes_read = distributed.uses_gpu(), rows * width * (2 if config.bf16 else 4)
+    read = f", {size(bytes_read)} for the user LLM" if gpu or config.bf16 else ""
+    yield (
+        f"evaluation: item embeddings {rows:,} x {width} per rank: table {size(table)}{read}, "
+        f"{config.retrieval} index {size(indexed)} and twice that while it is made"
+    )
+    texts, taken = inputs.item_text, inputs.interactions
+    mapped = texts.tokens.nbytes + texts.offsets.nbytes + taken.items.nbytes + taken.offsets.nbytes
+    yield f"caches: {size(mapped)} of token ids and sequences, mapped: once per machine"
+
+
 def steps_line(micro_batches, loop):
     """micro_batches: of an epoch, per rank."""
     steps, total = steps_per_epoch(micro_batches, loop), total_steps(lambda epoch: micro_batches, loop)
@@ -166,8 +187,10 @@ def adapters(config):
 
 
 def size(count):
-    """Bytes as a person reads them: 3.2 GiB, 41 MiB."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+    """Bytes as a person reads them: 3.2 GiB, 41 MiB, 0.2 MiB."""
+    if count >= 2**30:
+        return f"{count / 2**30:.1f} GiB"
+    return f"{count / 2**20:.{1 if count < 10 * 2**20 else 0}f} MiB"
 
 
 def state_bytes(parameters, bytes_per_weight, stage, world_size):

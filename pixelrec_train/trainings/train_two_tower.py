@@ -88,7 +88,7 @@ def store_texts(training, inputs, config):
     with loop.judging(training.engine):
         embeddings, new = embed_texts(
             model.item_llm, inputs.item_text, config.item_dir, config.eval_tokens, config.cache_dir,
-            config.compile,
+            config.compile, to_the_bit=True,
         )  # fmt: skip
     model.store_texts(embeddings)
     how = "once" if new else "before, and found in --cache_dir"

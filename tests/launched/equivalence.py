@@ -4,6 +4,7 @@ python equivalence.py FLAGS… OUT.json      one JSON of findings, written by ra
 """
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -27,11 +29,14 @@ from pixelrec_train.engine.ds_file import adopt  # noqa: E402
 from pixelrec_train.engine.session import Session  # noqa: E402
 from pixelrec_train.engine.state import TrainState, steps_per_epoch  # noqa: E402
 from pixelrec_train.engine.weights import cpu_state_dict, load_weights  # noqa: E402
+from pixelrec_train.evaluation import retrieval  # noqa: E402
 from pixelrec_train.evaluation.places import judge  # noqa: E402
 from pixelrec_train.evaluation.retrieval import TwoTower, encode_catalogue  # noqa: E402
 from pixelrec_train.flags import parse_args  # noqa: E402
 from pixelrec_train.model.hllm_model import HLLMModel  # noqa: E402
-from pixelrec_train.recommend import frozen_texts  # noqa: E402
+from pixelrec_train.recommend import embedding_job, frozen_texts  # noqa: E402
+from pixelrec_train.recommend.embedding_job import Job  # noqa: E402
+from pixelrec_train.recommend.item_cache import TABLE  # noqa: E402
 from pixelrec_train.run import rendezvous  # noqa: E402
 from pixelrec_train.run.signals import StopSignals  # noqa: E402
 from pixelrec_train.tasks.two_tower import TwoTowerTask  # noqa: E402
@@ -214,11 +219,23 @@ def export_is_what_the_engine_holds(engine, config, state):
     return all(same)
 
 
+def embedded_by_a_job(config):
+    """Digests of the table that embedding_job.py leaves of an untrained model, and of encode_catalogue's."""
+    inputs, _, model, _ = prepare(stage(config, 2), distributed.world_size())
+    ids = inputs.interactions.item_ids
+    job = Job(model.eval().encode_items, inputs.item_text, ids, "of the test", "a model")
+    with patch.object(retrieval, "ITEMS_PER_PART", 100), patch.object(embedding_job, "ITEMS_PER_PART", 100):
+        directory = embedding_job.embed(job, f"{config.output_dir}-embedded", 600)
+        tables = np.load(directory / TABLE), encode_catalogue(job.encode, job.item_text, 600)
+    return [hashlib.sha256(table.tobytes()).hexdigest() for table in tables]
+
+
 def main(out, config):
     rendezvous.initialise(2)
     findings = {"ranks": distributed.world_size()}
     findings["gather_error"] = largest_gradient_error_of_the_gather()
     findings["uneven_rows"] = uneven_rows_come_together()
+    findings["embedded"] = embedded_by_a_job(config)
     for number in (2, 3):
         reports, engine, inputs, state = train(
             stage(config, number, output_dir=f"{config.output_dir}-{number}")
