@@ -103,10 +103,11 @@ def ours(shape, given, windows, device, layers=False, chunk_tokens=None):
 
     def build():
         collator, samples = collator_and_samples(given, windows)
-        collator.chunk_tokens = chunk_tokens
+        collator.chunks = (0, chunk_tokens)
         task, batch = towers(shape, device), collator(samples).to(device)
         if layers or chunk_tokens:
-            task.model.enable_checkpointing(item_llm=layers)
+            task.model.enable_checkpointing()
+            task.model.item_llm.layers_of_chunks = layers
         return task, batch, lambda: task(batch)[0]
 
     return build

@@ -31,6 +31,28 @@ def cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+def memory():
+    """(bytes of RAM that are available, of all there is), or of what a container may take of it; None where
+    the system does not say."""
+    kib = {k: int(v.split()[0]) for k, v in (line.split(":") for line in read("/proc/meminfo").splitlines())}
+    if not kib:
+        return None
+    total, available = kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024
+    limit = read("/sys/fs/cgroup/memory.max").strip()
+    if limit.isdigit() and int(limit) < total:
+        total = int(limit)
+        available = min(available, total - int(read("/sys/fs/cgroup/memory.current") or 0))
+    return available, total
+
+
+def read(path):
+    """The text of a file of the system, empty where there is none."""
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

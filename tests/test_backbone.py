@@ -76,6 +76,20 @@ def test_an_export_gives_the_model_back_to_the_bit(demo_config, tmp_path):
         assert torch.equal(loaded.state_dict()[name], value), name
 
 
+def test_weights_to_be_trained_in_bf16_are_loaded_so_and_drawn_in_fp32(config_with):
+    towers = {"item_llm.backbone.": "item", "user_llm.backbone.": "user"}
+    full = HLLMModel.starting(config_with()).state_dict()
+    for drawn in ((), ("user",)):
+        torch.manual_seed(0)
+        half = HLLMModel.starting(config_with(random_init=drawn), bf16=True).state_dict()
+        for name, value in half.items():
+            tower = next((tower for prefix, tower in towers.items() if name.startswith(prefix)), None)
+            if tower and tower not in drawn:
+                assert torch.equal(value, full[name].bfloat16()), name
+            elif tower:
+                assert value.dtype == torch.float32, name
+
+
 def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match="Expected a checkpoint-epoch-N or best_model directory"):
         HLLMModel.load(tmp_path, 24)

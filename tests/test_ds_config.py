@@ -45,7 +45,7 @@ def test_the_shipped_configs_resolve_to_numbers_and_follow_the_flags(config_with
     resolved = resolve(config, world_size=4, hidden_size=64)
     zero = {"stage": stage, "overlap_comm": True, "contiguous_gradients": True}
     zero |= {"allgather_bucket_size": 200000000, "reduce_bucket_size": 200000000} if stage == 2 else {
-        "reduce_bucket_size": 64 * 64, "stage3_prefetch_bucket_size": 3686,
+        "reduce_bucket_size": 50_000_000, "stage3_prefetch_bucket_size": 50_000_000,
         "stage3_param_persistence_threshold": 640, "stage3_max_live_parameters": 10**9,
         "stage3_max_reuse_distance": 10**9,
     }  # fmt: skip
@@ -54,6 +54,28 @@ def test_the_shipped_configs_resolve_to_numbers_and_follow_the_flags(config_with
         "gradient_clipping": 0.5, "bf16": {"enabled": True}, "steps_per_print": 10**9,
         "zero_allow_untested_optimizer": False, "zero_optimization": zero,
     }  # fmt: skip
+
+
+def test_buckets_of_a_wide_model_are_its_squared_width(config_with):
+    config = config_with(deepspeed=str(ROOT / "configs/ds_config_zero3.json"))
+    zero = resolve(config, world_size=4, hidden_size=8192)["zero_optimization"]
+    assert zero["reduce_bucket_size"] == 8192**2 and zero["stage3_prefetch_bucket_size"] == int(0.9 * 8192**2)
+
+
+def test_in_which_precision_gradients_are_added_up_is_said_by_flag_or_json(config_with, tmp_path):
+    asked = config_with(grad_accum_dtype="fp32")
+    resolved = resolve(asked, world_size=2, hidden_size=64)
+    assert resolved["data_types"] == {"grad_accum_dtype": "fp32"}
+    assert resolved["communication_data_type"] == "fp32"
+    assert "engine: gradients are added up and sent in fp32" in list(remarks(asked, on_gpu=True))
+    settings = {"zero_optimization": {"stage": 2}, "data_types": {"grad_accum_dtype": "fp32"}}
+    (tmp_path / "fp32.json").write_text(json.dumps(settings | {"communication_data_type": "bf16"}))
+    brought = config_with(deepspeed=str(tmp_path / "fp32.json"))
+    assert adopt(brought, set()) == {"grad_accum_dtype": "fp32"}
+    followed = resolve(dataclasses.replace(brought, **adopt(brought, set())), world_size=2, hidden_size=64)
+    assert followed["communication_data_type"] == "bf16"  # as the JSON has it
+    with pytest.raises(InputError, match="sets data_types.grad_accum_dtype = fp32, but --grad_accum_dtype"):
+        adopt(dataclasses.replace(brought, grad_accum_dtype="bf16"), {"grad_accum_dtype"})
 
 
 def test_a_json_that_agrees_with_the_flags_is_accepted(config_with, tmp_path):

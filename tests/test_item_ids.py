@@ -14,6 +14,7 @@ from pixelrec_train.evaluation.retrieval import encode_catalogue
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.model.item_id_embedding import ItemIdEmbedding
 from pixelrec_train.tasks.two_tower import TwoTowerTask
+from pixelrec_train.trainings import plan
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +192,17 @@ def test_history_dropout_acts_in_training_alone(inputs, config_with):
     with torch.no_grad():
         assert task.train()(batch)[0] != task(batch)[0]
         assert task.eval()(batch)[0] == task(batch)[0]
+
+
+def test_a_table_that_no_rank_has_room_for_is_refused_with_its_size(inputs, config_with):
+    config = config_with(item_id_embedding=True)
+    model, resolved = start(config, inputs), {"zero_optimization": {"stage": 2}}
+    needed = plan.bytes_per_rank(config, inputs, model, 2, 1)
+    for there in (None, needed, plan.room()):
+        plan.check_room(config, inputs, model, resolved, there)
+    rows, width = model.item_id.weight.shape
+    says = f"which has {plan.size(needed - 1)}; among them {rows:,} vectors of item ids, {width} wide"
+    with pytest.raises(InputError, match=says):
+        plan.check_room(config, inputs, model, resolved, needed - 1)
+    resolved["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}  # it lies elsewhere then
+    plan.check_room(config, inputs, model, resolved, needed - 1)

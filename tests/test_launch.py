@@ -143,6 +143,7 @@ def test_exports_are_what_the_engine_holds(findings):
 def test_bf16_follows_fp32(findings):
     for found in findings.values():
         assert found["bf16"] == pytest.approx([r["loss"] for r in found["zero2"][:3]], rel=0.02)
+        assert found["fp32_gradients2"] == pytest.approx(found["fp32_gradients3"], rel=0.01)
 
 
 def test_ranks_without_a_window_take_part(findings):

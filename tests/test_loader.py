@@ -152,10 +152,14 @@ def test_as_many_chunks_on_every_rank_as_the_largest_share_needs(demo_config):
     item_text = inputs_of(demo_config).item_text
     for rank in range(2):
         with as_rank(rank, 2):
-            collator = TwoTowerCollator(item_text, None, 6, chunk_tokens=50)
+            collator = TwoTowerCollator(item_text, None, 6, (0, 50))
             batch = collator.collate([np.arange(6)] * 4, np.arange(20, 40))
         largest = Shares.plan(batch_items := np.r_[:6, 20:40], item_text.lengths_of(batch_items), 0, 2)
         assert batch.chunks == -(-largest.tokens.max() // 50) > 1
+    most = int(largest.tokens.max())
+    for at_once, chunks in ((most, 1), (most - 1, -(-most // 50))):
+        assert TwoTowerCollator(item_text, None, 6, (at_once, 50)).chunks_of(most) == chunks
+    assert TwoTowerCollator(item_text, None, 6).chunks_of(10**9) == 1
 
 
 def sampler(per_window=6, seed=0, items=20):

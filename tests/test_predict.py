@@ -13,6 +13,7 @@ from test_evaluate_qwen3 import flags_of, write_talking_model
 from transformers import AutoModelForCausalLM
 
 from pixelrec_train.commands import build_samples
+from pixelrec_train.commands.evaluate_pixelrec import EvaluateConfig
 from pixelrec_train.commands.evaluate_qwen3 import EvaluateQwen3Config
 from pixelrec_train.commands.predict import PredictConfig
 from pixelrec_train.config.judging import cut_off_as_asked
@@ -28,7 +29,8 @@ from pixelrec_train.evaluation import places, progress
 from pixelrec_train.flags import parse_args
 from pixelrec_train.recommend.checkpoints import load, load_generative
 from pixelrec_train.recommend.questions import CHAT, HISTORY, THINK, Speaker, view_of
-from pixelrec_train.trainings import asking, evaluate_models, predict
+from pixelrec_train.trainings import asking, evaluate_checkpoint, evaluate_models, predict
+from pixelrec_train.trainings.recommend import Recommender
 
 in_blocks = places.in_blocks
 ASKING = [task for task, view in VIEWS.items() if view.asks_for_id and "test" in view.splits]
@@ -371,6 +373,37 @@ def test_a_checkpoint_of_either_head_ranks_as_it_is_evaluated(checkpoints, head,
             assert row["scores"] == pytest.approx(cosines.tolist(), abs=1e-5) and row["semantic_ids"] is None
     else:
         assert rows[0]["semantic_ids"][0].startswith("<|sid_begin|><s_a_") and max(rows[0]["scores"]) < 0
+
+
+def test_a_blend_ranks_as_it_is_evaluated(checkpoints, monkeypatch):
+    """A+B, whose weights validation chooses, and the blend.json that evaluation leaves of it."""
+    monkeypatch.chdir(checkpoints)
+    spec, shared = "done/best_model+item_knn", {"cache_dir": "cache", "topk": "3,10"}
+    judging = shared | {"checkpoint": spec, "output_dir": "out/judged"}
+    evaluate_checkpoint.evaluate(parse_args(EvaluateConfig, as_flags(judging)))
+    told = json.loads((checkpoints / "out/judged/metrics.json").read_text())["metrics"]["blend"]
+    found = []
+    for name, checkpoint in (("chosen", spec), ("written", "out/judged/blend.json")):
+        given = shared | {"checkpoint": checkpoint, "output_dir": f"out/{name}", "text_data": "items.csv"}
+        config = parse_args(PredictConfig, as_flags(given))
+        found.append(predicted(config))
+        hits = np.mean([row["target"] in row["item_ids"][:3] for row in found[-1]])
+        assert table_of(config)["blend"]["recall@3"] == told["recall@3"] == pytest.approx(hits)
+    assert found[0] == found[1] and any(found[0][0]["titles"])
+    door = Recommender.load("out/judged/blend.json", cache_dir="cache")
+    for row in found[0][:5]:
+        (best,) = door.recommend([row["history"]], k=10)
+        assert [one.item_id for one in best] == row["item_ids"]
+        assert row["scores"] == pytest.approx([one.score for one in best], abs=1e-5)
+
+
+def test_a_hybrid_needs_a_generative_checkpoint(checkpoints, monkeypatch):
+    monkeypatch.chdir(checkpoints)
+    given = {"checkpoint": "done/best_model", "hybrid": "done/best_model", "output_dir": "out/none"}
+    with pytest.raises(InputError, match="names none"):
+        predict.predict(parse_args(PredictConfig, as_flags(given)))
+    with pytest.raises(InputError, match="not with --model_dir"):
+        parse_args(PredictConfig, as_flags({"model_dir": "m", "hybrid": "h", "output_dir": "o"}))
 
 
 @pytest.mark.launch

@@ -197,6 +197,20 @@ def test_a_compiled_tower_gives_the_same_embeddings_and_gradients():
         assert torch.allclose(gradient, expected[name], atol=1e-4, rtol=1e-4), name
 
 
+@pytest.mark.parametrize("both, passes", [(True, 3), (False, 2)])
+def test_layers_or_chunks_are_recomputed_as_it_is_asked(both, passes):
+    """How often a layer reads a chunk but the last, backward pass included; unless cut, layers alone are."""
+    model = encoder("qwen3").train()
+    model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    model.layers_of_chunks, calls = both, []
+    model.backbone.layers[0].self_attn.register_forward_pre_hook(lambda *_: calls.append(1))
+    packed = texts()
+    for chunks, expected in ((1, 2), (3, 2 * passes + (2 if both else 1)), (1, 2)):
+        calls.clear()
+        model(packed, chunks).sum().backward()
+        assert len(calls) == expected
+
+
 @pytest.mark.parametrize("chunks", [1, 2, 5, 40])
 def test_computed_tokens_are_those_the_model_is_called_with(chunks):
     for name in ("qwen3", "bert"):

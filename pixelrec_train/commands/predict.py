@@ -44,9 +44,12 @@ class PredictConfig(AskFlags, RetrievalFlags, TrustFlags, LaunchFlags):
         alias=("model_path",),
     )
     checkpoint: str | None = flag(
-        "or a checkpoint-epoch-N or best_model directory of train_pixelrec or train_generative; tables that "
-        "are not named are those it was trained on",
+        "or a checkpoint-epoch-N or best_model directory of train_pixelrec or train_generative, a blend of "
+        "them (A+B) or a blend.json; tables that are not named are those it was trained on",
         None,
+    )
+    hybrid: str | None = flag(
+        "of a generative --checkpoint: a two-tower checkpoint (or A+B) that ranks what it has found", None
     )
     output_dir: str = flag("directory to write", path=NEW_DIRECTORY)
     interaction_data: str | None = flag(
@@ -80,6 +83,8 @@ class PredictConfig(AskFlags, RetrievalFlags, TrustFlags, LaunchFlags):
         super().__post_init__()
         if bool(self.model_dir) == bool(self.checkpoint):
             raise InputError("Name --model_dir or --checkpoint, one of the two: what is to rank.")
+        if self.model_dir and self.hybrid:
+            raise InputError("--hybrid goes with a generative --checkpoint, not with --model_dir.")
         for name in ("interaction_data", "semantic_ids") if self.model_dir else ():
             if not getattr(self, name):
                 raise InputError(f"--model_dir needs --{name}: whom to rank for, and what.")

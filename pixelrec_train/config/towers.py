@@ -13,6 +13,8 @@ from pixelrec_train.flags import MODEL, SHARE, Flags, Rule, as_text, at_least, f
 from pixelrec_train.sentence_encoder import MODULES, SentenceEncoder
 
 ITEM_PROMPT = "Compress the following sentence into embedding: "
+# Tokens of a rank's batch, by layer and by chunk about equally much memory (docs/scaling.md).
+AT_ONCE, CHUNK = 65536, 8192
 TOWERS = ("none", "item", "user", "item,user", "user,item")
 
 
@@ -77,7 +79,8 @@ class TowerFlags(TrustFlags, PoolingFlags):
     )
     item_chunk_tokens: int | None = flag(
         "item tokens read at a time; only one such chunk keeps its activations, so a batch of any size fits. "
-        "None = all at once, recomputed layer by layer",
+        f"None = up to {AT_ONCE:,} all at once, recomputed layer by layer, and more of them {CHUNK:,} at a "
+        "time (where --gradient_checkpointing is on)",
         None,
         at_least(1),
         may_differ=True,
@@ -128,6 +131,14 @@ class TowerFlags(TrustFlags, PoolingFlags):
         ):  # fmt: skip
             if wrong:
                 raise InputError(sentence)
+
+    @property
+    def chunks(self):
+        """(item tokens of a rank that are read at once, tokens of a chunk where there are more); None = never
+        cut."""
+        if self.item_chunk_tokens or not (self.gradient_checkpointing and self.reads_texts):
+            return 0, self.item_chunk_tokens
+        return AT_ONCE, CHUNK
 
     @property
     def item_dir(self):

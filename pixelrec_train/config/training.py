@@ -73,6 +73,12 @@ class OptimisationFlags(Flags):
     adam_epsilon: float = flag("added to the divisor of AdamW's step", 1e-8, POSITIVE)
     max_grad_norm: float = flag("gradients are scaled down to this global norm; 0 = never", 1.0, NOT_NEGATIVE)
     bf16: bool = flag("bf16 weights and activations over fp32 master weights; False = fp32", True)
+    grad_accum_dtype: str | None = flag(
+        "fp32 or bf16: in which gradients are added up over micro-batches and sent between ranks; None = as "
+        "the DeepSpeed JSON says, else in the weights' own",
+        None,
+        one_of("fp32", "bf16"),
+    )
     seed: int = flag("of initial weights, window order and negatives", 42, SEED)
     dataloader_num_workers: int = flag(
         "processes per rank that prepare batches; 0 = in the training process",

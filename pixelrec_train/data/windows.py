@@ -36,14 +36,14 @@ class TwoTowerCollator:
     brings every item it looks at itself: looking up is cheaper than exchanging.
     """
 
-    def __init__(self, item_text, sampler, max_seq_length, chunk_tokens=None, beside=None):
+    def __init__(self, item_text, sampler, max_seq_length, chunks=(0, None), beside=None):
         """
         Args:
-            chunk_tokens: tokens of one chunk of texts; None = all in one.
+            chunks: of TowerFlags.
             beside: candidates.Beside, which says more of negatives than their numbers; None = nothing is.
         """
         self.item_text, self.sampler, self.max_seq_length = item_text, sampler, max_seq_length
-        self.chunk_tokens, self.beside = chunk_tokens, beside
+        self.chunks, self.beside = chunks, beside
         self.rank, self.ranks = distributed.rank(), distributed.world_size()
 
     def __call__(self, samples):
@@ -73,7 +73,7 @@ class TwoTowerCollator:
         return TwoTowerBatch(
             items=self.item_text.items(shares.mine),
             rows=shares.rows,
-            chunks=max(1, -(-int(shares.tokens.max()) // self.chunk_tokens)) if self.chunk_tokens else 1,
+            chunks=self.chunks_of(int(shares.tokens.max())),
             window=torch.from_numpy(padded),
             valid=torch.from_numpy(real[:, 1:]),
             negatives=torch.from_numpy(shares.place[np.searchsorted(distinct, negatives)]),
@@ -86,6 +86,11 @@ class TwoTowerCollator:
     def clock(self, times):
         """[B, S, 5] of the items that are read; the newest of a window is its last target."""
         return torch.from_numpy(padded_clock([of_one[:-1] for of_one in times], self.max_seq_length - 1))
+
+    def chunks_of(self, tokens):
+        """Parts in which every rank reads its texts. tokens: of the rank that has most."""
+        at_once, of_one = self.chunks
+        return 1 if of_one is None or tokens <= at_once else max(1, -(-tokens // of_one))
 
     def shares(self, distinct):
         tokens = self.item_text.lengths_of(distinct)

@@ -10,6 +10,7 @@ from pixelrec_train import distributed
 from pixelrec_train.engine.ds_file import fixed, offloads, read, refuse_other, unflatten
 from pixelrec_train.errors import InputError
 
+SMALLEST_BUCKET = 50_000_000  # weights; the squared width of a small tower would send a layer in pieces
 PACKAGE_OF = {"tensorboard": "tensorboard", "wandb": "wandb", "comet": "comet_ml"}
 
 
@@ -31,9 +32,12 @@ def resolve(loop, world_size, hidden_size):
             f"the number of ranks ({world_size}) give {batch}. Change --per_device_train_batch_size, "
             f"--gradient_accumulation_steps or the number of ranks."
         )
-    sizes = {  # as Hugging Face sizes them; any other "auto" is DeepSpeed's default
-        "zero_optimization.reduce_bucket_size": hidden_size * hidden_size,
-        "zero_optimization.stage3_prefetch_bucket_size": int(0.9 * hidden_size * hidden_size),
+    if loop.grad_accum_dtype:
+        values["data_types.grad_accum_dtype"] = loop.grad_accum_dtype
+        values.setdefault("communication_data_type", loop.grad_accum_dtype)
+    sizes = {  # as Hugging Face sizes them, if not too small; any other "auto" is DeepSpeed's default
+        "zero_optimization.reduce_bucket_size": max(hidden_size * hidden_size, SMALLEST_BUCKET),
+        "zero_optimization.stage3_prefetch_bucket_size": max(int(0.9 * hidden_size**2), SMALLEST_BUCKET),
         "zero_optimization.stage3_param_persistence_threshold": 10 * hidden_size,
     }
     values |= {key: size for key, size in sizes.items() if values.get(key) == "auto"}

@@ -14,6 +14,7 @@ FLAG_OF = {
     "gradient_accumulation_steps": "gradient_accumulation_steps",
     "gradient_clipping": "max_grad_norm",
     "bf16.enabled": "bf16",
+    "data_types.grad_accum_dtype": "grad_accum_dtype",
     "optimizer.params.lr": "learning_rate",
     "optimizer.params.weight_decay": "weight_decay",
     "optimizer.params.betas": ("adam_beta1", "adam_beta2"),
@@ -81,7 +82,7 @@ def fixed(found):
         if isinstance(names, tuple):
             yield from ((key, value, name, part) for name, part in zip(names, value, strict=True))
         elif isinstance(value, str):
-            yield key, value, names, SCHEDULES[value]
+            yield key, value, names, SCHEDULES.get(value, value)
         else:
             yield key, value, names, int(value) if names.endswith(("steps", "size")) else value
 
@@ -91,6 +92,8 @@ def remarks(loop, on_gpu):
     and what of the JSON is read otherwise than it stands there."""
     yield from idle(loop)
     yield from described(loop)
+    if loop.grad_accum_dtype:
+        yield f"engine: gradients are added up and sent in {loop.grad_accum_dtype}"
     found = read(loop.deepspeed)
     flags = {name: value for _, _, name, value in fixed(found)}
     if flags:

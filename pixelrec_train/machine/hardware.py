@@ -119,14 +119,10 @@ def can_link(file, link):
 
 def memory():
     """RAM, or what a container may take of it."""
-    kib = {k: int(v.split()[0]) for k, v in (line.split(":") for line in read("/proc/meminfo").splitlines())}
-    if not kib:
+    known = resources.memory()
+    if known is None:
         return Finding(OK, "memory", "unknown: no /proc/meminfo on this system")
-    total, available = kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024
-    limit = read("/sys/fs/cgroup/memory.max").strip()
-    if limit.isdigit() and int(limit) < total:
-        total = int(limit)
-        available = min(available, total - int(read("/sys/fs/cgroup/memory.current") or 0))
+    available, total = known
     found = f"{gib(available)} of {gib(total)} available"
     if available < LITTLE_MEMORY:
         return Finding(WARN, "memory", found, "Each rank takes 1 GiB and its model: end other programs")
@@ -153,10 +149,3 @@ def open_files():
         most = 65536 if hard == endless else min(hard, 65536)
         return Finding(WARN, "open files", found, f"Workers may run out: ulimit -n {most}")
     return Finding(OK, "open files", found)
-
-
-def read(path):
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""

@@ -128,13 +128,21 @@ def write_backbone(backbone, directory, weights):
             custom_object_save(part, directory)  # a tower with code of its own takes it along
 
 
-def starting_backbone(hllm, tower):
-    """The backbone of "item" or "user" in fp32, pretrained or with random weights, as the flags say."""
-    directory = getattr(hllm, f"{tower}_model_dir")
+def starting_backbone(hllm, tower, bf16=False):
+    """The backbone of "item" or "user", pretrained or with random weights, as the flags say."""
+    directory, drawn = getattr(hllm, f"{tower}_model_dir"), tower in hllm.random_init
     return load_backbone(
-        directory, f"--{tower}_model_dir", random_init=tower in hllm.random_init,
-        trust=tower in hllm.trust_remote_code,
+        directory, f"--{tower}_model_dir", to_train_in(bf16, drawn), drawn, tower in hllm.trust_remote_code
     )  # fmt: skip
+
+
+def to_train_in(bf16, random_init=False):
+    """The dtype in which weights are loaded to be trained: that of the engine, which would round them anyway.
+
+    Each rank of a machine loads them, so an fp32 copy of 8 B weights would be 32 GB times the ranks; in the
+    precision of their files they are not copied at all, but mapped. What is drawn is drawn in fp32.
+    """
+    return torch.bfloat16 if bf16 and not random_init else torch.float32
 
 
 def second_names(model):

@@ -18,6 +18,7 @@ from pixelrec_train.model.backbone import (
     read_tensors,
     save_tensors,
     starting_backbone,
+    to_train_in,
     under,
     write_backbone,
 )
@@ -96,37 +97,34 @@ class HLLMModel(nn.Module):
             if tower is not None:
                 tower.backbone.compile(dynamic=True)
 
-    def enable_checkpointing(self, item_llm=True):
-        """Recompute activations layer by layer in the backward pass; non-reentrant, as ZeRO needs it.
-
-        item_llm: False where it recomputes by chunk (see TextEncoder).
-        """
-        for tower in (self.item_llm if item_llm else None, self.user_llm):
+    def enable_checkpointing(self):
+        """Recompute activations layer by layer in the backward pass; non-reentrant, as ZeRO needs it."""
+        for tower in (self.item_llm, self.user_llm):
             if tower is not None:
                 tower.backbone.gradient_checkpointing_enable({"use_reentrant": False})
 
     @staticmethod
-    def starting(hllm, item_ids=(), train_counts=None, known=None) -> "HLLMModel":
-        """What a run trains: pretrained towers, or the weights of --init_from, in fp32.
+    def starting(hllm, item_ids=(), train_counts=None, known=None, bf16=False) -> "HLLMModel":
+        """What a run trains: pretrained towers, or the weights of --init_from.
 
         Args:
             hllm: HllmFlags.
             item_ids, train_counts: of the catalogue; needed for item id embeddings only.
             known: KnownItems; needed for --offsets and --item_features only.
+            bf16: whether it is trained in bf16, see to_train_in.
 
         Raises InputError where towers, flags and checkpoint do not fit together.
         """
         encoder = hllm.encoder_of(hllm.item_dir)
         if hllm.init_from:
-            model = HLLMModel.load(
-                hllm.init_from, hllm.max_text_length, item_ids, torch.float32, hllm.trust_remote_code
-            )
+            dtype, trust = to_train_in(bf16), hllm.trust_remote_code
+            model = HLLMModel.load(hllm.init_from, hllm.max_text_length, item_ids, dtype, trust)
             check_parts(model, hllm)
             if encoder is not None:
                 model.item_llm.pooling.encoder = encoder
         else:
-            item = None if hllm.id_only else starting_backbone(hllm, "item")
-            user = starting_backbone(hllm, "user")
+            item = None if hllm.id_only else starting_backbone(hllm, "item", bf16)
+            user = starting_backbone(hllm, "user", bf16)
             check_towers(item, user, hllm)
             if item is not None:
                 pooling_dir = None if "item" in hllm.random_init else hllm.item_dir
@@ -170,9 +168,8 @@ class HLLMModel(nn.Module):
             for file in tokenizer_files(tokenizer_dir):
                 shutil.copy(file, directory / "item_llm")
             self.item_llm.pooling.export(directory / "item_llm", under("item_llm.pooling.", tensors))
-        for name in ("projection", "times"):
-            if getattr(self, name) is not None:
-                head[name] = tensors[f"{name}.weight"]
+        small = [name for name in ("projection", "times") if getattr(self, name) is not None]
+        head |= {name: tensors[f"{name}.weight"] for name in small}
         if self.item_id is not None:
             self.item_id.export(directory, tensors["item_id.weight"])
         if self.item_features is not None:

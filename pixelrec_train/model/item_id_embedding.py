@@ -34,7 +34,7 @@ class ItemIdEmbedding(nn.Module):
     @torch.no_grad()
     def settle(self, train_counts, alone) -> "ItemIdEmbedding":
         """Make rows ready to train on this data: none for its cold items, new ones where none is yet."""
-        cold, new = torch.from_numpy(train_counts == 0), (self.weight == 0).all(1)
+        cold, new = torch.from_numpy(train_counts == 0), ~self.weight.any(1)
         if alone:
             self.weight[new] = torch.empty_like(self.weight).normal_(std=0.02)[new]
         self.weight[cold] = 0

@@ -44,6 +44,7 @@ class TextEncoder(nn.Module):
             nn.init.normal_(self.item_token, std=0.02)
         self.pooling = Pooling(width, encoder, weight.dtype)
         self.packed, self.way = self.choose_way(longest)
+        self.layers_of_chunks = True  # recomputed, where layers are; else chunks alone are
 
     @staticmethod
     def of(backbone, item_emb_token_n, max_text_length, encoder, directory) -> "TextEncoder":
@@ -69,6 +70,8 @@ class TextEncoder(nn.Module):
         """
         # A new tensor: under ZeRO-3 the parameter itself is gone when a chunk is read again.
         token = None if self.item_token is None else self.item_token.clone()
+        if not self.layers_of_chunks:
+            recompute_layers(self.backbone, chunks == 1)
         bounds = texts.bounds(chunks) if chunks > 1 else [(0, len(texts.lengths))]
         embeddings = []
         for number, (first, stop) in enumerate(bounds):
@@ -166,6 +169,13 @@ class TextEncoder(nn.Module):
         undo()
         self.backbone.set_attn_implementation(before)
         return False, f"padded by length ({name}: {why})"
+
+
+def recompute_layers(backbone, whether):
+    """Of a transformer with gradient_checkpointing_enable, up to the backward pass of what it reads next."""
+    for module in backbone.modules():
+        if hasattr(module, "gradient_checkpointing"):
+            module.gradient_checkpointing = whether
 
 
 def padded_groups(lengths):

@@ -1,10 +1,13 @@
 """What a run is going to do, in numbers, before it does it."""
 
-from pixelrec_train import distributed
+import torch
+
+from pixelrec_train import distributed, resources
 from pixelrec_train.config import HllmFlags
 from pixelrec_train.data.protocols import when
 from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.state import steps_per_epoch, total_steps
+from pixelrec_train.errors import InputError
 from pixelrec_train.files import model_files
 from pixelrec_train.flags import as_text
 from pixelrec_train.model.adapters import in_4bit
@@ -28,12 +31,7 @@ def describe_plan(config, inputs, model, resolved, world_size):
     if config.full_softmax:
         negatives = f"softmax over {candidates:,} items of training"
     stage = resolved["zero_optimization"]["stage"]
-    bytes_per_weight = 2 if config.bf16 else 4
-    frozen = sum(p.numel() for p in model.parameters()) - trained(model)
-    if config.freeze_item_llm:
-        frozen += inputs.interactions.num_items * model.item_llm.width
-    per_rank = state_bytes(trained(model), bytes_per_weight, stage, world_size)
-    per_rank += frozen * bytes_per_weight / (world_size if stage >= 3 else 1)
+    per_rank = bytes_per_rank(config, inputs, model, stage, world_size)
     return [
         *inputs.describe(),
         *describe_model(config, model, inputs),
@@ -44,6 +42,51 @@ def describe_plan(config, inputs, model, resolved, world_size):
         f"gradients and optimizer state per rank, activations besides",
         *remarks(config, distributed.uses_gpu()),
     ]
+
+
+def bytes_per_rank(config, inputs, model, stage, world_size):
+    """Of weights, gradients and optimizer state of two towers, and of texts that are embedded once."""
+    bytes_per_weight = 2 if config.bf16 else 4
+    frozen = sum(p.numel() for p in model.parameters()) - trained(model)
+    if config.freeze_item_llm:
+        frozen += inputs.interactions.num_items * model.item_llm.width
+    per_rank = state_bytes(trained(model), bytes_per_weight, stage, world_size)
+    return per_rank + frozen * bytes_per_weight / (world_size if stage >= 3 else 1)
+
+
+def check_room(config, inputs, model, resolved, there):
+    """Before an engine is made.
+
+    Args:
+        there: bytes that the device of a rank has; None = not known.
+
+    Raises:
+        InputError: what bytes_per_rank counts is more.
+    """
+    zero, ranks = resolved["zero_optimization"], distributed.world_size()
+    needed = bytes_per_rank(config, inputs, model, zero["stage"], ranks)
+    if there is None or needed <= there or {"offload_optimizer", "offload_param"} & zero.keys():
+        return
+    rows, tables, without = inputs.interactions.num_items, [], ""
+    if model.item_id is not None:
+        tables.append(f"{rows:,} vectors of item ids, {model.item_id.weight.shape[1]} wide")
+        without = ", or leave out --item_id_embedding"
+    if config.freeze_item_llm:
+        tables.append(f"{rows:,} embeddings of texts, {model.item_llm.width} wide")
+    raise InputError(
+        f"weights, gradients and optimizer state are about {size(needed)} on each of {ranks} rank(s), "
+        f"which has {size(there)}{'; among them ' * bool(tables)}{' and '.join(tables)}. Use more ranks, "
+        f"ZeRO-3, by which they share it (configs/ds_config_zero3.json), or narrower towers{without}."
+    )
+
+
+def room():
+    """Bytes of memory for one rank: of its GPU, or its part of this machine; None where it is not known."""
+    device = distributed.device()
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    known = resources.memory()
+    return known and known[1] / distributed.ranks_here()
 
 
 def describe_model(config, model, inputs):

@@ -1,13 +1,13 @@
-"""Ranked items for every user of a split: a language model's that is asked, or a checkpoint's."""
+"""Ranked items for every user of a split: a language model's that is asked, a checkpoint's or a blend's."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 from pixelrec_train import distributed
 from pixelrec_train.config import DataFlags
 from pixelrec_train.data.inputs import Inputs
 from pixelrec_train.data.views.parts import user_names
-from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.generation import Generated
 from pixelrec_train.evaluation.places import Judged, judge
 from pixelrec_train.evaluation.progress import saying
@@ -18,10 +18,10 @@ from pixelrec_train.model.vocabulary import ItemicVocabulary
 from pixelrec_train.recommend.checkpoints import (
     check_split_as_trained,
     data_files,
-    load,
-    load_generative,
+    load_either,
     with_files,
 )
+from pixelrec_train.recommend.parts import UNTRAINED, check_hybrid, checkpoints_of, is_blend
 from pixelrec_train.recommend.trained import is_generative, settings_of
 from pixelrec_train.run import rendezvous
 from pixelrec_train.run.log import say
@@ -29,6 +29,7 @@ from pixelrec_train.semantic_id.codecs import CODECS
 from pixelrec_train.tasks.tokens import LLM
 from pixelrec_train.trainings.asking import ask, asked_in, read_users
 from pixelrec_train.trainings.evaluate_models import by_beams, prepared_of, report, speaker_of
+from pixelrec_train.trainings.load_blend import load_blend, named, told
 
 
 class Ranked(NamedTuple):
@@ -81,31 +82,50 @@ def by_model(config):
 
 
 def by_checkpoint(config):
-    """Ranked, by a checkpoint of either head, as it is evaluated."""
-    trained = settings_of(config.checkpoint, "--checkpoint", DataFlags)
-    check_split_as_trained(config.checkpoint, "--checkpoint", config)
-    if config.retrieval == "faiss" and not is_generative(config.checkpoint):
+    """Ranked, by a checkpoint of either head or a blend, as it is evaluated."""
+    check_hybrid(config.hybrid, config.checkpoint)
+    blends = is_blend(config.checkpoint) or config.hybrid
+    if config.retrieval == "faiss" and (blends or not is_generative(config.checkpoint)):
         import_faiss()
-    files, trust = data_files(config, text_data=config.text_data), config.trust_remote_code
-    if is_generative(config.checkpoint):
-        beams = config.num_beams if "num_beams" in given(config) else None
-        loaded = load_generative(config.checkpoint, files, trust, beams)
-    elif "num_beams" in given(config):
-        raise InputError(f"--num_beams is for a generative model; {config.checkpoint} is a two-tower one.")
-    else:
-        loaded = load(config.checkpoint, files, trust, config)
-    held_out, data = getattr(loaded.inputs.split, config.split), with_files(trained, files)
+    loaded, data, how = load_blended(config) if blends else load_alone(config)
+    held_out = getattr(loaded.inputs.split, config.split)
     if config.users:
         held_out = held_out.sample(config.users, config.seed)
     titles = titles_of(config, loaded.inputs)
     judged = judge(loaded.recommender, held_out, config, saying(loaded.name), keep_lists=True)
-    spelled, how = None, f"{data.interaction_data}, by cosine"
+    spelled = None
     if isinstance(loaded.recommender, Generated):
         spelled = spelled_in(loaded.recommender.trie, Path(config.checkpoint) / LLM)
-        how = f"{data.interaction_data}, at least {loaded.recommender.beams} beams"
     names = user_names(loaded.inputs.interactions, data)
-    facts = {"checkpoint": config.checkpoint}
+    facts, how = {"checkpoint": config.checkpoint}, f"{data.interaction_data}, {how}"
     return Ranked(loaded.name, loaded.inputs, held_out, names, titles, judged, facts, spelled, how)
+
+
+def load_alone(config):
+    """(Loaded, its DataFlags, by what it ranks), of one checkpoint."""
+    path, beams = config.checkpoint, given_beams(config)
+    trained = settings_of(path, "--checkpoint", DataFlags)
+    check_split_as_trained(path, "--checkpoint", config)
+    files = data_files(config, text_data=config.text_data)
+    loaded = load_either(path, files, config.trust_remote_code, config, beams)
+    generated = isinstance(loaded.recommender, Generated)
+    how = f"at least {loaded.recommender.beams} beams" if generated else "by cosine"
+    return loaded, with_files(trained, files), how
+
+
+def load_blended(config):
+    """The same, of a blend; what was not given is as its blend.json or its parts say."""
+    own = {"num_beams": given_beams(config), "text_keys": config.text_keys * ("text_keys" in given(config))}
+    config = SimpleNamespace(**vars(config) | own)
+    loaded, blended = load_blend(config)
+    file, parts = named(config.checkpoint)
+    data = told(DataFlags, file, checkpoints_of(parts, "--checkpoint", UNTRAINED), config)
+    return loaded, data, f"by {blended.file.in_words()}"
+
+
+def given_beams(config):
+    """--num_beams, or None = as the checkpoint was trained."""
+    return config.num_beams if "num_beams" in given(config) else None
 
 
 def spelled_in(trie, llm):

@@ -9,6 +9,7 @@ from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.resume import recorded
 from pixelrec_train.engine.state import total_steps
 from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.model.backbone import to_train_in
 from pixelrec_train.model.sasrec_model import SASRecModel
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.checkpoints import check_same_split, data_files
@@ -19,7 +20,9 @@ from pixelrec_train.trainings.train_samples import trusted
 
 def loaded(config):
     """The TokenModel after SFT. config: has --model_dir, --loss_chunk and TrustFlags."""
-    return TokenModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trusted(config))
+    return TokenModel.load(
+        config.model_dir, "--model_dir", config.loss_chunk, to_train_in(config.bf16), trusted(config)
+    )
 
 
 def summed(config):

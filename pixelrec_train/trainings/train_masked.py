@@ -10,7 +10,7 @@ from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.session import seed_everything, start
 from pixelrec_train.engine.state import total_steps
 from pixelrec_train.errors import InputError
-from pixelrec_train.model.backbone import load_backbone
+from pixelrec_train.model.backbone import load_backbone, to_train_in
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.masked_words import MaskedTask
 from pixelrec_train.trainings.in_run import train_without_catalogue
@@ -29,7 +29,11 @@ def prepare(config, world_size):
     files, held_out = files_to_read(config)
     MaskedTask.objective.chosen_by(config.best_by)
     model = load_backbone(
-        config.model_dir, "--model_dir", random_init=config.random_init, kind=AutoModelForMaskedLM
+        config.model_dir,
+        "--model_dir",
+        to_train_in(config.bf16, config.random_init),
+        config.random_init,
+        kind=AutoModelForMaskedLM,
     )
     reading = reading_of(config)
     tokenizer = reading.tokenizer

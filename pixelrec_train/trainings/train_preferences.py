@@ -14,6 +14,7 @@ from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.session import seed_everything, start
 from pixelrec_train.engine.state import total_steps
 from pixelrec_train.errors import InputError
+from pixelrec_train.model.backbone import to_train_in
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.run import watchdog
@@ -39,7 +40,9 @@ def prepare(config, world_size):
     seed_everything(config.seed)
     files, held_out = files_to_read(config)
     refuse_checkpoint(config.model_dir)
-    model = TokenModel.load(config.model_dir, "--model_dir", config.loss_chunk, trust=trusted(config))
+    model = TokenModel.load(
+        config.model_dir, "--model_dir", config.loss_chunk, to_train_in(config.bf16), trusted(config)
+    )
     reading = Reading(config, Form(TEXT_PAIRS if config.as_text else PAIRS, skip_bad=config.skip_bad_rows))
     task = PreferenceTask(
         model, config.model_dir, config, reading.beside(), config.semantic_ids, bool(config.interaction_data)

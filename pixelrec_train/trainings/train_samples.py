@@ -18,6 +18,7 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.validation_loss import token_loss
 from pixelrec_train.files import possible_directory
 from pixelrec_train.flags import given, replace
+from pixelrec_train.model.backbone import to_train_in
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.run import directory as run_directory
@@ -93,8 +94,8 @@ def prepare(config, dataset, world_size):
     objective_of(config, ()).chosen_by(config.best_by)
     trust = trusted(config)
     model = TokenModel.load(
-        config.model_dir, "--model_dir", config.loss_chunk, trust=trust, first_new=config.first_new_row,
-        random_init=config.random_init,
+        config.model_dir, "--model_dir", config.loss_chunk, to_train_in(config.bf16, config.random_init),
+        trust, config.first_new_row, config.random_init,
     )  # fmt: skip
     check_first_new(model, config)
     resolved = ds_config.resolve(config, world_size, model.backbone.config.hidden_size)

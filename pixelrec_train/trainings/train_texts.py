@@ -12,6 +12,7 @@ from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.session import seed_everything, start
 from pixelrec_train.engine.state import total_steps
 from pixelrec_train.evaluation.validation_loss import token_loss
+from pixelrec_train.model.backbone import to_train_in
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.recommend.trained import refuse_checkpoint
 from pixelrec_train.run import watchdog
@@ -55,12 +56,9 @@ def prepare(config, world_size):
     refuse_checkpoint(config.model_dir)
     of_samples((), config.loss_by_source, ranked=False).chosen_by(config.best_by)
     model = TokenModel.load(
-        config.model_dir,
-        "--model_dir",
-        config.loss_chunk,
-        trust=trusted(config),
-        random_init=config.random_init,
-    )
+        config.model_dir, "--model_dir", config.loss_chunk, to_train_in(config.bf16, config.random_init),
+        trusted(config), random_init=config.random_init,
+    )  # fmt: skip
     resolved = ds_config.resolve(config, world_size, model.backbone.config.hidden_size)
     train_adapters(model, config, resolved)
     reading = reading_of(config)

@@ -21,6 +21,7 @@ from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.report import conclude
 from pixelrec_train.evaluation.validation_loss import token_loss
 from pixelrec_train.files import possible_directory
+from pixelrec_train.model.backbone import to_train_in
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.model.vocabulary import no_itemic_tokens, numbers
 from pixelrec_train.recommend.checkpoints import check_same_split, data_files, load
@@ -63,7 +64,12 @@ def prepare(config, world_size):
         verify(config.beside, to_resume=False)
     trust = "item" in config.trust_remote_code
     model = TokenModel.load(
-        config.model_dir, "--model_dir", config.loss_chunk, trust=trust, random_init=config.random_init
+        config.model_dir,
+        "--model_dir",
+        config.loss_chunk,
+        to_train_in(config.bf16, config.random_init),
+        trust,
+        random_init=config.random_init,
     )
     if model.vocabulary is None:
         raise no_itemic_tokens(config.model_dir, "--model_dir")

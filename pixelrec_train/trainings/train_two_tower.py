@@ -35,7 +35,7 @@ from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run import watchdog
 from pixelrec_train.tasks.two_tower import TwoTowerTask
 from pixelrec_train.trainings.known_items import known_items
-from pixelrec_train.trainings.plan import ENDS_WITH_TEST, describe_plan
+from pixelrec_train.trainings.plan import ENDS_WITH_TEST, check_room, describe_plan, room
 
 
 def main(config):
@@ -53,6 +53,7 @@ def run(config):
     """One whole run, on every rank."""
     watchdog.at("reading data and towers")
     inputs, known, model, resolved = prepare(config, distributed.world_size())
+    check_room(config, inputs, model, resolved, room())
     loader = build_loader(config, inputs, known)
     plan = describe_plan(config, inputs, model, resolved, distributed.world_size())
     save_memory_or_time(model, config, resolved)
@@ -73,8 +74,9 @@ def save_memory_or_time(model, config, resolved):
     if config.gradient_checkpointing:
         # Chunks recompute by themselves. Under ZeRO-3 their layers do so too: what a recomputed chunk keeps
         # for its backward pass holds on to the gathered weights of all layers at once.
-        by_layer = not config.item_chunk_tokens or resolved["zero_optimization"]["stage"] == 3
-        model.enable_checkpointing(item_llm=by_layer)
+        model.enable_checkpointing()
+        if model.item_llm is not None:
+            model.item_llm.layers_of_chunks = resolved["zero_optimization"]["stage"] == 3
     if config.compile:
         model.compile_towers()
 
@@ -116,7 +118,8 @@ def prepare(config, world_size):
     inputs = read_inputs(config, config, reader, config.time_features)
     inputs.split.judged("test", ENDS_WITH_TEST)
     known = known_items(inputs, config)
-    model = HLLMModel.starting(config, inputs.interactions.item_ids, inputs.split.train_counts, known)
+    of_items = (inputs.interactions.item_ids, inputs.split.train_counts, known)
+    model = HLLMModel.starting(config, *of_items, bf16=config.bf16)
     if model.item_llm is not None:
         check_vocabulary(model.item_llm.backbone, inputs.item_text, config.item_dir)
     check_candidates(inputs.split.train_counts, config.max_seq_length)
@@ -139,7 +142,7 @@ def build_loader(config, inputs, known):
     texts = ItemText.unread(inputs.interactions.num_items) if config.freeze_item_llm else inputs.item_text
     return Loader(
         HistoryDataset(split, config.time_features),
-        TwoTowerCollator(texts, sampler, config.max_seq_length, config.item_chunk_tokens, beside),
+        TwoTowerCollator(texts, sampler, config.max_seq_length, config.chunks, beside),
         config.per_device_train_batch_size,
         config.seed,
         config.dataloader_num_workers,

@@ -257,6 +257,11 @@ def main(out, config):
         findings["unshared"] = train(stage(config, 2), steps=4)[0][:4]
     bf16, *_ = train(stage(config, 2, bf16=True), steps=3)
     findings["bf16"] = [r["loss"] for r in bf16[:3]]
+    for number in (2, 3):
+        twice = stage(config, number, bf16=True, gradient_accumulation_steps=2, grad_accum_dtype="fp32")
+        found, engine, *_ = train(twice, steps=2)
+        assert engine.optimizer.gradient_accumulation_dtype == torch.float32
+        findings[f"fp32_gradients{number}"] = [r["loss"] for r in found[:2]]
     findings["empty_slots"], *_ = train(stage(config, 3, per_device_train_batch_size=400), steps=2)
     findings["by_rank"] = [r["loss"] for r in train(stage(config, 2, loss_weighting="rank"), steps=2)[0]][:2]
     findings["accumulated"] = {
