@@ -89,7 +89,7 @@ def two_tower_batch(chunk_tokens=None):
     rng = np.random.default_rng(1)
     windows = [rng.permutation(ITEMS)[:size] for size in (5, 3)]
     sampler = SimpleNamespace(pool=lambda samples: rng.integers(0, ITEMS, 8))
-    collator = TwoTowerCollator(item_text(), sampler, WINDOW, chunk_tokens)
+    collator = TwoTowerCollator(item_text(), sampler, WINDOW, (0, chunk_tokens))
     return collator([(Slot(0, n, n), window, None) for n, window in enumerate(windows)])
 
 
