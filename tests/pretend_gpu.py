@@ -48,6 +48,9 @@ class PretendGpu(TorchDispatchMode):
         if function in (aten._local_scalar_dense.default, aten.item.default, aten.is_nonzero.default):
             self.note("a value is read")
             return False if args[0].dtype == torch.bool else 0
+        if function in (aten.allclose.default, aten.equal.default):
+            self.note("a value is read")
+            return True
         if function is aten._to_copy.default and kwargs.get("device") == torch.device("cpu"):
             self.note("a copy to the CPU")
             with unset_fake_temporarily():
@@ -100,11 +103,15 @@ class PretendGpu(TorchDispatchMode):
 
     def move(self, module):
         """The module with its parameters and buffers on the device."""
-        torch.__future__.set_overwrite_module_params_on_conversion(True)
-        try:
-            return module._apply(lambda x: self.there(x.detach()))
-        finally:
-            torch.__future__.set_overwrite_module_params_on_conversion(False)
+        for part in module.modules():
+            for name, parameter in part._parameters.items():
+                if parameter is not None:
+                    moved = self.there(parameter.detach())
+                    part._parameters[name] = torch.nn.Parameter(moved, parameter.requires_grad)
+            for name, buffer in part._buffers.items():
+                if buffer is not None:
+                    part._buffers[name] = self.there(buffer)
+        return module
 
 
 def is_ours(path):
