@@ -235,9 +235,12 @@ def test_a_run_that_was_cut_short_ends_alike_with_resume_auto(trained, tmp_path)
     shutil.rmtree(again / "checkpoint-epoch-3")
     (again / "table.json").unlink()
     more = ("--output_dir", again, "--logging_dir", tmp_path / "logs/run", "--resume", "auto")
+    more += ("--preflight", True)  # which changes nothing
     result = deepspeed(2, ROOT / "scripts/train_pixelrec.py", *flags, *more)
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"resumed from {again / 'checkpoint-epoch-2'}" in result.stdout
+    assert "preflight: a block of evaluation and a checkpoint, tried in" in result.stdout
+    assert not list(again.glob("*.partial"))
     assert all(figures(again, kind) == figures(run, kind) for kind in ("step", "eval"))
     files = [f for f in (run / "checkpoint-epoch-3").rglob("*.safetensors") if f.parent.name != "optimizer"]
     for file in files:  # ZeRO fills up its buffers with anything, so those may differ where nothing lies

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pixelrec_train.engine import loop
+from pixelrec_train.engine import loop, preflight
 from pixelrec_train.engine.optim import build_optimizer, decay_groups
 from pixelrec_train.engine.session import Session
 from pixelrec_train.engine.state import TrainState, total_steps
 from pixelrec_train.errors import InputError, StopRequested, TrainingStopped
+from pixelrec_train.run import rehearsal
 from pixelrec_train.tasks.two_tower import COLLAPSED_LOG_STEPS, TwoTowerTask
 
 
@@ -317,3 +318,39 @@ def test_a_signal_where_nothing_would_be_saved_saves(config_with):
 def test_what_is_best_and_due_at_one_step_is_saved_once(config_with):
     _, saved = run_all(config_with, Signals(), "abc", [0.1, 0.2], epochs=1, eval_steps=2, save_steps=2)
     assert saved == [(0, 2, True), (1, 0, True)]
+
+
+@pytest.mark.parametrize("asked", [None, True, False])
+def test_what_comes_late_is_tried_early_in_a_long_run(config_with, monkeypatch, asked):
+    """One block of each evaluator, once: behind the first line of a long run, or before it if asked."""
+    blocks, saves = [], []
+
+    def evaluator():
+        for n in range(3):
+            blocks.append((len(saves), n))
+            rehearsal.block_done()
+        return {"ndcg@10": 0.5}
+
+    monkeypatch.setattr(preflight, "try_to_save", lambda session: saves.append(session.state.step))
+    monkeypatch.setattr(loop, "save_checkpoint", lambda session, is_best: "saved")
+    for long_s, due in ((0.0, {None: [2], True: [0], False: []}), (1e9, {None: [], True: [0], False: []})):
+        monkeypatch.setattr(preflight, "LONG_S", long_s - 1)
+        blocks.clear(), saves.clear()
+        state, log = TrainState(total_steps=6), Log()
+        config = config_with(logging_steps=2, preflight=asked, num_train_epochs=1)
+        loop.train(Session(Engine(), Loader(6), state, config, log, Signals(), "ndcg@10"), [evaluator] * 2)
+        assert saves == due[asked]
+        tried = [(0, 0)] * 2 * len(saves)  # then comes the evaluation of the epoch
+        assert blocks == tried + [(len(saves), n) for n in range(3)] * 2
+        assert [note for note in log.notes if "tried in" in note] == log.notes[: len(saves)]
+        assert state.step == 6
+
+
+def test_where_no_checkpoint_can_be_written_a_run_ends_before_it_has_begun(config_with, monkeypatch):
+    monkeypatch.setattr(preflight, "try_to_save", lambda session: "2.00 GB are needed, 1.00 GB are free")
+    session = Session(
+        Engine(), Loader(6), TrainState(6), config_with(preflight=True), Log(), Signals(), "ndcg@10"
+    )
+    with pytest.raises(TrainingStopped, match="no checkpoint can be written to .*2.00 GB are needed"):
+        loop.train(session, ())
+    assert session.state.step == 0

@@ -83,6 +83,21 @@ def test_a_resumed_schedule_stands_where_it_stood():
         assert step + 1 == len(expected) or optimizer.param_groups[0]["lr"] == expected[step + 1]
 
 
+def test_an_offloaded_optimizer_is_the_same_but_for_rounding():
+    torch.manual_seed(0)
+    start, gradient, flags = torch.randn(50, 3), torch.randn(50, 3), OptimisationFlags(warmup_steps=0)
+    found = []
+    for offloaded in (False, True):
+        layer = torch.nn.Linear(3, 50, bias=False)
+        layer.weight.data = start.clone()
+        optimizer, schedule = build_optimizer(layer, flags, 30, offloaded)
+        for n in range(10):
+            layer.weight.grad = gradient * (n - 4)
+            optimizer.step(), schedule.step()
+        found.append(layer.weight.detach())
+    assert torch.allclose(*found, rtol=1e-5, atol=1e-7) and not torch.equal(found[0], start)
+
+
 @pytest.mark.parametrize(
     "flags, says",
     [

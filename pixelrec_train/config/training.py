@@ -148,6 +148,12 @@ class OutputFlags(Flags):
         one_of("plain", "global_step"),
         may_differ=True,
     )
+    preflight: bool | None = flag(
+        "try a block of evaluation and a checkpoint before training starts; None = behind the first log line "
+        "of a run that is to take more than ten minutes",
+        None,
+        may_differ=True,
+    )
     overwrite: bool = flag("replace a finished run in output_dir", False, may_differ=True)
     profile: int | None = flag(
         "micro-batches to profile: costs in the log, trace.json in output_dir",

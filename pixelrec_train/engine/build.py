@@ -17,7 +17,8 @@ def build_engine(task, loop, resolved, total_steps):
     import deepspeed
     from pydantic import ValidationError
 
-    optimizer, schedule = build_optimizer(task, loop, total_steps)
+    offloaded = "offload_optimizer" in resolved["zero_optimization"]
+    optimizer, schedule = build_optimizer(task, loop, total_steps, offloaded)
     spare_compiler()
     try:
         engine, *_ = deepspeed.initialize(

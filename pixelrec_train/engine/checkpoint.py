@@ -76,6 +76,15 @@ def save_checkpoint(session, is_best=False):
     return place
 
 
+def try_to_save(session):
+    """Write a checkpoint and take it away; None, or what kept it from being written. All ranks call it."""
+    run = Path(session.loop.output_dir)
+    partial = run / f"preflight-{name_of(session.state, 'plain')}.partial"
+    problem = write_all(session, run, partial)
+    first_rank_only(lambda: remove(partial))
+    return problem
+
+
 def write_all(session, run, partial):
     """Everything but the final name, by all ranks; what went wrong, or None, on all of them."""
     engine, state = session.engine, session.state

@@ -1,15 +1,16 @@
 """The training loop. It knows batches, losses and metrics; it has never heard of a model."""
 
 import math
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import torch
 
 from pixelrec_train import distributed
 from pixelrec_train.engine.checkpoint import save_checkpoint
 from pixelrec_train.engine.log_sums import LogSums
+from pixelrec_train.engine.preflight import is_due, preflight
 from pixelrec_train.engine.profile import profiling
-from pixelrec_train.engine.zero import forget_order, plain_linear
+from pixelrec_train.engine.zero import judging
 from pixelrec_train.errors import InputError, StopRequested, TrainingStopped
 from pixelrec_train.run import watchdog
 
@@ -31,6 +32,8 @@ def train(session, evaluators=()):
             last checkpoint could not be written.
     """
     state, watching = session.state, profiling(session)  # the first epoch
+    if session.loop.preflight and going_on(session):
+        preflight(session, evaluators)
     while going_on(session):
         with watching:
             train_epoch(session, evaluators)
@@ -88,7 +91,10 @@ def train_epoch(session, evaluators):
             state.sums.add(loss, metrics, batch, stepping, engine.module.flops(batch))
         state.step += 1
         if state.step % loop.logging_steps == 0 or state.step == state.total_steps:
-            log_step(session)
+            eta_s = log_step(session)
+            if is_due(session, eta_s):
+                with state.sums.paused():
+                    preflight(session, evaluators)
         last = state.batch == of_epoch or state.step == state.total_steps
         if loop.eval_steps and state.step % loop.eval_steps == 0 and not last:
             with state.sums.paused():
@@ -126,6 +132,7 @@ def next_batch(state, batches):
 
 
 def log_step(session):
+    """Tell of the steps since the last line; gives the seconds to the end of the run."""
     engine, state = session.engine, session.state
     report = state.sums.close() | {
         "epoch": session.position,
@@ -137,6 +144,7 @@ def log_step(session):
     refuse_non_finite(report, state, session.loop)
     engine.module.watch(report)
     state.sums = LogSums()
+    return report["eta_s"]
 
 
 def judge_and_save(session, evaluators, keep):
@@ -173,15 +181,6 @@ def evaluate(engine, evaluators):
         for evaluator in evaluators:
             results |= evaluator()
     return results
-
-
-@contextmanager
-def judging(engine):
-    """Evaluation mode, in which every layer computes as it will when the checkpoint is loaded elsewhere."""
-    engine.eval()
-    forget_order(engine)
-    with plain_linear():
-        yield
 
 
 def refuse_non_finite(report, state, loop):

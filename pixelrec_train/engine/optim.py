@@ -21,11 +21,15 @@ def decay_groups(module, weight_decay):
     return [group for group in groups if group["params"]]  # DeepSpeed would drop it, the schedule would not
 
 
-def build_optimizer(module, loop, total_steps):
-    """(AdamW, schedule per optimizer step). With a warm-up, step 0 has learning rate 0, as in HLLM."""
+def build_optimizer(module, loop, total_steps, offloaded=False):
+    """(AdamW, schedule per optimizer step). With a warm-up, step 0 has learning rate 0, as in HLLM.
+
+    offloaded: it works on a GPU's host, where torch's fused kernel is five to eight times faster; it rounds
+        otherwise in the last bit.
+    """
     optimizer = torch.optim.AdamW(
         decay_groups(module, loop.weight_decay), lr=loop.learning_rate,
-        betas=(loop.adam_beta1, loop.adam_beta2), eps=loop.adam_epsilon,
+        betas=(loop.adam_beta1, loop.adam_beta2), eps=loop.adam_epsilon, fused=offloaded or None,
     )  # fmt: skip
     return optimizer, LambdaLR(optimizer, share_of_rate(loop, total_steps))
 

@@ -87,6 +87,7 @@ class Session:
     patience: int | None = None  # evaluations without a better one, after which training ends
     saved: object = True  # the newest checkpoint; None where it could not be written
     saved_at: tuple | None = None  # (epoch, batch) it stands at
+    rehearsed: bool = False  # see preflight.py
 
     @property
     def objective(self) -> Objective:

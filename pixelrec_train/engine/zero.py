@@ -114,6 +114,15 @@ def plain_linear():
 
 
 @contextmanager
+def judging(engine):
+    """Evaluation mode, in which every layer computes as it will when the checkpoint is loaded elsewhere."""
+    engine.eval()
+    forget_order(engine)
+    with plain_linear():
+        yield
+
+
+@contextmanager
 def at_once(engine):
     """Context in which ZeRO-3 has all weights together on every rank, and fetches none for a layer: for work
     of many short passes, such as answers token by token."""

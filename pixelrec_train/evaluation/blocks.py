@@ -3,7 +3,7 @@
 import numpy as np
 
 from pixelrec_train import distributed
-from pixelrec_train.run import watchdog
+from pixelrec_train.run import rehearsal, watchdog
 
 
 def in_blocks(count, size, work, after=None):
@@ -25,6 +25,7 @@ def in_blocks(count, size, work, after=None):
         if after:
             own = mine[number] if number == first + distributed.rank() else None
             after(own, sum(map(len, blocks[first : first + ranks])))
+        rehearsal.block_done()
     for part in distributed.gather_objects(mine):
         done |= part
     return [done[number] for number in range(len(blocks))]
@@ -36,6 +37,7 @@ def dealt(count, size):
     for first in range(0, len(blocks), distributed.world_size()):
         number = first + distributed.rank()
         yield blocks[number] if number < len(blocks) else np.zeros(0, np.int64)
+        rehearsal.block_done()
 
 
 def blocks_of(count, size):

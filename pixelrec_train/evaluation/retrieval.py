@@ -19,7 +19,7 @@ from pixelrec_train.evaluation.index import build_index, ranked, unit
 from pixelrec_train.evaluation.metrics import target_places
 from pixelrec_train.evaluation.recommender import Found, Lists, Recommender
 from pixelrec_train.losses.nce import MAX_LOGIT_SCALE, hold
-from pixelrec_train.run import watchdog
+from pixelrec_train.run import rehearsal, watchdog
 from pixelrec_train.run.progress import progress
 
 
@@ -49,6 +49,9 @@ def encode_catalogue(encode, item_text, eval_tokens):
                 table = np.empty((len(by_length), rows.shape[1]), np.float32)
             table[np.concatenate(round_)] = rows
             tell(sum(counts))
+            if rehearsal.going_on:  # what comes next gets a table of this size, and no more texts are read
+                np.random.default_rng(0).standard_normal(dtype=np.float32, out=table)
+                break
     return table
 
 

@@ -9,7 +9,7 @@ import torch
 from pixelrec_train import distributed
 from pixelrec_train.errors import InputError
 from pixelrec_train.losses.nce import nce_loss
-from pixelrec_train.run import watchdog
+from pixelrec_train.run import rehearsal, watchdog
 
 
 class ValidationLoss:
@@ -78,6 +78,7 @@ def token_loss(task, batches):
         losses, _ = task.model.token_losses(batch)
         weights = torch.ones_like(losses) if batch.weights is None else batch.weights
         sums += torch.stack([(losses * weights).sum(), weights.sum()])
+        rehearsal.block_done()
     total, weight = distributed.mean_tensor(sums).tolist()
     if not weight:
         raise InputError("nothing is to be predicted in the validation texts, so they have no loss.")
