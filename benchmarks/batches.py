@@ -22,18 +22,19 @@ ITEMS, USERS, LENGTH = 4_000, 8_000, 11
 SMALL = {"hidden": 64, "layers": 1, "windows": 2}
 
 
-def two_tower(config, whole_last_layer=False, dtype=torch.float32):
+def two_tower(config, whole_last_layer=False, dtype=torch.float32, device="cpu"):
     """TwoTowerTask with random towers, the same each time.
 
     whole_last_layer: compute every token of the item tower's last layer, as everybody else does.
     """
     torch.manual_seed(0)
-    item, user = (AutoModel.from_config(copy.deepcopy(config), dtype=dtype) for _ in range(2))
+    with torch.device(device):
+        item, user = (AutoModel.from_config(copy.deepcopy(config), dtype=dtype) for _ in range(2))
     shortcut = text_encoder.read_last_tokens_alone if not whole_last_layer else lambda backbone: list
     with patch.object(text_encoder, "read_last_tokens_alone", shortcut):
         model = HLLMModel(text_encoder.TextEncoder(item, 1, LONGEST_TEXT + 1), user)
     settings = SimpleNamespace(item_dir=None, nce_thres=0.99, nce_chunk=None, loss_weighting="position")
-    return TwoTowerTask(model, settings, settings.item_dir)
+    return TwoTowerTask(model, settings, settings.item_dir).to(device)
 
 
 def windows_of(inputs):

@@ -75,9 +75,9 @@ def read_interactions(path):
 
 
 @torch.no_grad()
-def places(encode, catalogue, held_out, k, batch_size):
+def places(encode, catalogue, held_out, k, batch_size, device="cpu"):
     """HLLM: all scores of a batch of users, seen items at -inf, topk; [E] places of targets, k if absent."""
-    items = torch.nn.functional.normalize(torch.from_numpy(catalogue), dim=1)
+    items = torch.nn.functional.normalize(torch.from_numpy(catalogue).to(device), dim=1)
     found = []
     for first in range(0, len(held_out), batch_size):
         users = range(first, min(first + batch_size, len(held_out)))
@@ -85,7 +85,7 @@ def places(encode, catalogue, held_out, k, batch_size):
         scores = torch.nn.functional.normalize(encode(histories), dim=1) @ items.T  # [b, num_items]
         row = np.repeat(np.arange(len(histories)), [len(h) for h in histories])
         scores[torch.from_numpy(row), torch.from_numpy(np.concatenate(histories))] = -torch.inf
-        best = scores.topk(k).indices.numpy()
+        best = scores.topk(k).indices.cpu().numpy()
         hit = best == held_out.target[users][:, None]
         found.append(np.where(hit.any(1), hit.argmax(1), k))
     return np.concatenate(found)

@@ -45,6 +45,13 @@ def barrier():
         dist.barrier()
 
 
+def sent(x, to=None):
+    """A tensor of the CPU on this rank's device (or `to`), and nobody waits: it takes pinned memory, as
+    a copy from any other waits for what the GPU still does."""
+    to = to or device()
+    return (x.pin_memory() if to.type == "cuda" else x).to(to, non_blocking=True)
+
+
 class Agreement:
     """agree(number) -> the largest number of any rank at the call before, 0 at the first one.
 
@@ -105,10 +112,24 @@ def mean_tensor(x):
     return x / world_size()
 
 
-def over_all(total, count):
+def coming_mean(x):
+    """mean_tensor(x), begun now; a function that gives it. What is computed until then hides the exchange."""
+    if world_size() == 1:
+        return lambda: x
+    x = x.clone()
+    work = dist.all_reduce(x, async_op=True)
+
+    def mean():
+        work.wait()  # the device does, not the host
+        return x / world_size()
+
+    return mean
+
+
+def over_all(total, mean):
     """A rank's total, with gradient, divided so that DeepSpeed's average over ranks is the mean over what all
-    of them counted; as it is where nobody counted any. count: of this rank, a tensor."""
-    mean = mean_tensor(count)
+    of them counted; as it is where nobody counted any. mean: from coming_mean of what this rank counts."""
+    mean = mean()
     return total / torch.where(mean > 0, mean, 1.0)
 
 

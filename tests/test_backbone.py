@@ -1,5 +1,6 @@
 """Model directories become towers and back. What does not fit is in bad_inputs/models.json."""
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -7,11 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 
 from pixelrec_train.errors import InputError
 from pixelrec_train.model.backbone import load_backbone, write_backbone
 from pixelrec_train.model.hllm_model import HLLMModel
+from pixelrec_train.model.user_encoder import NAME, UserEncoder
 from pixelrec_train.trainings.plan import state_bytes
 
 
@@ -97,6 +99,31 @@ def test_the_user_llms_word_embedding_is_kept_but_not_trained(demo_config):
     model = HLLMModel.starting(demo_config)
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     assert frozen == ["user_llm.backbone.embed_tokens.weight"]
+
+
+USER_LLMS = {  # kind: (settings, whether it attends as is declared)
+    "qwen3": ({}, True),
+    "llama": ({"head_dim": None}, True),
+    "mistral": ({"sliding_window": 3}, True),
+    "gpt2": ({}, True),
+    "gemma2": ({"attn_implementation": "eager"}, False),
+}
+
+
+@pytest.mark.parametrize("kind", USER_LLMS)
+def test_a_user_llm_attends_as_before_without_looking_for_padding(kind):
+    settings, declared = USER_LLMS[kind]
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        kind, vocab_size=20, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, **({"head_dim": 16} | settings),
+    )  # fmt: skip
+    plain = AutoModel.from_config(config).eval()
+    user_llm = UserEncoder(copy.deepcopy(plain))
+    for length in (1, 3, 7):
+        probe = torch.randn(2, length, 32)
+        torch.testing.assert_close(user_llm(probe), plain(inputs_embeds=probe).last_hidden_state)
+    assert (user_llm.backbone.config._attn_implementation == NAME) == declared
 
 
 def test_memory_of_zero_stages_is_that_of_the_paper():

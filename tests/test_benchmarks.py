@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT))
-from benchmarks import gpu, inputs, run  # noqa: E402
+from benchmarks import bare, gpu, inputs, run  # noqa: E402
 from benchmarks.measure import Meter, in_a_process, interleaved, must_agree  # noqa: E402
 from benchmarks.registry import BENCHMARKS, Goal, Result  # noqa: E402
 
@@ -83,8 +83,41 @@ def test_drawn_inputs_are_as_long_as_the_real_ones():
     assert np.mean(words) == pytest.approx(np.mean(given.item_words), rel=0.02)
 
 
+TINY_GPU = ("--shape", "tiny", "--windows", "2", "--sizes", "2", "--steps", "1")
+
+
 def test_the_gpu_script_runs_in_shape_on_a_cpu_and_its_ways_agree(capsys):
-    gpu.main(["--shape", "tiny", "--windows", "2", "--sweep", "2", "--steps", "1"])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:6]] == ["ours", "HLLM:", "distinct", "distinct"]
-    assert [line.split()[2] for line in lines[7:]] == ["nothing", "layers", "chunks"]
+    gpu.main(TINY_GPU)
+    printed = capsys.readouterr().out
+    rows = printed.partition("for RESULTS.md:\n")[2].splitlines()[2:]
+    assert [row.split("`")[1].removeprefix("gpu_") for row in rows] == [
+        "mfu_step", "step_vs_hllm", "step_vs_padded", "step_vs_padded_head", "mfu_item_tower",
+        "mfu_user_tower", "step_2_nothing", "step_2_layers", "step_2_chunks", "decoding_5",
+        "decoding_vs_generate", "ranking_exact_64", "ranking_faiss_64",
+    ]  # fmt: skip
+    assert all(row.count("|") == 8 and " CPU: " in row for row in rows)
+    assert "variable length: it wants a GPU" in printed and "nan" not in printed
+
+
+def test_a_part_of_the_gpu_script_that_fails_loses_nothing_of_the_others(capsys, monkeypatch):
+    parts = ("--parts", "towers", "ranking", "decoding")
+    monkeypatch.setitem(gpu.PARTS, "decoding", (None, 0.0))  # seconds
+    with pytest.raises(SystemExit, match="^error: 2 of 3 parts failed: towers, decoding."):
+        gpu.main([*TINY_GPU, *parts, "--windows", "0"])
+    rows, _, failures = (
+        capsys.readouterr().out.partition("for RESULTS.md:")[2].partition("towers: ended with 1")
+    )
+    assert "gpu_ranking_exact_64" in rows and "Traceback" in failures
+    assert "decoding: took more than its 0.0 s; what it printed before stands" in failures
+
+
+def test_what_reads_tables_may_be_absent_where_nothing_is_read(monkeypatch):
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path.copy())
+    monkeypatch.setattr(bare, "NOT_NEEDED", ("sys", "no_such_tables"))
+    bare.without_tables()
+    from no_such_tables import Frame
+    from no_such_tables.inner import read
+
+    with pytest.raises(Exception, match="^no_such_tables is not installed, and Frame of it is wanted$"):
+        Frame({"a": 1})
+    assert read.__module__ == "no_such_tables.inner" and sys.meta_path[-1].names == {"no_such_tables"}

@@ -15,6 +15,7 @@ from transformers import (
     GraniteForCausalLM,
 )
 
+from pixelrec_train import distributed
 from pixelrec_train.batch import PackedTexts, TokenBatch
 from pixelrec_train.engine.log_sums import LogSums
 from pixelrec_train.engine.optim import decay_groups
@@ -252,6 +253,21 @@ def test_recomputing_activations_changes_nothing(directories):
         loss.backward()
         losses.append((loss.item(), model.embedding.new_rows.grad))
     assert losses[0][0] == losses[1][0] and torch.equal(losses[0][1], losses[1][1])
+
+
+def test_what_all_ranks_count_is_exchanged_while_the_model_reads(directories, monkeypatch):
+    """Two ranks, of which the other has three times as many labels."""
+    model, events = TokenModel.load(directories[True]), []
+
+    def coming_mean(count):
+        events.append("begun")
+        return lambda: events.append("wanted") or 2 * count
+
+    task, batch = TokenTask(model, None), batch_of(model)
+    alone = task(batch)[0]
+    monkeypatch.setattr(distributed, "coming_mean", coming_mean)
+    model.backbone.register_forward_hook(lambda *_: events.append("read"))
+    assert torch.equal(task(batch)[0], alone / 2) and events == ["begun", "read", "wanted"]
 
 
 def test_without_labels_the_loss_is_zero_and_reaches_every_parameter(directories):

@@ -119,7 +119,7 @@ def weights_of(task, step):
     own = [task.weight(batch) for batch in step]
     if len(step) == 1 or None in own:
         return [1.0] * len(step)
-    weights = distributed.mean_tensor(torch.tensor(own).to(distributed.device(), non_blocking=True))
+    weights = distributed.mean_tensor(distributed.sent(torch.tensor(own)))
     mean = weights.mean()
     return torch.where(mean > 0, weights / mean, 1.0).unbind()
 

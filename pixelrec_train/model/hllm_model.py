@@ -15,7 +15,6 @@ from pixelrec_train.files import tokenizer_files
 from pixelrec_train.model.adapters import merged
 from pixelrec_train.model.backbone import (
     load_backbone,
-    no_cache,
     read_tensors,
     save_tensors,
     starting_backbone,
@@ -30,27 +29,11 @@ from pixelrec_train.model.offsets import Offsets
 from pixelrec_train.model.projection import Projection
 from pixelrec_train.model.text_encoder import TextEncoder
 from pixelrec_train.model.time_embedding import TimeEmbedding
+from pixelrec_train.model.user_encoder import UserEncoder
 from pixelrec_train.sentence_encoder import SentenceEncoder
 
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 HEAD_FILE = "hllm_head.safetensors"
-
-
-class UserEncoder(nn.Module):
-    """A causal transformer over item embeddings; its word embedding is not used and not trained."""
-
-    def __init__(self, backbone: nn.Module):
-        super().__init__()
-        self.backbone = backbone
-        # Kept, frozen, so that the exported directory is a complete model; costs no optimizer state.
-        backbone.get_input_embeddings().weight.requires_grad_(False)
-
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """[B, S, D] item embeddings, padded on the right -> [B, S, D]; position s has read 0..s.
-
-        Attention is causal and padding is on the right, so no real position sees padding; no mask needed.
-        """
-        return self.backbone(inputs_embeds=embeddings, **no_cache(self.backbone)).last_hidden_state
 
 
 class HLLMModel(nn.Module):

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
+from pixelrec_train.distributed import sent
+
 NAME = "pixelrec_packed"
 MAX_BUCKETS = 4
 
@@ -26,57 +28,76 @@ MAX_BUCKETS = 4
 class Segments:
     """Where the texts of one packed row lie, on the device that computes."""
 
-    buckets: list[
-        tuple[Tensor, Tensor]
-    ]  # per bucket: [texts, longest] positions in the row; [real] slots of it
-    back: Tensor  # [T] place in the buckets' outputs of every position of the row
     position_ids: Tensor  # [T] 0, 1, 2, … inside each text
     last: Tensor  # [I] position of each text's last token
     boundaries: Tensor  # [I + 1] int32, for the variable-length kernel
+    lengths: Tensor  # [I] on the CPU
     longest: int
+    # Per bucket: [texts, longest] positions in the row; [real] slots of it. None where the kernel reads the
+    # row as it is.
+    buckets: list[tuple[Tensor, Tensor]] | None
+    back: Tensor | None  # [T] place in the buckets' outputs of every position of the row
     sees: list[Tensor] | None = None  # per bucket: [texts, 1, longest, longest] bool, where a text forks
 
     @staticmethod
-    def plan(lengths: Tensor, device, branch: Tensor | None = None) -> "Segments":
-        """[I] lengths, all positive, on the CPU -> the plan, computed on the host; branch: of PackedTexts."""
-        lengths = lengths.numpy()
+    def plan(lengths: Tensor, device, branch: Tensor | None = None, in_buckets=True) -> "Segments":
+        """[I] lengths, all positive, on the CPU -> the plan, computed on the host, sent in one copy.
+
+        Args:
+            branch: of PackedTexts.
+            in_buckets: False where reads_rows has said so.
+        """
+        on_host, lengths = lengths, lengths.numpy()
         ends = np.cumsum(lengths)
         starts = ends - lengths
-        buckets, packed, sees = [], [], None if branch is None else []
-        by_length = np.argsort(lengths, kind="stable")
-        for texts in np.array_split(by_length, min(MAX_BUCKETS, len(lengths))):
-            column = np.arange(lengths[texts].max())
-            real = column < lengths[texts][:, None]
-            rows = starts[texts][:, None] + np.where(real, column, 0)
-            buckets.append((rows, np.flatnonzero(real)))
-            packed.append(rows[real])
-            if branch is not None:
-                sees.append(seen(np.where(real, branch.numpy()[rows], 0)))
-        packed = np.concatenate(packed)
-        back = np.empty_like(packed)
-        back[packed] = np.arange(len(packed))
-
-        def put(array):
-            return torch.from_numpy(array).to(device, non_blocking=True)
-
         position = np.arange(ends[-1]) - np.repeat(starts, lengths)
         if branch is not None:
-            position = forked(position, branch.numpy())
-            sees = list(map(put, sees))
+            branch = branch.numpy()
+            position = forked(position, branch)
+        parts = {"position": position, "last": ends - 1, "boundaries": np.concatenate([[0], ends])}
+        if in_buckets or branch is not None:
+            parts |= bucketed(lengths, starts, branch)
+        parts = sent_as_one(parts, device)
+        numbers = range(sum(name.startswith("rows") for name in parts))
         return Segments(
-            buckets=[(put(rows), put(real)) for rows, real in buckets],
-            back=put(back),
-            position_ids=put(position),
-            last=put(ends - 1),
-            boundaries=put(np.concatenate([[0], ends]).astype(np.int32)),
+            position_ids=parts["position"],
+            last=parts["last"],
+            boundaries=parts["boundaries"].int(),
+            lengths=on_host,
             longest=int(lengths.max()),
-            sees=sees,
+            buckets=[(parts[f"rows{n}"], parts[f"real{n}"]) for n in numbers] or None,
+            back=parts.get("back"),
+            sees=None if branch is None else [seen(parts[f"branch{n}"]) for n in numbers],
         )
+
+
+def bucketed(lengths, starts, branch):
+    """{name: array}: of each bucket rows, real slots and the branches of its rows; and the way back."""
+    parts, packed, by_length = {}, [], np.argsort(lengths, kind="stable")
+    for n, texts in enumerate(np.array_split(by_length, min(MAX_BUCKETS, len(lengths)))):
+        column = np.arange(lengths[texts].max())
+        real = column < lengths[texts][:, None]
+        rows = starts[texts][:, None] + np.where(real, column, 0)
+        parts |= {f"rows{n}": rows, f"real{n}": np.flatnonzero(real)}
+        packed.append(rows[real])
+        if branch is not None:
+            parts[f"branch{n}"] = np.where(real, branch[rows], 0)
+    packed = np.concatenate(packed)
+    parts["back"] = np.empty_like(packed)
+    parts["back"][packed] = np.arange(len(packed))
+    return parts
+
+
+def sent_as_one(arrays, device):
+    """{name: array of integers} -> the same of int64 tensors on the device, by a single copy."""
+    flat = torch.from_numpy(np.concatenate([array.ravel() for array in arrays.values()]).astype(np.int64))
+    parts = sent(flat, torch.device(device)).split([array.size for array in arrays.values()])
+    return {name: part.view(array.shape) for (name, array), part in zip(arrays.items(), parts, strict=True)}
 
 
 def seen(branch):
     """[n, S] numbers of branches -> [n, 1, S, S] whether the first of two places sees the second."""
-    place = np.arange(branch.shape[1])
+    place = torch.arange(branch.shape[1], device=branch.device)
     same = (branch[:, None] == 0) | (branch[:, None] == branch[:, :, None])
     return (same & (place <= place[:, None]))[:, None]
 
@@ -106,12 +127,14 @@ def packed_attention(
     """
     refuse_other_kinds(kwargs, segments)
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, heads, d]
-    if fits_variable_length_kernel(query) and not dropout and segments.sees is None:
+    if fits_variable_length_kernel(query, query.shape[-1]) and not dropout and segments.sees is None:
         return variable_length(query, key, value, scaling, segments).unsqueeze(0), None
     # On a CPU torch's kernel is up to three times faster in fp32 than in bf16, backward pass included.
     slow = query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
     dtype = torch.float32 if slow else query.dtype
     outputs = []
+    if segments.buckets is None:  # reads_rows could not know that this layer has another precision
+        segments = Segments.plan(segments.lengths, query.device)
     for n, (rows, real) in enumerate(segments.buckets):
         sees = None if segments.sees is None else segments.sees[n]
         q, k, v = (x[rows].transpose(1, 2).to(dtype) for x in (query, key, value))  # [n, heads, longest, d]
@@ -122,14 +145,19 @@ def packed_attention(
     return torch.cat(outputs)[segments.back].unsqueeze(0), None
 
 
-def fits_variable_length_kernel(query):
+def reads_rows(backbone, embeddings):
+    """Whether its attention will read the packed row of these embeddings as it is, by variable_length."""
+    config = backbone.config
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    dropout = backbone.training and getattr(config, "attention_dropout", 0)
+    return fits_variable_length_kernel(embeddings, head_size) and not dropout
+
+
+def fits_variable_length_kernel(x, head_size):
     """Its flash-attention kernel wants a GPU from 2020 on, half precision and ordinary head sizes."""
-    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+    if not x.is_cuda or x.dtype not in (torch.bfloat16, torch.float16):
         return False
-    head_size = query.shape[-1]
-    return (
-        torch.cuda.get_device_capability(query.device) >= (8, 0) and head_size % 8 == 0 and head_size <= 256
-    )
+    return torch.cuda.get_device_capability(x.device) >= (8, 0) and head_size % 8 == 0 and head_size <= 256
 
 
 def variable_length(query, key, value, scaling, segments):

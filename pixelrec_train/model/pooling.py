@@ -100,12 +100,13 @@ class Normalise(nn.Module):
 
 
 def pool(mode: str, hidden: Tensor, lengths: Tensor) -> Tensor:
-    """[T, D] rows of texts with these lengths -> [I, D]; sums in fp32. mode: a key of POOLINGS."""
-    lengths = lengths.to(hidden.device)
+    """[T, D] rows of texts with these lengths, on the same device -> [I, D]; sums in fp32. mode: a key of
+    POOLINGS."""
     ends = lengths.cumsum(0)
     if mode in ("cls", "last_token"):
         return hidden[ends - 1 if mode == "last_token" else ends - lengths]
-    text = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)  # [T]
+    text = torch.arange(len(lengths), device=hidden.device)
+    text = torch.repeat_interleave(text, lengths, output_size=len(hidden))  # [T]
     out = torch.zeros(len(lengths), hidden.shape[1], device=hidden.device)
     if mode == "max":
         lowest = out.fill_(-torch.inf)

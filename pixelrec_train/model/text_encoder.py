@@ -83,8 +83,9 @@ class TextEncoder(nn.Module):
 
     def read(self, texts, token):
         """PackedTexts, [D] or None -> [I, D], in one go."""
-        segments = Segments.plan(texts.lengths, texts.token_ids.device)
         embeds = self.backbone.get_input_embeddings()(texts.token_ids)  # [T, D]
+        in_buckets = self.packed and not packed_attention.reads_rows(self.backbone, embeds)
+        segments = Segments.plan(texts.lengths, embeds.device, in_buckets=in_buckets)
         if token is not None:
             placed = token.expand(len(segments.last), -1).to(embeds.dtype)
             embeds = embeds.index_copy(0, segments.last, placed)
@@ -93,7 +94,7 @@ class TextEncoder(nn.Module):
         )
         if token is not None:
             return hidden[segments.last]
-        return self.pooling(hidden, texts.lengths)
+        return self.pooling(hidden, segments.boundaries.diff().long())
 
     def run_packed(self, embeds, segments):
         """[T, D] -> [T, D], one call."""
@@ -116,11 +117,13 @@ class TextEncoder(nn.Module):
             first_time = real & (seen + np.arange(len(texts_here)) < len(lengths))[:, None]
             seen += len(texts_here)
             rows = starts[texts_here][:, None] + np.where(real, column, 0)
-            rows, real, first_time = (torch.from_numpy(x).to(embeds.device) for x in (rows, real, first_time))
+            plan = {"rows": rows, "real": real, "from": np.flatnonzero(first_time), "to": rows[first_time]}
+            plan = packed_attention.sent_as_one(plan, embeds.device)
             out = self.backbone(
-                inputs_embeds=embeds[rows], attention_mask=real.long(), **no_cache(self.backbone)
+                inputs_embeds=embeds[plan["rows"]], attention_mask=plan["real"], **no_cache(self.backbone)
             )
-            hidden = hidden.index_put((rows[first_time],), out.last_hidden_state[first_time])
+            read = out.last_hidden_state.flatten(0, 1)[plan["from"]]
+            hidden = hidden.index_put((plan["to"],), read)
         return hidden
 
     def computed_tokens(self, texts, chunks=1):

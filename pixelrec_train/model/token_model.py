@@ -129,8 +129,9 @@ class TokenModel(nn.Module):
 
     def read(self, texts: PackedTexts) -> Tensor:
         """Texts -> [T, D] final hidden states; none sees another."""
-        segments = Segments.plan(texts.lengths, texts.token_ids.device, texts.branch)
         embeddings = F.dropout(self.embedding(look_up, texts.token_ids), self.dropout, self.training)
+        in_buckets = not packed_attention.reads_rows(self.backbone, embeddings)
+        segments = Segments.plan(texts.lengths, embeddings.device, texts.branch, in_buckets)
         out = self.backbone(
             inputs_embeds=embeddings[None], position_ids=segments.position_ids[None], segments=segments,
             use_cache=False,

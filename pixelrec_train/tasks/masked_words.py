@@ -38,10 +38,10 @@ class MaskedTask(Task):
 
     def forward(self, batch):
         """Mean over all chosen words of all ranks; metrics: "masked_top1"."""
+        count = torch.full((), float(len(batch.labels)), device=batch.labels.device)
+        mean = distributed.coming_mean(count)
         losses, right = self.losses(batch)
-        count = distributed.mean_tensor(losses.new_tensor(len(losses)))
-        metrics = {"masked_top1": (right.float().sum(), losses.new_tensor(len(losses)))}
-        return losses.sum() / torch.where(count > 0, count, 1.0), metrics
+        return distributed.over_all(losses.sum(), mean), {"masked_top1": (right.float().sum(), count)}
 
     def weight(self, batch):
         return float(len(batch.labels))

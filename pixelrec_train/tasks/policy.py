@@ -135,7 +135,7 @@ class PolicyTask(TokenTask):
             -losses, self.advantages(batch), batch.of, batch.rollouts,
             known.get(OLD), known.get(OF_REFERENCE), self.loss_type, flags.beta, flags.bounds, self.longest,
         )  # fmt: skip
-        count = losses.new_tensor(float(len(losses)))
+        count = torch.full((), float(len(losses)), device=losses.device)
         metrics = {"entropy": (entropies.sum(), count)}
         if self.reference is not None:
             metrics["kl"] = (found.kl.sum(), count)
@@ -153,8 +153,10 @@ class PolicyTask(TokenTask):
 
     def forward(self, batch):
         """Mean over all rollouts (or tokens) of all ranks, see policy_loss."""
+        weight = torch.full((), self.weight(batch), device=batch.of.device)
+        mean = distributed.coming_mean(weight)
         found, metrics = self.losses(batch, self.before_labels(batch))
-        return distributed.over_all(found.total, found.total.new_tensor(found.weight)), metrics
+        return distributed.over_all(found.total, mean), metrics
 
     def before_labels(self, batch):
         """[N, D] final states."""

@@ -57,7 +57,7 @@ class PpoTask(PolicyTask):
         found, metrics = super().losses(batch, hidden)
         known, flags = batch.known, self.flags
         missed = value_loss(self.values(hidden), known[VALUES], known[RETURNS], flags.cliprange_value).sum()
-        count = missed.new_tensor(float(len(batch.of)))
+        count = torch.full((), float(len(batch.of)), device=missed.device)
         return found._replace(total=found.total + flags.vf_coef * missed), metrics | {
             "value_loss": (missed, count)
         }

@@ -56,12 +56,13 @@ class PreferenceTask(TokenTask):
 
     def forward(self, batch):
         """Mean over all pairs of all ranks; metrics as TRL names them."""
+        pairs = torch.full((), float(batch.num_pairs), device=batch.text.device)
+        mean = distributed.coming_mean(pairs)
         sums, losses, rewards = self.judged(batch)
         better, worse = rewards.detach().unbind(1)
-        pairs = losses.new_tensor(float(batch.num_pairs))
         values = (better, worse, better - worse, (better > worse).float())
         metrics = {name: (value.sum(), pairs) for name, value in zip(REWARDS, values, strict=True)}
-        return distributed.over_all(losses.sum() + 0 * sums.sum(), pairs), metrics
+        return distributed.over_all(losses.sum() + 0 * sums.sum(), mean), metrics
 
     def weight(self, batch):
         return float(batch.num_pairs)

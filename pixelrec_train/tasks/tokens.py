@@ -65,8 +65,8 @@ class TokenTask(Task):
         average is the mean over all labels. Metrics are (sum, count) of this rank, see `by_label` and
         `by_source`, and the batch's own.
         """
+        weight = distributed.coming_mean(labels_in(batch))
         total, losses, best = self.model(batch)
-        weight = total.new_tensor(len(losses)) if batch.weights is None else batch.weights.sum()
         metrics = self.by_label(batch.labels, losses, best) | batch.figures
         if self.sources:
             metrics |= self.by_source(batch.sources, losses, best == batch.labels)
@@ -130,6 +130,13 @@ class TokenTask(Task):
         matrices = [p for p in self.model.backbone.parameters() if len(shape_of(p)) >= 2]
         sizes = [(entries(p, size_of(p)), p.requires_grad) for p in matrices]
         return sum(n for n, _ in sizes), sum(n for n, trains in sizes if trains)
+
+
+def labels_in(batch):
+    """Labels of a TokenBatch by weight, fp32, on its device."""
+    if batch.weights is not None:
+        return batch.weights.sum()
+    return torch.full((), float(len(batch.labels)), device=batch.labels.device)
 
 
 def sums_of(group, groups, losses, right):

@@ -63,7 +63,7 @@ def train(
         deepspeed=ROOT / f"configs/ds_config_zero{stage}.json", per_device_train_batch_size=1,
         gradient_accumulation_steps=1, max_grad_norm=1.0, bf16=bf16, learning_rate=1e-2, weight_decay=0.1,
         warmup_ratio=0.0, warmup_steps=None, lr_scheduler_type="cosine", min_lr=0.0, decay_steps=None, seed=0,
-        adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-8,
+        adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-8, grad_accum_dtype=None,
     )  # fmt: skip
     model = TokenModel.load(directory, chunk=4)
     if new_rows_only:
