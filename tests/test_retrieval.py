@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.index import build_index, drop_seen, recommend, unit
+from pixelrec_train.evaluation.index import build_index, counted_places, ranked, recommend, unit
+from pixelrec_train.evaluation.lists import drop_seen
 from pixelrec_train.evaluation.metrics import figures
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import ByScores, Popularity
 from pixelrec_train.evaluation.retrieval import TwoTower, encode_catalogue, encode_histories
+from pixelrec_train.evaluation.rough import Fp32, Int8
 from pixelrec_train.evaluation.validation_loss import ValidationLoss
 from pixelrec_train.losses.nce import nce_loss
 from pixelrec_train.model.hllm_model import HLLMModel
@@ -42,10 +44,89 @@ def test_lists_are_those_of_brute_force(retrieval, num_items, k, per_block, seed
     seen[0], seen[1] = seen[0][:0], np.arange(num_items)  # nothing seen; everything seen
     expected = brute_force(queries, items, seen, k)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pixelrec_train.evaluation.index.ITEMS_PER_BLOCK", per_block)
+        patch.setattr("pixelrec_train.evaluation.rough.ITEMS_PER_BLOCK", per_block)
         lists = recommend(build_index(items, retrieval), queries, seen, k, num_items)
     assert np.array_equal(lists, expected)
     assert (expected[1] == -1).all()
+
+
+def slow_scores(queries, items):
+    """Each as one number: exact in fp64, rounded to fp32."""
+    return (queries.astype(np.float64) @ items.astype(np.float64).T).astype(np.float32)
+
+
+def near_ties(rng, num_items, width, case):
+    """Items and users among whom many scores are equal, or differ in their last bit."""
+    if case == "whole numbers":  # whose products fp64 adds without rounding, and fp32 does not
+        items = rng.integers(-(2**12), 2**12, (num_items, width)) // 2 ** rng.integers(0, 12)
+        items = items[rng.integers(0, max(1, num_items // 2), num_items)]  # twins
+        items[:, 0] += rng.integers(0, 2, num_items)
+        queries = rng.integers(-(2**12), 2**12, (9, width))
+    elif case == "one bit apart":
+        items = np.repeat(rng.normal(size=(1, width)), num_items, 0).astype(np.float32)
+        at = np.arange(num_items), rng.integers(0, width, num_items)
+        items[at] = np.nextafter(items[at], np.float32(9))
+        queries = 2.0 ** rng.integers(-9, 9, (9, width))  # times powers of two: no product is rounded
+    else:  # far from the origin, with one large entry, of all lengths
+        items = rng.normal(size=(num_items, width)) * rng.uniform(0, 3, (num_items, 1)) + 40
+        queries = rng.normal(size=(9, width))
+        queries[:, 0] *= 300
+    queries[0], items[rng.integers(0, num_items)] = 0, 0
+    return items.astype(np.float32), queries.astype(np.float32)
+
+
+@given(
+    st.sampled_from(["whole numbers", "one bit apart", "far"]), st.integers(1, 300), st.integers(1, 40),
+    st.sampled_from([1, 7, 16, 64]), st.integers(1, 20), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize("kind", [Int8, Fp32])
+def test_counted_places_and_lists_are_those_of_all_scores_sorted(
+    kind, case, num_items, width, per_block, k, seed
+):
+    rng = np.random.default_rng(seed)
+    items, queries = near_ties(rng, num_items, width, case)
+    seen = [rng.integers(0, num_items, size=rng.integers(0, 1 + num_items // 2)) for _ in queries]
+    target = rng.integers(-1, num_items, len(queries))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "pixelrec_train.evaluation.exact.rough_scores", lambda vectors: kind(vectors, per_block)
+        )
+        index = build_index(items, "exact", cosines=False)
+        places = counted_places(index, queries, target, seen, k, num_items, cosines=False)
+        lists, values = ranked(index, queries, seen, k, num_items, cosines=False)
+    scores = slow_scores(queries, items)
+    for row, known in enumerate(seen):
+        order = np.argsort(-scores[row], kind="stable")
+        order = order[~np.isin(order, known)][:k]
+        assert lists[row].tolist() == order.tolist() + [-1] * (k - len(order))
+        assert values[row, : len(order)].tolist() == scores[row, order].tolist()
+        assert places[row] == (order.tolist().index(target[row]) if target[row] in order else k)
+
+
+@pytest.mark.parametrize("kind", [Int8, Fp32])
+def test_rough_scores_are_as_near_as_they_say(kind):
+    """And say something: for vectors of normal numbers less than a fiftieth of their lengths."""
+    rng = np.random.default_rng(0)
+    for width, scale in ((1, 1.0), (48, 1e-3), (512, 1e4)):
+        items = torch.from_numpy((rng.normal(size=(700, width)) * scale).astype(np.float32))
+        queries = torch.from_numpy(rng.normal(size=(9, width)).astype(np.float32)).double()
+        rough = kind(items, 128)
+        asked = rough.ask(queries)
+        scores = torch.cat([rough.scores(asked.operand, n) for n in range(len(rough.blocks))], dim=1)
+        error = asked.unit[:, None] * scores + asked.shift[:, None] - queries @ items.double().T
+        assert (error.abs() <= asked.bound[:, None]).all()
+        assert (asked.bound <= 0.03 * queries.norm(dim=1) * items.norm(dim=1).max()).all()
+
+
+def test_embeddings_that_are_not_finite_are_never_good_places():
+    items, users = np.eye(4, dtype=np.float32), np.full((1, 4), np.nan, np.float32)
+    for retrieval in ("faiss", "exact"):
+        index = build_index(items, retrieval)
+        assert counted_places(index, users, [0], [[]], 3, 4).tolist() == [3]
+        assert recommend(index, users, [[]], 3, 4).tolist() == [[-1, -1, -1]]
+    with pytest.raises(InputError, match="the embeddings of 1 of 4 items are nan or infinite"):
+        build_index(np.diag([1, 1, np.inf, 1]), "exact")
 
 
 def test_a_missing_faiss_is_one_sentence_that_says_what_to_do(monkeypatch):
@@ -64,7 +145,7 @@ def test_equal_items_are_ordered_by_number_in_both_ways():
 
 @pytest.mark.parametrize("items_per_block", [64, 16384])
 def test_equal_items_at_the_cut_are_the_same_ones_in_both_ways(items_per_block, monkeypatch):
-    monkeypatch.setattr("pixelrec_train.evaluation.index.ITEMS_PER_BLOCK", items_per_block)
+    monkeypatch.setattr("pixelrec_train.evaluation.rough.ITEMS_PER_BLOCK", items_per_block)
     rng = np.random.default_rng(0)
     items = rng.normal(size=(3000, 8)).astype(np.float32)
     items[rng.choice(3000, 900, replace=False)] = items[0]  # many items without text share one embedding

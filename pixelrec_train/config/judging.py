@@ -35,9 +35,11 @@ class RetrievalFlags(CatalogueFlags):
     """How the nearest items are found."""
 
     retrieval: str = flag(
-        "faiss = inner-product index; exact = blocked torch scores (the same lists)",
-        "faiss",
-        one_of("faiss", "exact"),
+        "how lists are found (the same ones): faiss = inner-product index, on GPUs where faiss-gpu is; "
+        "faiss_fp16 = there in half the memory; exact = torch on this rank's device; auto = exact on GPUs, "
+        "else faiss. Places are counted on the device, without lists",
+        "auto",
+        one_of("auto", "faiss", "faiss_fp16", "exact"),
         may_differ=True,
     )
 

@@ -8,12 +8,12 @@ from pixelrec_train.config import DataFlags
 from pixelrec_train.data.inputs import Inputs
 from pixelrec_train.data.views.parts import user_names
 from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.faiss_index import way_of_search
 from pixelrec_train.evaluation.generation import Generated
 from pixelrec_train.evaluation.places import Judged, judge
 from pixelrec_train.evaluation.progress import saying
 from pixelrec_train.files import possible_directory
 from pixelrec_train.flags import given
-from pixelrec_train.libraries import import_faiss
 from pixelrec_train.model.vocabulary import ItemicVocabulary
 from pixelrec_train.recommend.checkpoints import (
     check_split_as_trained,
@@ -84,8 +84,8 @@ def by_checkpoint(config):
     """Ranked, by a checkpoint of either head, as it is evaluated."""
     trained = settings_of(config.checkpoint, "--checkpoint", DataFlags)
     check_split_as_trained(config.checkpoint, "--checkpoint", config)
-    if config.retrieval == "faiss" and not is_generative(config.checkpoint):
-        import_faiss()
+    if not is_generative(config.checkpoint):
+        way_of_search(config.retrieval)
     files, trust = data_files(config, text_data=config.text_data), config.trust_remote_code
     if is_generative(config.checkpoint):
         beams = config.num_beams if "num_beams" in given(config) else None
