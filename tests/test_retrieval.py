@@ -2,7 +2,9 @@
 
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.faiss_index import way_of_search
 from pixelrec_train.evaluation.index import build_index, counted_places, ranked, recommend, unit
 from pixelrec_train.evaluation.lists import drop_seen
 from pixelrec_train.evaluation.metrics import figures
@@ -22,6 +25,7 @@ from pixelrec_train.evaluation.rough import Fp32, Int8
 from pixelrec_train.evaluation.validation_loss import ValidationLoss
 from pixelrec_train.losses.nce import nce_loss
 from pixelrec_train.model.hllm_model import HLLMModel
+from pixelrec_train.trainings import train_two_tower
 
 
 def brute_force(queries, items, seen, k):
@@ -134,6 +138,74 @@ def test_a_missing_faiss_is_one_sentence_that_says_what_to_do(monkeypatch):
     with pytest.raises(InputError, match="pip install faiss-cpu.*--retrieval exact"):
         build_index(np.ones((3, 2)), "faiss")
     build_index(np.ones((3, 2)), "exact")
+
+
+class FaissOnGpus:
+    """Stands in for faiss-gpu: the same searches, a note of what it was told; k is limited as on GPUs."""
+
+    StandardGpuResources = object
+
+    class GpuMultipleClonerOptions:
+        useFloat16 = shard = False
+
+    def __init__(self, gpus):
+        self.gpus, self.clones = gpus, []
+
+    def __getattr__(self, name):
+        return getattr(faiss, name)
+
+    def get_num_gpus(self):
+        return self.gpus
+
+    def index_cpu_to_gpus_list(self, index, co, gpus):
+        self.clones.append((gpus, "shards" if co.shard else "copies", co.useFloat16))
+        return OnGpu(index)
+
+
+class OnGpu:
+    def __init__(self, index):
+        self.index = index
+
+    def search(self, queries, k):
+        assert k <= 2048
+        return self.index.search(queries, k)
+
+
+@pytest.mark.parametrize(
+    ("retrieval", "gpus", "free", "ranks", "expected"),
+    [("faiss", 1, 1000, "1", ([0], "copies", False)), ("faiss", 8, 1000, "8", ([5], "copies", False)),
+     ("faiss", 4, 1 << 30, "1", ([0, 1, 2, 3], "copies", False)),
+     ("faiss", 4, 1000, "1", ([0, 1, 2, 3], "shards", False)),
+     ("faiss_fp16", 2, 2 * 3000 * 8 * 2, "1", ([0, 1], "copies", True))],
+)  # fmt: skip
+def test_an_index_goes_to_the_gpus_and_gives_the_same_lists(
+    monkeypatch, retrieval, gpus, free, ranks, expected
+):
+    """With a stand-in for faiss-gpu, as there is no GPU here."""
+    rng = np.random.default_rng(0)
+    items, users = rng.normal(size=(3000, 8)), rng.normal(size=(30, 8))
+    seen = [rng.choice(3000, n, replace=False) for n in (2500, *rng.integers(0, 40, 29))]
+    on_cpu = ranked(build_index(items, "faiss"), users, seen, 10, 3000)
+    fake = FaissOnGpus(gpus)
+    monkeypatch.setattr("pixelrec_train.evaluation.faiss_index.import_faiss", lambda: fake)
+    monkeypatch.setattr("pixelrec_train.evaluation.faiss_index.distributed.uses_gpu", lambda: True)
+    monkeypatch.setattr("pixelrec_train.evaluation.exact.distributed.device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (free, 1 << 40))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    on_gpus = ranked(build_index(items, retrieval), users, seen, 10, 3000)
+    assert fake.clones == [expected]
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(on_gpus, on_cpu, strict=True))
+
+
+def test_lists_are_made_where_the_device_is(monkeypatch):
+    assert way_of_search("auto") == "faiss" and way_of_search("exact") == "exact"
+    with pytest.raises(InputError, match="--retrieval faiss_fp16 needs a GPU and faiss-gpu"):
+        way_of_search("faiss_fp16")
+    monkeypatch.setattr("pixelrec_train.evaluation.faiss_index.distributed.uses_gpu", lambda: True)
+    assert way_of_search("auto") == "exact" and way_of_search("faiss") == "faiss"
+    with pytest.raises(InputError, match="faiss_fp16 needs"):
+        way_of_search("faiss_fp16")  # there is a GPU, and faiss-cpu
 
 
 def test_equal_items_are_ordered_by_number_in_both_ways():
@@ -271,6 +343,20 @@ def test_validation_loss_is_the_training_loss_at_the_target(trained, demo_config
         user[:, None], target[:, None], loss.pool, valid_rows, model.logit_scale, same_item_cosine=0.99
     )
     assert mean == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_users_judged_inside_a_run_are_drawn_once(trained, demo_config):
+    inputs, model = trained
+    config, valid = replace(demo_config, valid_users=20), inputs.split.valid
+    task = SimpleNamespace(model=model)
+    found, again = (train_two_tower.validate(task, inputs, config) for _ in range(2))
+    drawn = np.sort(np.random.default_rng(config.seed).permutation(len(valid))[:20])
+    of_all = places(trained, demo_config, valid)
+    expected = figures(of_all[drawn], config.topk)
+    assert {name: found[name] for name in expected} == expected and found == again
+    assert expected != figures(of_all, config.topk)
+    everybody = train_two_tower.validate(task, inputs, replace(demo_config, valid_users=10**6))
+    assert everybody == train_two_tower.validate(task, inputs, demo_config)
 
 
 def test_popularity_is_that_of_the_slow_way(trained, demo_config):

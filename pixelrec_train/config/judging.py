@@ -24,6 +24,15 @@ class RankingFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValidUsersFlags(Flags):
+    """Whom a run judges while it trains."""
+
+    valid_users: int | None = flag(
+        "validation users judged inside the run, drawn once; None = all", None, at_least(1)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CatalogueFlags(Flags):
     eval_tokens: int = flag(
         "item tokens per GPU and block when the catalogue is encoded", 16384, at_least(1), may_differ=True

@@ -86,7 +86,7 @@ class Int8:
     """
 
     def __init__(self, vectors, columns):
-        self.centre = vectors.mean(dim=0, dtype=torch.float64).float()
+        self.centre = vectors.mean(dim=0)  # or any other vector near them
         parts = vectors.split(columns)
         widest = max(float((part - self.centre).abs().max()) for part in parts)
         self.step, self.blocks, self.lost, self.longest = max(widest / 127, TINY), [], 0.0, 0.0

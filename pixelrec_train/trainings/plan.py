@@ -5,6 +5,7 @@ from pixelrec_train.config import HllmFlags
 from pixelrec_train.data.protocols import when
 from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.state import steps_per_epoch, total_steps
+from pixelrec_train.evaluation.faiss_index import way_of_search
 from pixelrec_train.files import model_files
 from pixelrec_train.flags import as_text
 from pixelrec_train.model.adapters import in_4bit
@@ -42,6 +43,7 @@ def describe_plan(config, inputs, model, resolved, world_size):
         steps_line(-(-len(inputs.split.windows) // batch), config),
         f"engine: ZeRO-{stage}, {'bf16' if config.bf16 else 'fp32'}, about {size(per_rank)} of weights, "
         f"gradients and optimizer state per rank, activations besides",
+        describe_ranking(config, inputs.split.valid),
         *remarks(config, distributed.uses_gpu()),
     ]
 
@@ -93,6 +95,16 @@ def describe_reading(config, item_llm):
         yield f"item embedding: {whose}{item_llm.pooling.encoder}{by_hand}"
     elif is_theirs:
         yield "item embedding: of [ITEM]; --item_emb_token_n 0 follows its sentence-transformers directory"
+
+
+def describe_ranking(config, valid):
+    """How users are ranked for, and on what. config: RetrievalFlags, ValidUsersFlags."""
+    judged = min(len(valid), config.valid_users or len(valid))
+    where = "the GPU" if distributed.uses_gpu() else "the CPU"
+    return (
+        f"ranking: {judged:,} of {len(valid):,} validation users; places counted by exact scores on {where}, "
+        f"lists by {way_of_search(config.retrieval)}"
+    )
 
 
 def steps_line(micro_batches, loop):

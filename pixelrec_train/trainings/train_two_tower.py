@@ -162,8 +162,9 @@ def validate(task, inputs, config):
             catalogue, logit_scale, split.train_counts, pool_size, config.nce_thres, config.seed,
             config.nce_chunk,
         )  # fmt: skip
-    judged = judge(ranks, split.valid, config)
-    cold = split.train_counts[split.valid.target] == 0
+    users = split.valid.sample(config.valid_users, config.seed)
+    judged = judge(ranks, users, config)
+    cold = split.train_counts[users.target] == 0
     cold_figures = metrics.figures(judged.places[cold], config.topk) if cold.any() else {}
     return (
         judged.counts
