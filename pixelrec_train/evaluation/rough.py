@@ -10,6 +10,7 @@ ITEMS_PER_BLOCK = 8192  # with 256 users their scores stay in a processor's cach
 ITEMS_PER_BLOCK_ON_GPU = 1 << 17
 SLACK = 2.0**-20  # of |user| |item|: more than scores, bounds, norms and levels are rounded by
 TINY = 1e-30
+ROWS = 1024  # that are made bytes at a time, in a processor's cache
 
 
 def rough_scores(vectors):
@@ -87,16 +88,17 @@ class Int8:
 
     def __init__(self, vectors, columns):
         self.centre = vectors.mean(dim=0)  # or any other vector near them
-        parts = vectors.split(columns)
-        widest = max(float((part - self.centre).abs().max()) for part in parts)
-        self.step, self.blocks, self.lost, self.longest = max(widest / 127, TINY), [], 0.0, 0.0
-        for part in parts:
-            moved = part - self.centre
-            whole = (moved / self.step).round()
-            self.lost = max(self.lost, float(longest(moved - self.step * whole)))
-            self.longest = max(self.longest, float(longest(self.step * whole)))
+        widest = torch.maximum(vectors.amax(dim=0) - self.centre, self.centre - vectors.amin(dim=0)).max()
+        self.step, self.blocks, self.lost, self.longest = max(float(widest) / 127, TINY), [], 0.0, 0.0
+        for part in vectors.split(columns):
             # Not .T.contiguous(), whose strides of one dimension of 1 oneDNN takes for others.
-            self.blocks.append(torch.empty(whole.T.shape, dtype=torch.int8).copy_(whole.T))
+            self.blocks.append(torch.empty(part.T.shape, dtype=torch.int8))
+            for few, place in zip(part.split(ROWS), self.blocks[-1].split(ROWS, dim=1), strict=True):
+                moved = few - self.centre
+                whole = moved.mul(1 / self.step).round_()
+                place.copy_(whole.to(torch.int8).T)
+                self.longest = max(self.longest, float(longest(whole.mul_(self.step))))
+                self.lost = max(self.lost, float(longest(moved.sub_(whole))))
         self.slack = SLACK * (self.longest + self.lost + float(longest(vectors)) + float(self.centre.norm()))
 
     def ask(self, queries):
