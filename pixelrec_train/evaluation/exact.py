@@ -64,13 +64,7 @@ class ExactIndex:
             far = counts[active] + over >= enough[active]
             at, column, scores = block.reach(least[active], ~far)
             rows, numbers = active.index_select(0, at), column + first
-            higher = scores > most.index_select(0, rows)
-            open_ = (~higher).nonzero()[:, 0]
-            here, there = rows.index_select(0, open_), numbers.index_select(0, open_)
-            closer, theirs, own = self.scores(users, here, there), value[here], there == target[here]
-            higher[open_] = (closer > theirs) & ~own
-            before = higher.clone()
-            before[open_] |= ((closer == theirs) | own) & (there < limit[here])
+            higher, before = self.judged(users, value, target, limit, rows, numbers, scores > most[rows])
             found.append((rows[before], numbers[before], higher[before]))
             counts += torch.bincount(rows[before], minlength=len(counts))
             counts[active[far]] = enough[active[far]]
@@ -79,6 +73,22 @@ class ExactIndex:
                 break
         rows, numbers, higher = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
         return rows, numbers, higher, (~finite | (counts >= enough)).cpu().numpy()
+
+    def judged(self, users, value, target, limit, rows, numbers, higher):
+        """[n] bool whether a pair scores higher than the user's target, and [n] whether it is before it.
+
+        Args:
+            users, value, target, limit: as in ahead; value: [b] fp32 of the targets.
+            rows, numbers: [n] pairs.
+            higher: [n] of which that much is sure; it is completed.
+        """
+        open_ = (~higher).nonzero()[:, 0]
+        here, there = rows.index_select(0, open_), numbers.index_select(0, open_)
+        closer, theirs, own = self.scores(users, here, there), value[here], there == target[here]
+        higher[open_] = (closer > theirs) & ~own
+        before = higher.clone()
+        before[open_] |= ((closer == theirs) | own) & (there < limit[here])
+        return higher, before
 
     def search(self, queries, wanted):
         """The nearest wanted[b] vectors of each user b.
