@@ -1,8 +1,8 @@
 """Every vector of a catalogue compared: what stands before a target, and the nearest ones.
 
 The score of a pair is one number wherever it is asked for: the inner product of two fp32 vectors, summed in
-fp64 and rounded to fp32 once. So neither places nor lists depend on blocks, ranks, devices or the rough
-scores that come first. Users whose embedding is not finite have no nearest items.
+fp64 and rounded to fp32 once. So neither places nor lists depend on blocks, ranks or the rough scores that
+come first. Users whose embedding is not finite have no nearest items.
 """
 
 import torch
