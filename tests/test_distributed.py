@@ -79,13 +79,22 @@ def test_ranks_share_the_cores_unless_told_otherwise(monkeypatch, variable):
     set_to = []
     monkeypatch.setattr(torch, "set_num_threads", set_to.append)
     monkeypatch.setattr(resources, "cores", lambda: 16)
-    for name in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "WORLD_SIZE", "OMP_NUM_THREADS"):
+    for name in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "WORLD_SIZE", "OMP_NUM_THREADS", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, "4")
     rendezvous.share_cores()
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     rendezvous.share_cores()
     assert set_to == [4]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # torchrun, which says 1 by itself to several ranks
+    rendezvous.share_cores()
+    assert set_to == [4, 4]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    rendezvous.share_cores()
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    rendezvous.share_cores()
+    assert set_to == [4, 4]
 
 
 def test_without_a_group_everything_works_as_on_one_rank():

@@ -28,6 +28,7 @@ from pixelrec_train.tasks.two_tower import TwoTowerTask
 
 ITEMS, WINDOW = 12, 5
 READ, COPIED, PAGEABLE = "a value is read", "a copy to the CPU", "a copy from pageable memory"
+COUNTED = "places are counted"
 
 # {what runs: {(where, what): why it may wait}}; an epoch's evaluation may, a step may not.
 WAITS = {
@@ -50,9 +51,18 @@ WAITS = {
         ("evaluation/retrieval.py: encode_histories", PAGEABLE): "the block's histories go to the device",
     },
     "ranking": {
-        ("evaluation/index.py: search", PAGEABLE): "users' vectors go to the device, a block at a time",
-        ("evaluation/index.py: best_first", READ): "whether equal scores stand on both sides of the cut",
-        ("evaluation/index.py: search", COPIED): "lists are read on the CPU",
+        (f"evaluation/exact.py: {function}", what): why
+        for what, functions, why in (
+            (
+                PAGEABLE,
+                "users <genexpr> search",
+                "users and their targets go to the device, a block at a time",
+            ),
+            (COUNTED, "ahead reach judged among_nearest merge search", "which pairs need a closer look"),
+            (READ, "__init__ first_level among_nearest search", "how many there are"),
+            (COPIED, "<genexpr> ahead search", "what was found is read on the CPU"),
+        )
+        for function in functions.split()
     },
     "validation loss": {
         ("evaluation/validation_loss.py: token_loss", PAGEABLE): "the batch goes to the device",
@@ -147,7 +157,9 @@ def histories(gpu):
 def ranking(gpu):
     index = ExactIndex(np.zeros((ITEMS, 32), np.float32))
     gpu.waits.clear()  # once per evaluation
-    assert index.search(np.zeros((2, 32), np.float32), 3)[1].shape == (2, 3)
+    users, two = np.zeros((2, 32), np.float32), np.array([3, 3])
+    index.ahead(users, two, two, two)
+    index.search(users, two)
 
 
 def validation_loss(gpu):

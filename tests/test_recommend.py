@@ -147,7 +147,7 @@ def test_the_command_says_it_to_people_and_programs(doors, checkpoints, tmp_path
         ("--history a --codebooks .", "--codebooks gives ids to --new_items"),
         ("--history a --k 0", "--k must be at least 1"),
         ("--history a --num_beams 0", "--num_beams must be None or at least 1"),
-        ("--history a --retrieval ann", "--retrieval must be faiss or exact"),
+        ("--history a --retrieval ann", "--retrieval must be one of auto, faiss, faiss_fp16, exact"),
     ],
 )
 def test_flags_that_contradict(words, says):

@@ -2,7 +2,9 @@
 
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -12,14 +14,18 @@ from hypothesis import strategies as st
 
 from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.index import build_index, drop_seen, recommend, unit
+from pixelrec_train.evaluation.faiss_index import way_of_search
+from pixelrec_train.evaluation.index import build_index, counted_places, ranked, recommend, unit
+from pixelrec_train.evaluation.lists import drop_seen
 from pixelrec_train.evaluation.metrics import figures
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import ByScores, Popularity
 from pixelrec_train.evaluation.retrieval import TwoTower, encode_catalogue, encode_histories
+from pixelrec_train.evaluation.rough import Fp32, Int8
 from pixelrec_train.evaluation.validation_loss import ValidationLoss
 from pixelrec_train.losses.nce import nce_loss
 from pixelrec_train.model.hllm_model import HLLMModel
+from pixelrec_train.trainings import train_two_tower
 
 
 def brute_force(queries, items, seen, k):
@@ -42,10 +48,89 @@ def test_lists_are_those_of_brute_force(retrieval, num_items, k, per_block, seed
     seen[0], seen[1] = seen[0][:0], np.arange(num_items)  # nothing seen; everything seen
     expected = brute_force(queries, items, seen, k)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pixelrec_train.evaluation.index.ITEMS_PER_BLOCK", per_block)
+        patch.setattr("pixelrec_train.evaluation.rough.ITEMS_PER_BLOCK", per_block)
         lists = recommend(build_index(items, retrieval), queries, seen, k, num_items)
     assert np.array_equal(lists, expected)
     assert (expected[1] == -1).all()
+
+
+def slow_scores(queries, items):
+    """Each as one number: exact in fp64, rounded to fp32."""
+    return (queries.astype(np.float64) @ items.astype(np.float64).T).astype(np.float32)
+
+
+def near_ties(rng, num_items, width, case):
+    """Items and users among whom many scores are equal, or differ in their last bit."""
+    if case == "whole numbers":  # whose products fp64 adds without rounding, and fp32 does not
+        items = rng.integers(-(2**12), 2**12, (num_items, width)) // 2 ** rng.integers(0, 12)
+        items = items[rng.integers(0, max(1, num_items // 2), num_items)]  # twins
+        items[:, 0] += rng.integers(0, 2, num_items)
+        queries = rng.integers(-(2**12), 2**12, (9, width))
+    elif case == "one bit apart":
+        items = np.repeat(rng.normal(size=(1, width)), num_items, 0).astype(np.float32)
+        at = np.arange(num_items), rng.integers(0, width, num_items)
+        items[at] = np.nextafter(items[at], np.float32(9))
+        queries = 2.0 ** rng.integers(-9, 9, (9, width))  # times powers of two: no product is rounded
+    else:  # far from the origin, with one large entry, of all lengths
+        items = rng.normal(size=(num_items, width)) * rng.uniform(0, 3, (num_items, 1)) + 40
+        queries = rng.normal(size=(9, width))
+        queries[:, 0] *= 300
+    queries[0], items[rng.integers(0, num_items)] = 0, 0
+    return items.astype(np.float32), queries.astype(np.float32)
+
+
+@given(
+    st.sampled_from(["whole numbers", "one bit apart", "far"]), st.integers(1, 300), st.integers(1, 40),
+    st.sampled_from([1, 7, 16, 64]), st.integers(1, 20), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize("kind", [Int8, Fp32])
+def test_counted_places_and_lists_are_those_of_all_scores_sorted(
+    kind, case, num_items, width, per_block, k, seed
+):
+    rng = np.random.default_rng(seed)
+    items, queries = near_ties(rng, num_items, width, case)
+    seen = [rng.integers(0, num_items, size=rng.integers(0, 1 + num_items // 2)) for _ in queries]
+    target = rng.integers(-1, num_items, len(queries))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "pixelrec_train.evaluation.exact.rough_scores", lambda vectors: kind(vectors, per_block)
+        )
+        index = build_index(items, "exact", cosines=False)
+        places = counted_places(index, queries, target, seen, k, num_items, cosines=False)
+        lists, values = ranked(index, queries, seen, k, num_items, cosines=False)
+    scores = slow_scores(queries, items)
+    for row, known in enumerate(seen):
+        order = np.argsort(-scores[row], kind="stable")
+        order = order[~np.isin(order, known)][:k]
+        assert lists[row].tolist() == order.tolist() + [-1] * (k - len(order))
+        assert values[row, : len(order)].tolist() == scores[row, order].tolist()
+        assert places[row] == (order.tolist().index(target[row]) if target[row] in order else k)
+
+
+@pytest.mark.parametrize("kind", [Int8, Fp32])
+def test_rough_scores_are_as_near_as_they_say(kind):
+    """And say something: for vectors of normal numbers less than a fiftieth of their lengths."""
+    rng = np.random.default_rng(0)
+    for width, scale in ((1, 1.0), (48, 1e-3), (512, 1e4)):
+        items = torch.from_numpy((rng.normal(size=(700, width)) * scale).astype(np.float32))
+        queries = torch.from_numpy(rng.normal(size=(9, width)).astype(np.float32)).double()
+        rough = kind(items, 128)
+        asked = rough.ask(queries)
+        scores = torch.cat([rough.scores(asked.operand, n) for n in range(len(rough.blocks))], dim=1)
+        error = asked.unit[:, None] * scores + asked.shift[:, None] - queries @ items.double().T
+        assert (error.abs() <= asked.bound[:, None]).all()
+        assert (asked.bound <= 0.03 * queries.norm(dim=1) * items.norm(dim=1).max()).all()
+
+
+def test_embeddings_that_are_not_finite_are_never_good_places():
+    items, users = np.eye(4, dtype=np.float32), np.full((1, 4), np.nan, np.float32)
+    for retrieval in ("faiss", "exact"):
+        index = build_index(items, retrieval)
+        assert counted_places(index, users, [0], [[]], 3, 4).tolist() == [3]
+        assert recommend(index, users, [[]], 3, 4).tolist() == [[-1, -1, -1]]
+    with pytest.raises(InputError, match="the embeddings of 1 of 4 items are nan or infinite"):
+        build_index(np.diag([1, 1, np.inf, 1]), "exact")
 
 
 def test_a_missing_faiss_is_one_sentence_that_says_what_to_do(monkeypatch):
@@ -53,6 +138,74 @@ def test_a_missing_faiss_is_one_sentence_that_says_what_to_do(monkeypatch):
     with pytest.raises(InputError, match="pip install faiss-cpu.*--retrieval exact"):
         build_index(np.ones((3, 2)), "faiss")
     build_index(np.ones((3, 2)), "exact")
+
+
+class FaissOnGpus:
+    """Stands in for faiss-gpu: the same searches, a note of what it was told; k is limited as on GPUs."""
+
+    StandardGpuResources = object
+
+    class GpuMultipleClonerOptions:
+        useFloat16 = shard = False
+
+    def __init__(self, gpus):
+        self.gpus, self.clones = gpus, []
+
+    def __getattr__(self, name):
+        return getattr(faiss, name)
+
+    def get_num_gpus(self):
+        return self.gpus
+
+    def index_cpu_to_gpus_list(self, index, co, gpus):
+        self.clones.append((gpus, "shards" if co.shard else "copies", co.useFloat16))
+        return OnGpu(index)
+
+
+class OnGpu:
+    def __init__(self, index):
+        self.index = index
+
+    def search(self, queries, k):
+        assert k <= 2048
+        return self.index.search(queries, k)
+
+
+@pytest.mark.parametrize(
+    ("retrieval", "gpus", "free", "ranks", "expected"),
+    [("faiss", 1, 1000, "1", ([0], "copies", False)), ("faiss", 8, 1000, "8", ([5], "copies", False)),
+     ("faiss", 4, 1 << 30, "1", ([0, 1, 2, 3], "copies", False)),
+     ("faiss", 4, 1000, "1", ([0, 1, 2, 3], "shards", False)),
+     ("faiss_fp16", 2, 2 * 3000 * 8 * 2, "1", ([0, 1], "copies", True))],
+)  # fmt: skip
+def test_an_index_goes_to_the_gpus_and_gives_the_same_lists(
+    monkeypatch, retrieval, gpus, free, ranks, expected
+):
+    """With a stand-in for faiss-gpu, as there is no GPU here."""
+    rng = np.random.default_rng(0)
+    items, users = rng.normal(size=(3000, 8)), rng.normal(size=(30, 8))
+    seen = [rng.choice(3000, n, replace=False) for n in (2500, *rng.integers(0, 40, 29))]
+    on_cpu = ranked(build_index(items, "faiss"), users, seen, 10, 3000)
+    fake = FaissOnGpus(gpus)
+    monkeypatch.setattr("pixelrec_train.evaluation.faiss_index.import_faiss", lambda: fake)
+    monkeypatch.setattr("pixelrec_train.evaluation.faiss_index.distributed.uses_gpu", lambda: True)
+    monkeypatch.setattr("pixelrec_train.evaluation.exact.distributed.device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (free, 1 << 40))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    on_gpus = ranked(build_index(items, retrieval), users, seen, 10, 3000)
+    assert fake.clones == [expected]
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(on_gpus, on_cpu, strict=True))
+
+
+def test_lists_are_made_where_the_device_is(monkeypatch):
+    assert way_of_search("auto") == "faiss" and way_of_search("exact") == "exact"
+    with pytest.raises(InputError, match="--retrieval faiss_fp16 needs a GPU and faiss-gpu"):
+        way_of_search("faiss_fp16")
+    monkeypatch.setattr("pixelrec_train.evaluation.faiss_index.distributed.uses_gpu", lambda: True)
+    assert way_of_search("auto") == "exact" and way_of_search("faiss") == "faiss"
+    with pytest.raises(InputError, match="faiss_fp16 needs"):
+        way_of_search("faiss_fp16")  # there is a GPU, and faiss-cpu
 
 
 def test_equal_items_are_ordered_by_number_in_both_ways():
@@ -64,7 +217,7 @@ def test_equal_items_are_ordered_by_number_in_both_ways():
 
 @pytest.mark.parametrize("items_per_block", [64, 16384])
 def test_equal_items_at_the_cut_are_the_same_ones_in_both_ways(items_per_block, monkeypatch):
-    monkeypatch.setattr("pixelrec_train.evaluation.index.ITEMS_PER_BLOCK", items_per_block)
+    monkeypatch.setattr("pixelrec_train.evaluation.rough.ITEMS_PER_BLOCK", items_per_block)
     rng = np.random.default_rng(0)
     items = rng.normal(size=(3000, 8)).astype(np.float32)
     items[rng.choice(3000, 900, replace=False)] = items[0]  # many items without text share one embedding
@@ -190,6 +343,20 @@ def test_validation_loss_is_the_training_loss_at_the_target(trained, demo_config
         user[:, None], target[:, None], loss.pool, valid_rows, model.logit_scale, same_item_cosine=0.99
     )
     assert mean == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_users_judged_inside_a_run_are_drawn_once(trained, demo_config):
+    inputs, model = trained
+    config, valid = replace(demo_config, valid_users=20), inputs.split.valid
+    task = SimpleNamespace(model=model)
+    found, again = (train_two_tower.validate(task, inputs, config) for _ in range(2))
+    drawn = np.sort(np.random.default_rng(config.seed).permutation(len(valid))[:20])
+    of_all = places(trained, demo_config, valid)
+    expected = figures(of_all[drawn], config.topk)
+    assert {name: found[name] for name in expected} == expected and found == again
+    assert expected != figures(of_all, config.topk)
+    everybody = train_two_tower.validate(task, inputs, replace(demo_config, valid_users=10**6))
+    assert everybody == train_two_tower.validate(task, inputs, demo_config)
 
 
 def test_popularity_is_that_of_the_slow_way(trained, demo_config):

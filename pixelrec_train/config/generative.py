@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pixelrec_train.config.adapters import AdapterFlags
-from pixelrec_train.config.judging import RankingFlags, RetrievalFlags, require_cut_off
+from pixelrec_train.config.judging import RankingFlags, RetrievalFlags, ValidUsersFlags, require_cut_off
 from pixelrec_train.config.reading import DataFlags, TokenFlags, WindowFlags
 from pixelrec_train.config.towers import TrustFlags
 from pixelrec_train.config.training import RunFlags
@@ -25,8 +25,9 @@ class DecodingFlags(RankingFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerativeConfig(
-    AdapterFlags, DataFlags, TokenFlags, WindowFlags, TrustFlags, RunFlags, DecodingFlags, RetrievalFlags
-):
+    AdapterFlags, DataFlags, TokenFlags, WindowFlags, TrustFlags, RunFlags, DecodingFlags, RetrievalFlags,
+    ValidUsersFlags,
+):  # fmt: skip
     """Train a language model with itemic tokens: it reads a history of semantic ids and says the next."""
 
     text_data: str | None = flag(
@@ -53,11 +54,6 @@ class GenerativeConfig(
     )
     loss_chunk: int = flag(
         "labels whose logits over the vocabulary exist at a time", 4096, at_least(1), may_differ=True
-    )
-    valid_users: int | None = flag(
-        "validation users judged after each epoch, drawn once; None = all (decoding takes its time)",
-        None,
-        at_least(1),
     )
     beside: str | None = flag("a two-tower checkpoint that gets a row in the table too", None)
 

@@ -24,6 +24,15 @@ class RankingFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValidUsersFlags(Flags):
+    """Whom a run judges while it trains."""
+
+    valid_users: int | None = flag(
+        "validation users judged inside the run, drawn once; None = all", None, at_least(1)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CatalogueFlags(Flags):
     eval_tokens: int = flag(
         "item tokens per GPU and block when the catalogue is encoded", 16384, at_least(1), may_differ=True
@@ -35,9 +44,11 @@ class RetrievalFlags(CatalogueFlags):
     """How the nearest items are found."""
 
     retrieval: str = flag(
-        "faiss = inner-product index; exact = blocked torch scores (the same lists)",
-        "faiss",
-        one_of("faiss", "exact"),
+        "how lists are found (the same ones): faiss = inner-product index, on GPUs where faiss-gpu is; "
+        "faiss_fp16 = there in half the memory; exact = torch on this rank's device; auto = exact on GPUs, "
+        "else faiss. Places are counted on the device, without lists",
+        "auto",
+        one_of("auto", "faiss", "faiss_fp16", "exact"),
         may_differ=True,
     )
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pixelrec_train.config.adapters import QuantisedFlags
 from pixelrec_train.config.generative import DecodingFlags
-from pixelrec_train.config.judging import FIGURES, is_figure, require_cut_off
+from pixelrec_train.config.judging import FIGURES, ValidUsersFlags, is_figure, require_cut_off
 from pixelrec_train.config.reading import CacheFlags, DataFlags, TextFlags
 from pixelrec_train.config.tasks import say_think
 from pixelrec_train.config.towers import TrustFlags
@@ -114,7 +114,7 @@ class AskFlags(DataFlags, QuestionFlags, DecodingFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankedFlags(DataFlags, QuestionFlags, DecodingFlags, RunFlags):
+class RankedFlags(DataFlags, QuestionFlags, DecodingFlags, RunFlags, ValidUsersFlags):
     """Held-out users whom a training ranks for, if it is told of any, beside what it trains on."""
 
     interaction_data: str | None = flag(
@@ -130,7 +130,6 @@ class RankedFlags(DataFlags, QuestionFlags, DecodingFlags, RunFlags):
         one_of("history", "chat"),
     )  # fmt: skip
     history: int | None = flag(HISTORY, None, at_least(1))
-    valid_users: int | None = flag("validation users asked, drawn once; None = all", None, at_least(1))
 
     def __post_init__(self):
         super().__post_init__()

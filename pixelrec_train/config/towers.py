@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pixelrec_train.config.adapters import TowerAdapterFlags
-from pixelrec_train.config.judging import RankingFlags, RetrievalFlags, require_cut_off
+from pixelrec_train.config.judging import RankingFlags, RetrievalFlags, ValidUsersFlags, require_cut_off
 from pixelrec_train.config.known import KnownFlags
 from pixelrec_train.config.reading import DataFlags, TokenFlags, WindowFlags
 from pixelrec_train.config.training import RunFlags
@@ -213,7 +213,9 @@ class HllmFlags(TokenFlags, WindowFlags, TowerFlags, KnownFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(DataFlags, HllmFlags, NceFlags, TowerAdapterFlags, RunFlags, RankingFlags, RetrievalFlags):
+class TrainConfig(
+    DataFlags, HllmFlags, NceFlags, TowerAdapterFlags, RunFlags, RankingFlags, RetrievalFlags, ValidUsersFlags
+):
     """Train a two-tower HLLM: an item LLM reads texts, a user LLM reads the sequence of their embeddings."""
 
     def __post_init__(self):

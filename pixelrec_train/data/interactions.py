@@ -123,7 +123,9 @@ class HeldOut:
         return None if self.times is None else [self.times[self.start[e] : self.end[e]] for e in users]
 
     def sample(self, count, seed):
-        """`count` of them drawn without replacement, in their order; all where there are no more."""
+        """`count` of them drawn without replacement, in their order; all where it is None or more."""
+        if count is None or count >= len(self):
+            return self
         drawn = np.random.default_rng(seed).permutation(len(self))[:count]
         drawn.sort()
         of_each = (x[drawn] for x in (self.users, self.start, self.end, self.target))

@@ -78,7 +78,7 @@ class Blend(Recommender):
     def find(self, histories, left_out, target, k):
         return placed(self.joined(lambda part: part.score(histories), left_out), left_out, target, k)
 
-    def find_users(self, held_out, users, left_out, k):
+    def find_users(self, held_out, users, left_out, k, wanted):
         weights = None if self.halves is None else self.halves[1 - half_of(held_out.users[users])].T
         scores = self.joined(lambda part: part.score_users(held_out, users), left_out, weights)
         return placed(scores, left_out, held_out.target[users], k)

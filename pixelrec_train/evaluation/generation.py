@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pixelrec_train.evaluation.index import drop_seen, looked_up, members
+from pixelrec_train.evaluation.lists import drop_seen, looked_up, members
 from pixelrec_train.evaluation.metrics import figures, gains, target_places
 from pixelrec_train.evaluation.recommender import Found, Lists, Recommender
 

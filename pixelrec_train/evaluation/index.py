@@ -1,127 +1,68 @@
-"""Finding the nearest items: FAISS, or blocked exact scores in torch."""
+"""Which items are nearest to a user: lists by FAISS or by exact scores, and places, which need no list."""
+
+from functools import cached_property
 
 import numpy as np
-import torch
 
-from pixelrec_train import distributed
-from pixelrec_train.libraries import import_faiss
+from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.exact import ExactIndex
+from pixelrec_train.evaluation.faiss_index import FaissIndex, way_of_search
+from pixelrec_train.evaluation.lists import keys_of
 
-ITEMS_PER_BLOCK = 16384
-
-
-class FaissIndex:
-    """Inner-product search, every item compared (IndexFlatIP)."""
-
-    def __init__(self, vectors):
-        faiss = import_faiss()
-        faiss.omp_set_num_threads(torch.get_num_threads())
-        self.index = faiss.IndexFlatIP(vectors.shape[1])
-        self.index.add(vectors)
-
-    def search(self, queries, k):
-        """[b, D] queries -> [b, k] scores and item numbers, best first."""
-        return self.index.search(queries, k)
-
-    def save(self, path):
-        import_faiss().write_index(self.index, str(path))
+WIDER = 4  # users share a search if none of them needs so many times the items that another does
 
 
-class ExactIndex:
-    """The same lists from plain matrix products on this rank's device, a block of items at a time."""
+class Index:
+    """A catalogue's items; those that share a vector, such as those without text, are one vector here."""
 
-    def __init__(self, vectors):
-        self.vectors = torch.from_numpy(vectors).to(distributed.device())
+    def __init__(self, vectors, way):
+        """
+        Args:
+            vectors: [num_items, D] fp32.
+            way: of way_of_search.
+        """
+        marks = np.fromiter((hash(vector.tobytes()) for vector in vectors), np.int64, len(vectors))
+        _, first, of = np.unique(marks, return_index=True, return_inverse=True)
+        place = np.argsort(np.argsort(first))  # of each distinct vector when they are in the order of items
+        self.of, self.first = place[of], np.sort(first)  # [num_items] vectors, [M] items
+        self.ptr = np.append(0, np.cumsum(np.bincount(self.of)))
+        self.items = self.of.argsort(kind="stable")  # [ptr[m] : ptr[m + 1]] share vector m, by number
+        self.distinct = vectors if len(first) == len(vectors) else vectors[self.first]
+        self.way, self.exact = way, ExactIndex(self.distinct)
 
-    def search(self, queries, k):
-        device = self.vectors.device
-        queries = torch.from_numpy(queries).to(device)
-        scores = torch.empty(len(queries), 0, device=device)
-        numbers = torch.empty(len(queries), 0, dtype=torch.long, device=device)
-        for first in range(0, len(self.vectors), ITEMS_PER_BLOCK):
-            block = self.vectors[first : first + ITEMS_PER_BLOCK]
-            here = queries @ block.T
-            best = best_first(here, k)
-            # The best so far stand in front, so that equal scores stay in the order of their numbers.
-            scores = torch.cat([scores, here.gather(1, best)], 1)
-            numbers = torch.cat([numbers, best + first], 1)
-            best = best_first(scores, k)
-            scores, numbers = scores.gather(1, best), numbers.gather(1, best)
-        return scores.cpu().numpy(), numbers.cpu().numpy()
+    @cached_property
+    def keys(self):
+        """[num_items], increasing: of each item, behind those of vectors before its own."""
+        return self.of[self.items] * len(self.of) + self.items
 
+    @cached_property
+    def faiss(self):
+        return FaissIndex(self.distinct, half=self.way == "faiss_fp16")
 
-def best_first(scores, k):
-    """[b, n] scores -> [b, min(k, n)] columns of the largest, best first, equal scores by column.
-
-    A stable sort says the same, but sorts all n; topk leaves open which of equals it takes, and their order.
-    """
-    if scores.shape[1] <= k:
-        return scores.sort(dim=1, descending=True, stable=True).indices
-    values, columns = scores.topk(k + 1, dim=1)
-    columns = columns[:, :k].sort(dim=1).values
-    order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True).indices
-    best = columns.gather(1, order)
-    cut = values[:, k - 1] == values[:, k]  # equals on both sides: these rows, rarely any, are sorted
-    if cut.any():
-        best[cut] = scores[cut].sort(dim=1, descending=True, stable=True).indices[:, :k]
-    return best
+    def search(self, queries, wanted):
+        """As ExactIndex.search, in any order and with the same scores."""
+        most = int(min(wanted.max(), len(self.distinct)))
+        if self.way == "exact" or most > self.faiss.most:
+            return self.exact.search(queries, wanted)
+        rows, vectors = self.faiss.search(queries, most)
+        return rows, vectors, self.exact.scores_of(queries, rows, vectors)
 
 
 def build_index(embeddings, retrieval, cosines=True):
-    """[num_items, D] embeddings, of any length each -> an index over their directions, or as they are."""
-    vectors = unit(embeddings) if cosines else np.ascontiguousarray(embeddings, np.float32)
-    kind = FaissIndex if retrieval == "faiss" else ExactIndex
-    marks = np.fromiter((hash(vector.tobytes()) for vector in vectors), np.int64, len(vectors))
-    _, first, of = np.unique(marks, return_index=True, return_inverse=True)
-    if len(first) == len(vectors):
-        return kind(vectors)
-    place = np.argsort(np.argsort(first))  # of each distinct vector when they are in the order of items
-    of = place[of]
-    return Twins(
-        kind(vectors[np.sort(first)]), np.append(0, np.cumsum(np.bincount(of))), of.argsort(kind="stable")
-    )
+    """[num_items, D] embeddings, of any length each -> Index over their directions, or as they are.
 
-
-class Twins:
-    """Items that share their vector, such as those without text: equals, however their scores are rounded.
-
-    A matrix product rounds its last columns in another way than those before.
+    Raises:
+        InputError: a number of them is nan or infinite, or FAISS is needed and not there.
     """
-
-    def __init__(self, index, ptr, items):
-        """
-        Args:
-            index: of the M distinct vectors.
-            ptr, items: items[ptr[m] : ptr[m + 1]] share vector m, by number.
-        """
-        self.index, self.ptr, self.items = index, ptr, items
-
-    def search(self, queries, k):
-        scores, vectors = self.index.search(queries, min(k, len(self.ptr) - 1))
-        numbers, column = members(vectors, self.ptr, self.items, k)
-        return np.take_along_axis(scores, column, axis=1), numbers
-
-
-def members(groups, ptr, items, wanted):
-    """The first items of groups that follow each other.
-
-    Args:
-        groups: [b, n] numbers of groups, best first, -1 where a row ran out.
-        ptr, items: items[ptr[g] : ptr[g + 1]] belong to group g.
-
-    Returns:
-        [b, wanted] items, -1 where they run out, and [b, wanted] the column of `groups` each comes from.
-    """
-    sizes = np.where(groups >= 0, np.diff(ptr)[groups], 0)
-    ends, row = np.cumsum(sizes, axis=1), np.arange(len(groups))[:, None]
-    stride = int(ends.max()) + wanted + 1  # sets the rows apart in one sorted array
-    place = np.arange(wanted)
-    column = np.searchsorted((ends + row * stride).ravel(), (place + row * stride).ravel(), side="right")
-    column = column.reshape(len(groups), wanted) - row * groups.shape[1]
-    there = column < groups.shape[1]
-    column = np.minimum(column, groups.shape[1] - 1)
-    start = ends[row, column] - sizes[row, column]
-    number = items[np.where(there, ptr[groups[row, column]] + place - start, 0)]
-    return np.where(there, number, -1), column
+    embeddings = np.asarray(embeddings)
+    if not np.isfinite(embeddings).all():
+        count = (~np.isfinite(embeddings).all(axis=1)).sum()
+        raise InputError(
+            f"the embeddings of {count:,} of {len(embeddings):,} items are nan or infinite, so nothing can "
+            f"be ranked by them. Take an earlier checkpoint, or train with a lower --learning_rate."
+        )
+    way = way_of_search(retrieval)
+    return Index(unit(embeddings) if cosines else np.ascontiguousarray(embeddings, np.float32), way)
 
 
 def unit(vectors, dtype=np.float32):
@@ -138,7 +79,7 @@ def recommend(index, queries, seen, k, num_items):
 def ranked(index, queries, seen, k, num_items, cosines=True):
     """The k best items of each user that the user has not seen.
 
-    So many more are fetched that removing the seen ones is exact. Equal scores are ordered by item number.
+    So many more are looked for as the user has seen. Equal scores are ordered by item number.
 
     Args:
         queries: [b, D] user embeddings.
@@ -148,41 +89,74 @@ def ranked(index, queries, seen, k, num_items, cosines=True):
     Returns:
         [b, k] item numbers, best first, and their scores; -1 and nan where fewer than k items are left.
     """
-    most = np.bincount(np.unique(keys_of(seen, num_items)) // num_items, minlength=1).max()
-    fetched = min(k + int(most), num_items)
-    scores, numbers = index.search(unit(queries) if cosines else queries, fetched)
-    in_order = np.lexsort((numbers, -scores), axis=1)
-    items = drop_seen(np.take_along_axis(numbers, in_order, axis=1), seen, k, num_items)
-    return items, looked_up(items, numbers, scores)
+    queries = unit(queries) if cosines else np.ascontiguousarray(queries, np.float32)
+    own = np.unique(keys_of(seen, num_items))
+    wanted = np.minimum(k + np.bincount(own // num_items, minlength=len(queries)), num_items)
+    items, values = np.full((len(queries), k), -1), np.full((len(queries), k), np.nan, np.float32)
+    steps = np.floor(np.log(wanted / wanted.min()) / np.log(WIDER))
+    for users in (np.flatnonzero(steps == step) for step in np.unique(steps)):
+        row, vector, score = index.search(queries[users], wanted[users])
+        row, item, score = items_of(index, row, vector, score, wanted[users])
+        new = ~np.isin(users[row] * num_items + item, own)
+        row, item, score = row[new], item[new], score[new]
+        place = np.arange(len(row)) - np.searchsorted(row, row)
+        row, place, item, score = (x[place < k] for x in (users[row], place, item, score))
+        items[row, place], values[row, place] = item, score
+    return items, values
 
 
-def looked_up(wanted, numbers, scores):
-    """[b, k] fp32 the score that each wanted number has; nan for -1.
+def items_of(index, row, vector, score, wanted):
+    """Vectors' items, by user, best first, equals by number; of each user wanted[b] or more.
 
     Args:
-        wanted: [b, k] numbers, of which the same row of `numbers` holds each once.
-        numbers, scores: [b, n]
+        row, vector, score: [n] of Index.search.
     """
-    order = np.argsort(numbers, axis=1, kind="stable")
-    row = np.arange(len(numbers))[:, None]
-    stride = int(max(numbers.max(initial=0), wanted.max(initial=0))) + 2  # sets the rows apart
-    keys = (np.take_along_axis(numbers, order, axis=1) + 1 + row * stride).ravel()
-    place = np.searchsorted(keys, (wanted + 1 + row * stride).ravel()) % max(numbers.shape[1], 1)
-    column = np.take_along_axis(order, place.reshape(wanted.shape), axis=1)
-    found = np.take_along_axis(np.asarray(scores, np.float32), column, axis=1)
-    return np.where(wanted >= 0, found, np.float32(np.nan))
+    order = np.lexsort((vector, -score, row))
+    row, vector, score = row[order], vector[order], score[order]
+    size = np.diff(index.ptr)[vector]
+    # Before a run of equals: so many of each of them that none is missed, whose number may be low.
+    run = np.ones(len(row), bool)
+    run[1:] = (row[1:] != row[:-1]) | (score[1:] != score[:-1])
+    start = np.maximum.accumulate(np.where(run, np.arange(len(row)), 0))
+    ahead = np.cumsum(size) - size
+    count = np.clip(wanted[row] - (ahead[start] - ahead[np.searchsorted(row, row)]), 0, size)
+    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    item = index.items[np.repeat(index.ptr[vector], count) + within]
+    row, score = np.repeat(row, count), np.repeat(score, count)
+    order = np.lexsort((item, -score, row))
+    return row[order], item[order], score[order]
 
 
-def drop_seen(numbers, seen, k, num_items):
-    """[b, n] ranked item numbers -> [b, k] the first k that are not in the row's seen items, then -1."""
-    row = np.arange(len(numbers))[:, None] * num_items
-    keep = ~np.isin(numbers + row, keys_of(seen, num_items))
-    first = np.argsort(~keep, axis=1, kind="stable")[:, :k]  # kept ones in front, order unchanged
-    best = np.take_along_axis(np.where(keep, numbers, -1), first, axis=1)
-    return np.pad(best, ((0, 0), (0, k - best.shape[1])), constant_values=-1)
+def counted_places(index, queries, target, seen, k, num_items, cosines=True):
+    """[b] place of each target among the items that the user has not seen, 0 = first, at most k.
 
+    It is the number of such items that score higher, and of equal ones with a smaller number, as in the lists
+    of `ranked`: no list is made. A target that is seen itself, or not known (-1), has place k.
 
-def keys_of(seen, num_items):
-    """[n] a number for each item of each row, which no other row has: row * num_items + item."""
-    row = np.repeat(np.arange(len(seen)), [len(items) for items in seen])
-    return row * num_items + np.concatenate(seen).astype(np.int64)
+    Args:
+        as of ranked; target: [b] item numbers.
+    """
+    queries = unit(queries) if cosines else np.ascontiguousarray(queries, np.float32)
+    target, places = np.asarray(target, np.int64), np.full(len(queries), k)
+    own = np.unique(keys_of(seen, num_items))
+    users = np.flatnonzero((target >= 0) & ~np.isin(np.arange(len(target)) * num_items + target, own))
+    if not len(users):
+        return places
+    target, enough = target[users], k + np.bincount(own // num_items, minlength=len(queries))[users]
+    limit = np.searchsorted(index.first, target)  # vectors below it have an item before the target
+    row, vector, higher, far = index.exact.ahead(queries[users], index.of[target], limit, enough)
+    lower = np.searchsorted(index.keys, vector * num_items + target[row]) - index.ptr[vector]
+    count = np.bincount(row, np.where(higher, np.diff(index.ptr)[vector], lower), len(users))
+    local = np.full(len(queries), -1)
+    local[users] = np.arange(len(users))
+    user, item = local[own // num_items], own % num_items
+    user, item = user[user >= 0], item[user >= 0]
+    pairs = row * len(index.first) + vector
+    order = np.argsort(pairs)
+    asked = user * len(index.first) + index.of[item]
+    at = order[np.minimum(np.searchsorted(pairs[order], asked), len(order) - 1)] if len(order) else user
+    # A seen item counts no more, if it has been counted.
+    gone = (pairs[at] == asked) & (higher[at] | (item < target[user])) if len(order) else user < 0
+    count -= np.bincount(user[gone], minlength=len(users))
+    places[users] = np.where(far, k, np.minimum(count, k))
+    return places

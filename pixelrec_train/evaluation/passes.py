@@ -30,7 +30,7 @@ class Asked(Generated):
         super().__init__(search, trie, beams)
         self.held_out = held_out
 
-    def find_users(self, held_out, users, left_out, k):
+    def find_users(self, held_out, users, left_out, k, wanted):
         target = held_out.target[users]
         found, leaves = self.found(users, left_out, target, k)
         return found._replace(known=(*found.known, *listed(self.trie, leaves, target)))

@@ -52,7 +52,7 @@ def judge(recommender, held_out, ranking, tell=None, keep_lists=False):
         def work(numbers, users=users):
             users = users[numbers]
             left_out = [held_out.history(e)[: 0 if ranking.keep_seen else None] for e in users]
-            one = recommender.find_users(held_out, users, left_out, k)
+            one = recommender.find_users(held_out, users, left_out, k, kept[users])
             one = one._replace(places=np.where(held_out.target[users] < 0, UNKNOWN, one.places))
             return one._replace(lists=one.lists and Lists(*(part[kept[users]] for part in one.lists)))
 

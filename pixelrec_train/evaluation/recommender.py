@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pixelrec_train.evaluation.index import best_first, drop_seen
+from pixelrec_train.evaluation.lists import best_first, drop_seen
 from pixelrec_train.evaluation.metrics import target_places
 
 
@@ -55,8 +55,8 @@ class Recommender:
         """score, of these users of a HeldOut."""
         return self.score([held_out.history(e) for e in users])
 
-    def find_users(self, held_out, users, left_out, k):
-        """find, of these users of a HeldOut."""
+    def find_users(self, held_out, users, left_out, k, wanted):
+        """find, of these users of a HeldOut. wanted: [b] bool, whose lists are used."""
         histories = [held_out.history(e) for e in users]
         return self.find(histories, left_out, held_out.target[users], k)
 
@@ -88,7 +88,7 @@ class ByScores(Recommender):
     def find(self, histories, left_out, target, k):
         return placed(self.score(histories), left_out, target, k)
 
-    def find_users(self, held_out, users, left_out, k):
+    def find_users(self, held_out, users, left_out, k, wanted):
         return placed(self.score_users(held_out, users), left_out, held_out.target[users], k)
 
 

@@ -15,8 +15,7 @@ from pixelrec_train.batch import pad_histories
 from pixelrec_train.clock import padded_clock
 from pixelrec_train.engine.weights import whole
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.index import build_index, ranked, unit
-from pixelrec_train.evaluation.metrics import target_places
+from pixelrec_train.evaluation.index import build_index, counted_places, ranked, unit
 from pixelrec_train.evaluation.recommender import Found, Lists, Recommender
 from pixelrec_train.losses.nce import MAX_LOGIT_SCALE, hold
 from pixelrec_train.run import rehearsal, watchdog
@@ -95,6 +94,10 @@ def encode_histories(user_llm, catalogue, histories, max_seq_length, time_embedd
     return hidden[rows, lengths.to(hidden.device) - 1].float()
 
 
+def on_cpu(users):
+    return users.float().cpu().numpy()
+
+
 class TwoTower(Recommender):
     """The items whose vectors are nearest to the user's: by cosine, or by inner product."""
 
@@ -103,7 +106,7 @@ class TwoTower(Recommender):
         Args:
             encode: b histories, b arrays of their times or None -> [b, D] user embeddings.
             catalogue: [num_items, D] from encode_catalogue.
-            retrieval: "faiss" or "exact".
+            retrieval: of RetrievalFlags; how lists are found.
             loss: ([b, D] user embeddings, [b] targets, what is left out) -> summed loss of these users, for
                 judge alone.
             cosines: False = lengths of vectors count, as in a blend's.
@@ -137,7 +140,7 @@ class TwoTower(Recommender):
 
     def users(self, histories, times=None):
         """[b, D] fp32 on the CPU; of length 1 where cosines count."""
-        users = self.encode(histories, times).float().cpu().numpy()
+        users = on_cpu(self.encode(histories, times))
         return unit(users) if self.cosines else users
 
     @cached_property
@@ -156,22 +159,29 @@ class TwoTower(Recommender):
         return build_index(self.catalogue, self.retrieval, self.cosines)
 
     def recommend(self, histories, left_out, k, times=None):
-        return self.nearest(self.encode(histories, times), left_out, k).items
+        return self.nearest(on_cpu(self.encode(histories, times)), left_out, k).items
 
     def nearest(self, users, left_out, k):
-        """Lists, with cosines or inner products as scores."""
-        users = users.float().cpu().numpy()
+        """Lists of [b, D] fp32 users, with cosines or inner products as scores."""
         return Lists(*ranked(self.index, users, left_out, k, len(self.catalogue), self.cosines))
 
-    def find_users(self, held_out, users, left_out, k):
+    def find_users(self, held_out, users, left_out, k, wanted):
         histories = [held_out.history(e) for e in users]
-        return self.find(histories, left_out, held_out.target[users], k, held_out.times_of(users))
+        return self.find(histories, left_out, held_out.target[users], k, held_out.times_of(users), wanted)
 
-    def find(self, histories, left_out, target, k, times=None):
+    def find(self, histories, left_out, target, k, times=None, wanted=None):
+        """wanted: as of find_users; None = all of them."""
         users = self.encode(histories, times)
         loss = float(self.loss(users, target, left_out)) if self.loss else None
-        lists = self.nearest(users, left_out, k)
-        return Found(target_places(lists.items, target), loss, lists)
+        users, wanted = on_cpu(users), np.ones(len(target), bool) if wanted is None else wanted
+        arguments = (len(self.catalogue), self.cosines)
+        places = counted_places(self.index, users, target, left_out, k, *arguments)
+        lists = Lists(np.full((len(users), k), -1), np.full((len(users), k), np.nan, np.float32))
+        if wanted.any():
+            some = np.flatnonzero(wanted)
+            found = self.nearest(users[some], [left_out[e] for e in some], k)
+            lists.items[some], lists.scores[some] = found
+        return Found(places, loss, lists)
 
     def counts(self, known, order, topk):
         """{"valid_loss": mean over users} where a loss is asked for."""

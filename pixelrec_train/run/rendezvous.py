@@ -101,8 +101,14 @@ ONE_RANK = dict(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", 
 
 
 def share_cores():
-    """Ranks x threads = cores, unless OMP_NUM_THREADS says otherwise: too many threads spin."""
-    if "OMP_NUM_THREADS" not in os.environ:
+    """Ranks x threads = cores, unless OMP_NUM_THREADS says otherwise: too many threads spin.
+
+    torchrun says 1 by itself where it starts several ranks and nobody has said anything, which nobody can
+    tell from a wish: there 1 is none.
+    """
+    says = os.environ.get("OMP_NUM_THREADS")
+    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ and says == "1" and distributed.ranks_here() > 1
+    if says is None or by_torchrun:
         torch.set_num_threads(max(1, resources.cores() // distributed.ranks_here()))
 
 

@@ -8,6 +8,7 @@ from pixelrec_train.data.inputs import read_interactions, split_of
 from pixelrec_train.data.item_fields import read_fields
 from pixelrec_train.engine.session import on_all_ranks
 from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.faiss_index import way_of_search
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.report import (
     JUDGED_BY,
@@ -18,7 +19,6 @@ from pixelrec_train.evaluation.report import (
     write_table,
 )
 from pixelrec_train.files import existing_file, possible_directory
-from pixelrec_train.libraries import import_faiss
 from pixelrec_train.recommend.blend_file import blend_file, read_blend
 from pixelrec_train.recommend.checkpoints import check_same_split, data_files
 from pixelrec_train.recommend.parts import (
@@ -62,8 +62,8 @@ def compare(config):
             checkpoints.append(part)
     for name in trained(config):
         run_directory.check_free(Path(config.output_dir) / name, config.overwrite)
-    if config.retrieval == "faiss" and config.checkpoint:
-        import_faiss()
+    if config.checkpoint:
+        way_of_search(config.retrieval)
     data = read_interactions(config, with_times=True)  # a checkpoint may read them
     split = split_of(data, config, config.max_seq_length)
     held_out = split.judged(config.split)

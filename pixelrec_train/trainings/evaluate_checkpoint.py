@@ -8,7 +8,7 @@ from pixelrec_train import distributed
 from pixelrec_train.config import DataFlags, TextFlags
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation import metrics
-from pixelrec_train.evaluation.index import FaissIndex
+from pixelrec_train.evaluation.faiss_index import save_index, way_of_search
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.progress import saying
 from pixelrec_train.evaluation.report import (
@@ -20,7 +20,6 @@ from pixelrec_train.evaluation.report import (
 )
 from pixelrec_train.evaluation.retrieval import TwoTower
 from pixelrec_train.files import possible_directory, write_json
-from pixelrec_train.libraries import import_faiss
 from pixelrec_train.model.backbone import save_tensors
 from pixelrec_train.recommend.blend_file import blend_file
 from pixelrec_train.recommend.checkpoints import check_split_as_trained, data_files, load_either
@@ -51,8 +50,7 @@ def evaluate(config):
     if not blends:
         check_split_as_trained(config.checkpoint, "--checkpoint", config)
     possible_directory(*results_directory(config))
-    if config.retrieval == "faiss":
-        import_faiss()
+    way_of_search(config.retrieval)
     loaded, blended = load_blend(config) if blends else (load_alone(config), None)
     held_out, split = loaded.inputs.split.judged(config.split), loaded.inputs.split
     vectors = vectors_of(loaded, blended, config.retrieval)
@@ -93,7 +91,7 @@ def results_directory(config):
 
 def report(config, loaded, held_out, judged, vectors, blended):
     """Table on screen, metrics.json on disk; of a vector model what serving needs, of a blend blend.json."""
-    inputs, ranked_by = loaded.inputs, {"two_tower": config.retrieval, "generative": "beams"}
+    inputs, ranked_by = loaded.inputs, {"two_tower": way_of_search(config.retrieval), "generative": "beams"}
     rows = table_rows(judged, inputs.split.train_counts[held_out.target] == 0, config.topk)
     places, taken = judged[loaded.name].places, inputs.split.popularity[held_out.target]
     directory, _ = results_directory(config)
@@ -141,10 +139,10 @@ def leave_evidence(config, directory, loaded, held_out, judged, vectors):
 
 
 def write_index(config, vectors, item_ids, directory):
-    """item_embeddings.safetensors, item_ids.txt and index.faiss."""
+    """item_embeddings.safetensors, item_ids.txt and, where FAISS makes lists, index.faiss."""
     write_items(vectors.catalogue, item_ids, directory)
-    if config.retrieval == "faiss":
-        FaissIndex(vectors.items).save(directory / "index.faiss")
+    if way_of_search(config.retrieval) != "exact":
+        save_index(vectors.items, directory / "index.faiss")
 
 
 def write_items(catalogue, item_ids, directory):

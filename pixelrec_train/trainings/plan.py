@@ -8,6 +8,7 @@ from pixelrec_train.data.protocols import when
 from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.state import steps_per_epoch, total_steps
 from pixelrec_train.errors import InputError
+from pixelrec_train.evaluation.faiss_index import way_of_search
 from pixelrec_train.files import model_files
 from pixelrec_train.flags import as_text
 from pixelrec_train.model.adapters import in_4bit
@@ -41,6 +42,7 @@ def describe_plan(config, inputs, model, resolved, world_size):
         f"engine: ZeRO-{stage}, {'bf16' if config.bf16 else 'fp32'}, about {size(per_rank)} of weights, "
         f"gradients and optimizer state per rank, activations besides",
         *memory_of_judging(config, inputs, model),
+        describe_ranking(config, inputs.split.valid),
         *remarks(config, distributed.uses_gpu()),
     ]
 
@@ -151,12 +153,22 @@ def memory_of_judging(config, inputs, model):
     gpu, bytes_read = distributed.uses_gpu(), rows * width * (2 if config.bf16 else 4)
     read = f", {size(bytes_read)} for the user LLM" if gpu or config.bf16 else ""
     yield (
-        f"evaluation: item embeddings {rows:,} x {width} per rank: table {size(table)}{read}, "
-        f"{config.retrieval} index {size(indexed)} and twice that while it is made"
+        f"evaluation: item embeddings {rows:,} x {width} per rank: table {size(table)}{read}, index "
+        f"{size(1.25 * indexed)}, {size(indexed)} more where FAISS makes lists"
     )
     texts, taken = inputs.item_text, inputs.interactions
     mapped = texts.tokens.nbytes + texts.offsets.nbytes + taken.items.nbytes + taken.offsets.nbytes
     yield f"caches: {size(mapped)} of token ids and sequences, mapped: once per machine"
+
+
+def describe_ranking(config, valid):
+    """How users are ranked for, and on what. config: RetrievalFlags, ValidUsersFlags."""
+    judged = min(len(valid), config.valid_users or len(valid))
+    where = "the GPU" if distributed.uses_gpu() else "the CPU"
+    return (
+        f"ranking: {judged:,} of {len(valid):,} validation users; places counted by exact scores on {where}, "
+        f"lists by {way_of_search(config.retrieval)}"
+    )
 
 
 def steps_line(micro_batches, loop):

@@ -8,12 +8,12 @@ from pixelrec_train import distributed
 from pixelrec_train.config import DataFlags
 from pixelrec_train.data.inputs import Inputs
 from pixelrec_train.data.views.parts import user_names
+from pixelrec_train.evaluation.faiss_index import way_of_search
 from pixelrec_train.evaluation.generation import Generated
 from pixelrec_train.evaluation.places import Judged, judge
 from pixelrec_train.evaluation.progress import saying
 from pixelrec_train.files import possible_directory
 from pixelrec_train.flags import given
-from pixelrec_train.libraries import import_faiss
 from pixelrec_train.model.vocabulary import ItemicVocabulary
 from pixelrec_train.recommend.checkpoints import (
     check_split_as_trained,
@@ -85,8 +85,8 @@ def by_checkpoint(config):
     """Ranked, by a checkpoint of either head or a blend, as it is evaluated."""
     check_hybrid(config.hybrid, config.checkpoint)
     blends = is_blend(config.checkpoint) or config.hybrid
-    if config.retrieval == "faiss" and (blends or not is_generative(config.checkpoint)):
-        import_faiss()
+    if blends or not is_generative(config.checkpoint):
+        way_of_search(config.retrieval)
     loaded, data, how = load_blended(config) if blends else load_alone(config)
     held_out = getattr(loaded.inputs.split, config.split)
     if config.users:

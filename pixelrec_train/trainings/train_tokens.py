@@ -146,9 +146,7 @@ def run(config):
 def validate(task, prepared, config):
     """Validation figures of the current weights: valid_loss, mean over the codes of the items taken next, in
     nats; the ranking by items, and by ids as most papers count."""
-    users = prepared.inputs.split.valid
-    if config.valid_users:
-        users = users.sample(config.valid_users, config.seed)
+    users = prepared.inputs.split.valid.sample(config.valid_users, config.seed)
     batches = prepared.next_items(users, config.seq_length_in_evaluation, config.eval_tokens)
     judged = judge(recommender(prepared, config), users, config)
     return token_loss(task, batches) | figures(judged.places, config.topk) | judged.counts

@@ -16,12 +16,12 @@ from pixelrec_train.engine.manifest import verify
 from pixelrec_train.engine.session import seed_everything, session, start
 from pixelrec_train.engine.weights import load_weights, whole
 from pixelrec_train.evaluation import metrics
+from pixelrec_train.evaluation.faiss_index import way_of_search
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.report import conclude
 from pixelrec_train.evaluation.retrieval import TwoTower, encode_catalogue
 from pixelrec_train.evaluation.validation_loss import SoftmaxLoss, ValidationLoss
 from pixelrec_train.files import possible_directory
-from pixelrec_train.libraries import import_faiss
 from pixelrec_train.losses.nce import MAX_LOGIT_SCALE
 from pixelrec_train.machine.compiler import check_compiler
 from pixelrec_train.model.adapters import adapt_towers
@@ -100,8 +100,7 @@ def prepare(config, world_size):
     """Everything that can be wrong with the input is found here, before a single step."""
     seed_everything(config.seed)
     TwoTowerTask.objective.chosen_by(config.best_by)
-    if config.retrieval == "faiss":
-        import_faiss()
+    way_of_search(config.retrieval)
     possible_directory(config.cache_dir, "--cache_dir")
     check_init_from(config.init_from, config.output_dir)
     run_directory.check_kept(
@@ -166,8 +165,9 @@ def validate(task, inputs, config):
             catalogue, logit_scale, split.train_counts, pool_size, config.nce_thres, config.seed,
             config.nce_chunk,
         )  # fmt: skip
-    judged = judge(ranks, split.valid, config)
-    cold = split.train_counts[split.valid.target] == 0
+    users = split.valid.sample(config.valid_users, config.seed)
+    judged = judge(ranks, users, config)
+    cold = split.train_counts[users.target] == 0
     cold_figures = metrics.figures(judged.places[cold], config.topk) if cold.any() else {}
     return (
         judged.counts
