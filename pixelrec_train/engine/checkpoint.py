@@ -124,7 +124,8 @@ def begin(run, partial, room):
 def attempt(work):
     """None, or what kept the work from being done."""
     try:
-        work()
+        with watchdog.busy():  # hundreds of gigabytes, perhaps over a network
+            work()
     except (OSError, SafetensorError) as error:
         return first_line(error)
 
