@@ -79,13 +79,14 @@ def own_code():
 
 
 def join(rank, address, minutes):
-    """The store that rank 0 holds, or torchrun for it; the process group meets in it later."""
+    """The store that rank 0 holds, or torchrun for it."""
     if address and rank >= ranks_here() and network.is_loopback(address):
         minutes = min(minutes, 1)  # rank 0 is on another host, or has started already
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     holds = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    settings = dict(timeout=timedelta(minutes=minutes), wait_for_workers=False, multi_tenant=True)
-    return dist.PrefixStore("pixelrec", dist.TCPStore(host, port, None, holds, **settings))
+    settings = dict(timeout=timedelta(minutes=minutes), wait_for_workers=False)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun's store remembers those before
+    return dist.PrefixStore(f"pixelrec {attempt}", dist.TCPStore(host, port, None, holds, **settings))
 
 
 def said_before(store, rank, me):

@@ -40,10 +40,11 @@ def initialise(timeout_minutes):
 
     if not on_gpu:
         skip_shared_memory_kernel(deepspeed)
-    timeout = timedelta(minutes=timeout_minutes)
+    backend, timeout = "nccl" if on_gpu else "gloo", timedelta(minutes=timeout_minutes)
     try:
-        deepspeed.init_distributed("nccl" if on_gpu else "gloo", timeout=timeout, verbose=False)
-        distributed.connect_cpus(timeout)
+        if store:
+            connect(store, backend, timeout)
+        deepspeed.init_distributed(backend, timeout=timeout, verbose=False)
     except (RuntimeError, ValueError) as error:
         raise InputError(meeting.not_met(error)) from None
     if store:
@@ -51,6 +52,15 @@ def initialise(timeout_minutes):
         distributed.be_patient(PATIENCE)
         names = [word["name"] for word in words]
         watchdog.start(store, distributed.rank(), names, 60 * timeout_minutes)
+
+
+def connect(store, backend, timeout):
+    """Make the groups, in the ranks' own store: that of torchrun remembers ranks of attempts before."""
+    device = {"device_id": distributed.device()} if distributed.uses_gpu() else {}
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = dist.PrefixStore("group", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=timeout, **device)
+    distributed.connect_cpus(timeout)
 
 
 def allow_files():
