@@ -200,7 +200,7 @@ def read_state(directory):
     try:
         found = json.loads((directory / STATE).read_text(encoding="utf-8"))
         known = TrainState(0).as_dict().keys()  # a version before this one knew fewer
-        whole = known - {"since_best"} <= found.keys() <= known
+        whole = known - {"since_best", "owes_evaluation"} <= found.keys() <= known
         whole = whole and all(
             isinstance(found[name], int) for name in ("step", "epoch", "batch", "total_steps")
         )

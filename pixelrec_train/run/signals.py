@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from contextlib import contextmanager
 
 import psutil
 
@@ -51,6 +52,32 @@ class StopSignals:
                 self.place = max(self.place, place_of(signal.SIGTERM))
         place = self.agree(self.place)
         return SIGNALS[place - 1] if place else None
+
+    @contextmanager
+    def breaking_off(self):
+        """What runs here, on all ranks, may be broken off at any go_on(): a resumed run does it anew."""
+        global breaking
+        breaking = self
+        try:
+            yield
+        finally:
+            breaking = None
+
+
+class BrokenOff(Exception):
+    """A signal came to any rank in the middle of something that can be done anew; raised on all of them."""
+
+    def __init__(self, number):
+        self.number = number
+
+
+breaking = None  # the StopSignals whose breaking_off() runs
+
+
+def go_on():
+    """Called between two parts of something long, equally often by every rank. Raises BrokenOff."""
+    if breaking and (number := breaking.asked()):
+        raise BrokenOff(number)
 
 
 def place_of(number):
