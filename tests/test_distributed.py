@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from pixelrec_train import distributed, resources
 from pixelrec_train.errors import InputError
-from pixelrec_train.run import launchers, meeting, network, rendezvous
+from pixelrec_train.run import launchers, meeting, network, rendezvous, signals
 
 SRUN = {
     "SLURM_JOB_ID": "1234567", "SLURM_STEP_ID": "2", "SLURM_STEP_NUM_TASKS": "11", "SLURM_PROCID": "9",
@@ -227,3 +227,8 @@ def test_a_host_that_does_not_reach_the_first_says_so(monkeypatch, host, says):
     monkeypatch.setenv("MASTER_PORT", str(resources.free_port()))
     with pytest.raises(InputError, match=says):
         meeting.meet(None, 0.01)
+
+
+def test_the_first_process_of_a_container_has_no_launcher(monkeypatch):
+    monkeypatch.setattr(signals.psutil, "Process", lambda: types.SimpleNamespace(parent=lambda: None))
+    assert signals.launchers() == []

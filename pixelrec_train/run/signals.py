@@ -86,7 +86,8 @@ def place_of(number):
 
 def launchers():
     """Processes above this one that would leave the ranks behind if they were killed: their ids."""
-    parent = psutil.Process(os.getppid())
+    if (parent := psutil.Process().parent()) is None:  # the first process of a container has none
+        return []
     words = " ".join(parent.cmdline())
     if "deepspeed.launcher.launch" in words or "deepspeed/launcher/launch" in words:
         return [parent.pid, parent.ppid()]
