@@ -137,10 +137,10 @@ def launch(hosts, way, script, folder):
     """Processes of a run, a rank on each host; script: it and its flags. They speak into folder/said-N."""
     said = [open(folder / f"said-{host}", "w") for host in (0, 1)]
     if way == "hostfile":
-        (folder / "hostfile").write_text("".join(f"{name} slots=1\n" for name in HOSTS))
+        (folder / "hosts").write_text("".join(f"{name} slots=1\n" for name in HOSTS))
         hosts.serve_ssh(said[1])
         runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level", "error"]
-        runner += ["--hostfile", folder / "hostfile", "--master_addr", HOSTS[0], "--master_port", PORT]
+        runner += ["--hostfile", folder / "hosts", "--master_addr", HOSTS[0], "--master_port", PORT]
         remote = [word or '""' for word in script]  # what is empty is lost on its way through pdsh and ssh
         return [hosts.start(0, [*runner, *remote], said[0])]
     processes = []
