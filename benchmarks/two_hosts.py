@@ -142,7 +142,8 @@ def launch(hosts, way, script, folder):
         runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level", "error"]
         runner += ["--hostfile", folder / "hosts", "--master_addr", HOSTS[0], "--master_port", PORT]
         remote = [word or '""' for word in script]  # what is empty is lost on its way through pdsh and ssh
-        return [hosts.start(0, [*runner, *remote], said[0])]
+        (folder / "env").write_text("OMP_NUM_THREADS=1\n")  # or DeepSpeed hands it on to nobody
+        return [hosts.start(0, [*runner, *remote], said[0], DS_ENV_FILE=str(folder / "env"))]
     processes = []
     for host in (0, 1):
         words, environment = [sys.executable, *script], {"MASTER_ADDR": HOSTS[0], "MASTER_PORT": PORT}
