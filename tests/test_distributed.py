@@ -1,15 +1,18 @@
 """What one rank can check of the ranks: names of launchers, threads, and the order of building caches."""
 
+import os
 import socket
 import subprocess
+import types
 
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import ROOT
 
 from pixelrec_train import distributed, resources
 from pixelrec_train.errors import InputError
-from pixelrec_train.run import launchers, rendezvous
+from pixelrec_train.run import launchers, meeting, network, rendezvous, signals
 
 SRUN = {
     "SLURM_JOB_ID": "1234567", "SLURM_STEP_ID": "2", "SLURM_STEP_NUM_TASKS": "11", "SLURM_PROCID": "9",
@@ -156,3 +159,85 @@ def test_few_open_files_are_made_more_or_named(monkeypatch):
     limits = (64, 64)
     with pytest.raises(InputError, match="may open 64 files here .*ulimit -n 4096"):
         rendezvous.allow_files()
+
+
+FAR = {"name": "process 5 on far", "address": "10.0.0.2"}
+
+
+def test_a_rank_that_does_not_come_is_named_and_so_is_one_that_comes_twice():
+    store = dist.HashStore()
+    assert meeting.said_before(store, 1, FAR) is None
+    assert meeting.said_before(store, 1, FAR | {"name": "process 6 on far"}) == "process 5 on far"
+    with pytest.raises(TimeoutError, match="after 0 minutes, 2 have not come: rank 0, 2"):
+        meeting.all_come(store, 3, 0)
+
+
+def test_what_is_wrong_on_one_host_is_said_on_all_before_the_last_has_come():
+    store = dist.HashStore()
+    store.set(meeting.PROBLEM, "rank 3 of this machine has no GPU: it has 2.")
+    assert meeting.all_come(store, 2, 1) == []
+    assert meeting.said(store, meeting.PROBLEM).startswith("rank 3")
+    meeting.await_hearing(store, 1, 2)
+    meeting.await_hearing(store, 0, 2)  # the last to leave: the other has heard
+
+
+def test_another_version_or_other_code_on_one_host_is_named():
+    has = {"torch": "2.13.0", "pixelrec_train": "aa"}
+    near = {"name": "process 1 on near", "has": has}
+    assert meeting.unequal([near, near, {"name": "one of a host without"}]) is None
+    says = meeting.unequal([near, FAR | {"has": has | {"torch": "2.6.0"}}])
+    assert says.startswith(
+        "rank 1 (process 5 on far) has another torch (2.6.0) than rank 0 (process 1 on near: "
+    )
+    says = meeting.unequal([near, FAR | {"has": has | {"pixelrec_train": "bb"}}])
+    assert "has other code of pixelrec_train (bb)" in says
+    assert len(meeting.own_code()) == 8
+
+
+def test_gloo_is_told_the_interface_that_the_hosts_share(monkeypatch):
+    """Also where MASTER_ADDR means itself: 127.0.1.1 in /etc/hosts."""
+    ways = {"10.0.0.2": "10.0.0.1"}
+    monkeypatch.setattr(network, "own_address", lambda host, port: ways[host])
+    interfaces = {"lo": ["127.0.0.1", "::1"], "eth7": ["192.168.0.9"], "ib0": ["10.0.0.1", "fe80::1%ib0"]}
+    found = {k: [types.SimpleNamespace(address=a) for a in v] for k, v in interfaces.items()}
+    monkeypatch.setattr(network.psutil, "net_if_addrs", lambda: found)
+    for own, others, named in (
+        ("10.0.0.1", [FAR], "ib0"),
+        ("127.0.1.1", [{"address": "127.0.1.1"}, FAR], "ib0"),
+        ("fe80::1%ib0", [FAR], "ib0"),
+        (None, [], None),  # one host: gloo finds its way
+    ):
+        monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+        meeting.choose_interface({"address": own}, others)
+        assert os.environ.get("GLOO_SOCKET_IFNAME") == named
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
+    meeting.choose_interface({"address": "10.0.0.1"}, [FAR])
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
+
+
+def test_the_way_to_this_machine_is_its_loopback():
+    assert network.own_address("localhost", 9) in ("127.0.0.1", "::1")
+    assert network.interface_of("127.0.0.1").startswith("lo") and network.is_loopback("127.0.1.1")
+    assert network.interface_of("203.0.113.9") is None
+
+
+@pytest.mark.parametrize(
+    "host, says",
+    [
+        ("127.0.0.1", "2 ranks did not meet at 127.0.0.1:.*Here, 127.0.0.1 is this machine itself, 127.0.0.1."
+                      ".*firewall.*MASTER_PORT.*GLOO_SOCKET_IFNAME .*NCCL_SOCKET_IFNAME"),
+        ("no-such-host.invalid", "does not know or reach MASTER_ADDR no-such-host.invalid: "),
+    ],
+)  # fmt: skip
+def test_a_host_that_does_not_reach_the_first_says_so(monkeypatch, host, says):
+    environment = dict(RANK="1", WORLD_SIZE="2", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", MASTER_ADDR=host)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_PORT", str(resources.free_port()))
+    with pytest.raises(InputError, match=says):
+        meeting.meet(None, 0.01)
+
+
+def test_the_first_process_of_a_container_has_no_launcher(monkeypatch):
+    monkeypatch.setattr(signals.psutil, "Process", lambda: types.SimpleNamespace(parent=lambda: None))
+    assert signals.launchers() == []

@@ -12,7 +12,7 @@ from pixelrec_train.engine.optim import build_optimizer, decay_groups
 from pixelrec_train.engine.session import Session
 from pixelrec_train.engine.state import TrainState, total_steps
 from pixelrec_train.errors import InputError, StopRequested, TrainingStopped
-from pixelrec_train.run import rehearsal
+from pixelrec_train.run import rehearsal, signals
 from pixelrec_train.tasks.two_tower import COLLAPSED_LOG_STEPS, TwoTowerTask
 
 
@@ -86,6 +86,8 @@ class Signals:
     def asked(self):
         self.calls += 1
         return signal.SIGTERM if self.calls >= self.at else None
+
+    breaking_off = signals.StopSignals.breaking_off
 
 
 class Log:
@@ -196,20 +198,25 @@ def test_the_best_epoch_is_the_first_with_the_highest_score():
 
 def run_all(
     config_with,
-    signals,
+    stop,
     saves,
     scores,
     epochs=3,
     best_by="ndcg@10",
     patience=None,
     loader=None,
+    stands=None,
     **changes,
 ):
-    """loop.train with given scores and given answers of save_checkpoint; names of what was saved."""
+    """loop.train with given scores and given answers of save_checkpoint; names of what was saved.
+
+    stands: what a run that stopped has saved, as its checkpoint has it.
+    """
     config, log = config_with(num_train_epochs=epochs, logging_steps=1, **changes), Log()
     loader = loader or Loader(4)
     state, saved, answers = TrainState(total_steps=total_steps(loader.batches_in, config)), [], iter(saves)
-    session = Session(Engine(), loader, state, config, log, signals, best_by, patience)
+    state.restore(stands or {})
+    session = Session(Engine(), loader, state, config, log, stop, best_by, patience)
 
     def save(session, is_best=False):
         saved.append((state.epoch, state.batch, is_best))
@@ -218,7 +225,7 @@ def run_all(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "save_checkpoint", save)
         scores = scores if scores is None else iter(scores)
-        evaluators = [] if scores is None else [lambda: {best_by: next(scores)}]
+        evaluators = [] if scores is None else [lambda: signals.go_on() or {best_by: next(scores)}]
         try:
             loop.train(session, evaluators)
         finally:
@@ -248,10 +255,29 @@ def test_a_signal_in_the_last_step_of_an_epoch_saves_before_the_evaluation(confi
     assert run_all.saved == [(0, 4, False)]
 
 
-def test_a_signal_during_evaluation_stops_after_its_checkpoint(config_with):
+def test_a_signal_after_an_evaluation_stops_after_its_checkpoint(config_with):
     with pytest.raises(StopRequested, match="saved epoch"):
         run_all(config_with, Signals(at=6), ["epoch"], [0.5])
     assert run_all.saved == [(1, 0, True)]
+
+
+@pytest.mark.parametrize(
+    "calls, saved, owes", [(2, (0, 2, False), True), (6, (0, 4, False), False), (10, (1, 2, False), True)]
+)
+def test_a_signal_in_an_evaluation_breaks_it_off_and_a_resumed_run_does_it_first(
+    config_with, calls, saved, owes
+):
+    """It may last longer than the grace of a scheduler. In step 2, at the first epoch's end, in step 6."""
+    options, scores = dict(epochs=2, eval_steps=2), [0.1, 0.5, 0.4, 0.6]
+    whole, _ = run_all(config_with, Signals(), "abcdef", scores, **options)
+    evaluations = run_all.log.evaluations
+    with pytest.raises(StopRequested):
+        run_all(config_with, Signals(at=calls), "abcdef", scores, **options)
+    assert run_all.saved[-1] == saved and run_all.state.owes_evaluation == owes
+    done, stands = run_all.log.evaluations, run_all.state.as_dict()
+    again, _ = run_all(config_with, Signals(), "ghijkl", scores[len(done) :], stands=stands, **options)
+    assert done + run_all.log.evaluations == evaluations
+    assert again.as_dict() == whole.as_dict()
 
 
 def test_where_a_checkpoint_is_not_written_training_goes_on_and_the_best_is_one_that_exists(config_with):
@@ -261,9 +287,9 @@ def test_where_a_checkpoint_is_not_written_training_goes_on_and_the_best_is_one_
 
 
 def test_a_run_whose_last_checkpoint_is_not_written_does_not_end_as_if_all_were_well(config_with):
-    for signals, saves in ((Signals(), ["a", "b", None]), (Signals(at=3), [None])):
+    for stop, saves in ((Signals(), ["a", "b", None]), (Signals(at=3), [None])):
         with pytest.raises(TrainingStopped, match="last checkpoint could not be written.*--resume auto"):
-            run_all(config_with, signals, saves, [0.1, 0.2, 0.3])
+            run_all(config_with, stop, saves, [0.1, 0.2, 0.3])
 
 
 def test_judging_by_steps_saves_what_is_best_and_counts_epochs_in_parts(config_with):
@@ -311,7 +337,7 @@ def test_a_signal_where_nothing_would_be_saved_saves(config_with):
     """The second epoch is not the best, and with --save_strategy steps its end is no place to save."""
     options = dict(save_strategy="steps", save_steps=1000)
     with pytest.raises(StopRequested, match="saved two"):
-        run_all(config_with, Signals(at=12), ["one", "two"], [0.5, 0.1], **options)
+        run_all(config_with, Signals(at=13), ["one", "two"], [0.5, 0.1], **options)
     assert run_all.saved == [(1, 0, True), (2, 0, False)]
 
 

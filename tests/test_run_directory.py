@@ -1,13 +1,19 @@
 """One run at a time in a directory, and never over a finished one by accident."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
+import threading
+from dataclasses import replace
 
 import pytest
 from conftest import ROOT
 
+from pixelrec_train import distributed
 from pixelrec_train.engine import manifest
+from pixelrec_train.engine.resume import check_same_on_all_ranks
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import write_json
 from pixelrec_train.run import directory as run_directory
@@ -32,6 +38,46 @@ def test_a_second_run_is_refused_while_the_first_writes_and_welcome_when_it_was_
     holder.kill()
     holder.wait()
     run_directory.check_free(tmp_path, overwrite=True)
+
+
+def test_a_run_of_another_host_is_refused_where_locks_hold_within_a_host(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_directory, "FRESH", 0.02)
+    lock, over = tmp_path / "run.lock", threading.Event()
+    lock.write_text("77 on elsewhere")
+    with open(lock, "a") as file:
+        other = threading.Thread(target=run_directory.keep_fresh, args=(file, over))
+        other.start()
+        with pytest.raises(InputError, match=r"another run \(process 77 on elsewhere\) is writing"):
+            run_directory.check_free(tmp_path, overwrite=True)
+        over.set()
+        other.join()
+    run_directory.check_free(tmp_path, overwrite=True)  # it was killed
+    assert run_directory.holder(tmp_path) is None
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_a_sentence(tmp_path, monkeypatch, number):
+    def flock(file, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(run_directory.fcntl, "flock", flock)
+    with pytest.raises(InputError, match="cannot lock .*-o flock"), run_directory.lock(tmp_path / "run"):
+        pass
+
+
+def test_other_flags_or_data_on_one_host_are_named(monkeypatch, demo_config):
+    facts, other = {"data": {"interactions": "ab12"}}, {"data": {"interactions": "cd34"}}
+    told = []
+    monkeypatch.setattr(distributed, "gather_objects", lambda mine: told.append(mine) or [told[0], mine])
+    check_same_on_all_ranks(demo_config, facts)
+    elsewhere = replace(demo_config, item_model_dir="/elsewhere", local_rank=3)
+    check_same_on_all_ranks(elsewhere, facts)
+    with pytest.raises(
+        InputError, match="the interactions of the data is cd34 on rank 1, and ab12 on rank 0"
+    ):
+        check_same_on_all_ranks(demo_config, other)
+    with pytest.raises(InputError, match="--learning_rate is 0.5 on rank 1, and 0.0001 on rank 0"):
+        check_same_on_all_ranks(replace(demo_config, learning_rate=0.5), facts)
 
 
 def test_overwriting_removes_what_runs_write_and_nothing_else(tmp_path):

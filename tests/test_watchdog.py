@@ -2,25 +2,31 @@
 
 import json
 import subprocess
+import sys
+import threading
 import time
 
 import forks
 import pytest
+import torch.distributed as dist
 from conftest import ROOT
 
 from pixelrec_train.resources import free_port
-from pixelrec_train.run import watchdog
+from pixelrec_train.run import watchdog, watcher
+from pixelrec_train.run.progress import progress
 
 RANK = """
-import sys, time
+import os, sys, time
 from datetime import timedelta
 import torch.distributed as dist
-from pixelrec_train.run import watchdog
+from pixelrec_train.run import watchdog, watcher
 from pixelrec_train.run.exit_status import speak_plainly
-watchdog.BEAT, watchdog.SILENT, watchdog.GRACE = 0.2, 1.0, 1.0
+watcher.BEAT, watcher.SILENT, watcher.GRACE = 0.2, 1.0, 1.0
 rank, port, case = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+os.environ["LOCAL_RANK"] = str(rank)
 store = dist.TCPStore("127.0.0.1", port, None, rank == 0, timedelta(seconds=20), wait_for_workers=False)
-watchdog.start(store, rank, 3, limit_s=2.0 if case == "hang" else 60.0)
+names = [f"process {n} on h" for n in range(3)]
+watchdog.start(store, rank, names, limit_s=2.0 if case == "hang" else 60.0)
 store = None
 
 def stand_still():
@@ -33,12 +39,11 @@ def main():
         watchdog.at("step 8: waiting for a batch")
     if case == "hang":
         stand_still()
-    while len(watchdog.watchdog.read()) < 3:
-        time.sleep(0.05)  # some start later than others
     time.sleep(0.5)
-    if case == "killed" and rank == 1:
-        import os
+    if (case, rank) in (("killed", 1), ("first", 0)):
         os._exit(9)
+    if case == "first":
+        stand_still()
     elif case in ("killed", "error") and rank != 1:
         time.sleep(0.4)
         raise RuntimeError("gloo: Connection closed by peer")
@@ -86,25 +91,157 @@ def test_a_rank_that_vanishes_without_a_word_is_named():
     statuses, said = ranks("killed")
     assert statuses == [1, 9, 1]
     assert "rank 1 (process" in "".join(said) and "is gone without a word" in "".join(said)
+
     assert "".join(said).count("error:") == 1 and "Traceback" not in "".join(said)
 
 
-class Store(dict):
-    """Stands where a TCPStore stands."""
-
-    set = dict.__setitem__
-
-    def check(self, keys):
-        return all(key in self for key in keys)
+@pytest.mark.launch
+def test_when_rank_0_vanishes_with_the_store_the_others_say_so_where_they_stand():
+    statuses, said = ranks("first")
+    assert statuses == [9, 1, 1]
+    assert "rank 0 (process 0 on h) is gone without a word, last in 'step 8" in said[1] and said[2] == ""
 
 
-def test_a_slow_run_that_moves_is_left_alone(monkeypatch):
-    monkeypatch.setattr(watchdog, "BEAT", 0.01)
-    store = Store()
-    watchdog.start(store, 0, 1, limit_s=0.3)
-    for part in range(10):
-        time.sleep(0.1)
-        watchdog.at(f"part {part}")
-    watchdog.stop()
-    assert json.loads(store["0"])["phase"] in ("part 8", "part 9")
-    assert not store.check([watchdog.FAILED])
+@pytest.fixture
+def dog(monkeypatch):
+    """dog(rank) -> the Watcher of one of three ranks, without its threads; its end is a SystemExit."""
+    monkeypatch.setattr(watcher, "BEAT", 0.01)
+    monkeypatch.setattr(watcher, "GRACE", 0.05)
+    monkeypatch.setattr(watcher.os, "_exit", lambda status: sys.exit(status))
+    monkeypatch.setattr(watcher.faulthandler, "dump_traceback", lambda: None)
+    for name, value in dict(LOCAL_RANK="0", MASTER_ADDR="host-a", MASTER_PORT="29500").items():
+        monkeypatch.setenv(name, value)
+
+    def watching(rank=0, store=None, limit_s=1800.0):
+        made = watcher.Watcher(
+            store or dist.HashStore(), rank, [f"process {n} on h{n}" for n in range(3)], limit_s
+        )
+        monkeypatch.setattr(watchdog, "watcher", made)
+        for other in range(3):
+            say(made, other)
+        made.look_after_others()
+        return made
+
+    return watching
+
+
+def say(dog, rank, **word):
+    dog.store.set(str(rank), json.dumps(dict(beats=0, moves=0, phase="step 3") | word))
+
+
+def pass_seconds(dog, seconds, **words):
+    """Each second the ranks r1= and r2= say a word made of that second; the others say nothing new."""
+    for second in range(1, seconds + 1):
+        dog.clock += 1
+        for rank, word in words.items():
+            say(dog, int(rank[1:]), **word(second))
+        dog.look_after_others()
+
+
+def beats(second):
+    return {"beats": second, "at": -1e9}
+
+
+def moves(second):
+    return {"beats": second, "moves": second}
+
+
+def test_a_word_that_no_longer_changes_is_a_rank_that_is_gone_whatever_its_clock(dog, capsys):
+    """Under NCCL nobody else says so."""
+    first = dog()
+    pass_seconds(first, 60, r1=beats)
+    with pytest.raises(SystemExit):
+        pass_seconds(first, 1, r1=beats)
+    said = capsys.readouterr().err
+    assert said.count("error:") == 1 and "rank 2 (process 2 on h2) is gone without a word" in said
+    assert "last in 'step 3': no sign of life for 60 s" in said and "rank 1" not in said
+    other = watcher.Watcher(first.store, 1, first.names, 60)
+    with pytest.raises(SystemExit):
+        other.end_with_the_run()
+    assert capsys.readouterr().err == ""
+
+
+def test_rank_0_is_missed_too_and_by_who_never_heard_of_the_others(dog, capsys):
+    last = dog(rank=2)
+    with pytest.raises(SystemExit):
+        pass_seconds(last, 61, r1=beats)
+    assert "rank 0 (process 0 on h0) is gone without a word" in capsys.readouterr().err
+
+
+def test_whoever_has_said_that_it_leaves_is_not_missed(dog):
+    first = dog()
+    for rank in (1, 2):
+        first.store.set(str(rank), json.dumps({"left": True}))
+    pass_seconds(first, 200)
+
+
+def test_ranks_that_wait_for_a_busy_one_are_left_alone_for_hours(dog, capsys):
+    """Rank 2 tokenises; the others wait in a barrier. Then it does nothing more."""
+    first = dog()
+    pass_seconds(first, 4000, r1=beats, r2=moves)
+    pass_seconds(first, 1800, r1=beats, r2=lambda second: {"beats": -second, "moves": 4000})
+    with pytest.raises(SystemExit):
+        pass_seconds(first, 1, r1=beats, r2=lambda second: {"beats": -1801, "moves": 4000})
+    assert "nothing has moved for 30 minutes: rank 0 (process 0 on h0) in 'step 3'; rank 1" in (
+        capsys.readouterr().err
+    )
+
+
+class Cut:
+    """A store that was cut off: it never answers, until it is gone."""
+
+    def __init__(self):
+        self.store, self.cut, self.gone = dist.HashStore(), threading.Event(), threading.Event()
+
+    def __getattr__(self, name):
+        if self.cut.is_set():
+            self.gone.wait()
+            raise RuntimeError("Connection reset by peer")
+        return getattr(self.store, name)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_store_that_never_answers_ends_the_rank_and_so_does_one_that_is_gone(dog, capsys, monkeypatch):
+    monkeypatch.setattr(watcher, "LOST", 0.1)
+    far = dog(rank=2, store=Cut())
+    far.store.cut.set()
+    talk, guard = far.threads
+    talk.start()
+    guard.start()
+    guard.join(20)
+    said = capsys.readouterr().err
+    assert "rank 0 (process 0 on h0) at host-a:29500 has not answered for 0.1 s" in said
+    far.store.gone.set()
+    talk.join(20)
+    assert "rank 0 (process 0 on h0) is gone without a word, last in 'step 3'" in capsys.readouterr().err
+    assert not guard.is_alive() and not talk.is_alive()
+
+
+def test_busy_work_moves_and_waiting_does_not(dog):
+    own = dog()
+    with watchdog.busy():
+        own.say_where()
+        before = own.moves
+        own.say_where()
+        assert own.moves == before
+
+        def work():  # in another thread, as this one takes the beating thread's place here
+            end = time.thread_time() + 0.05
+            while time.thread_time() < end:
+                sum(range(1000))
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        worker.join()
+        own.say_where()
+        assert own.moves == before + 1
+    own.say_where()
+    assert own.moves == before + 1
+
+
+def test_each_report_of_progress_is_a_move(dog):
+    own = dog()
+    with progress("tokenise", 2, "texts") as tell:
+        tell(1)
+        tell(1)
+    assert (own.moves, own.phase) == (2, "tokenise")

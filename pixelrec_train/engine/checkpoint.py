@@ -133,7 +133,8 @@ def begin(run, partial, room):
 def attempt(work):
     """None, or what kept the work from being done."""
     try:
-        work()
+        with watchdog.busy():  # hundreds of gigabytes, perhaps over a network
+            work()
     except (OSError, SafetensorError) as error:
         return first_line(error)
 
@@ -208,7 +209,7 @@ def read_state(directory):
     try:
         found = json.loads((directory / STATE).read_text(encoding="utf-8"))
         known = TrainState(0).as_dict().keys()  # a version before this one knew fewer
-        whole = known - {"since_best"} <= found.keys() <= known
+        whole = known - {"since_best", "owes_evaluation"} <= found.keys() <= known
         whole = whole and all(
             isinstance(found[name], int) for name in ("step", "epoch", "batch", "total_steps")
         )

@@ -13,6 +13,7 @@ from pixelrec_train.engine.profile import profiling
 from pixelrec_train.engine.zero import judging
 from pixelrec_train.errors import InputError, StopRequested, TrainingStopped
 from pixelrec_train.run import watchdog
+from pixelrec_train.run.signals import BrokenOff
 
 
 def train(session, evaluators=()):
@@ -39,14 +40,28 @@ def train(session, evaluators=()):
             train_epoch(session, evaluators)
         watching = nullcontext()
         if state.batch and going_on(session):
-            state.epoch, state.batch = state.epoch + 1, 0
-            judge_and_save(session, evaluators, keep=session.loop.save_strategy == "epoch")
+            end_epoch(session, evaluators)
         session.signals.asked()
         if number := session.signals.asked():  # twice: the second knows what came during evaluation
-            save(session)
-            raise stopped_by(number, session.saved)
+            save_and_stop(session, number)
     if not session.saved:
         raise TrainingStopped(NOT_SAVED)
+
+
+def end_epoch(session, evaluators):
+    """Broken off by a signal, it is not over: what is saved then goes on with its evaluation."""
+    state, batches = session.state, session.state.batch
+    state.epoch, state.batch = state.epoch + 1, 0
+    try:
+        judge_and_save(session, evaluators, keep=session.loop.save_strategy == "epoch")
+    except BrokenOff as broken:
+        state.epoch, state.batch = state.epoch - 1, batches
+        save_and_stop(session, broken.number)
+
+
+def save_and_stop(session, number):
+    save(session)
+    raise stopped_by(number, session.saved)
 
 
 def going_on(session):
@@ -72,9 +87,11 @@ def train_epoch(session, evaluators):
     engine, loader, state, loop = session.engine, session.loader, session.state, session.loop
     engine.train()
     state.sums = state.sums or LogSums()  # a resumed one goes on
+    if state.owes_evaluation:
+        judge_amid(session, evaluators)
     of_epoch = loader.batches_in(state.epoch)
     batches = iter(loader.epoch(state.epoch, skip=state.batch))
-    while state.step < state.total_steps and state.batch < of_epoch:
+    while going_on(session) and state.step < state.total_steps and state.batch < of_epoch:
         # The last step of an epoch may hold fewer micro-batches; no gradient crosses into the next epoch.
         parts = min(loop.gradient_accumulation_steps, of_epoch - state.batch)
         step = [batch for _ in range(parts) if (batch := next_batch(state, batches)) is not None]
@@ -97,9 +114,7 @@ def train_epoch(session, evaluators):
                     preflight(session, evaluators)
         last = state.batch == of_epoch or state.step == state.total_steps
         if loop.eval_steps and state.step % loop.eval_steps == 0 and not last:
-            with state.sums.paused():
-                judge_and_save(session, evaluators, keep=False)
-            engine.train()
+            judge_amid(session, evaluators)
             if not going_on(session):
                 break
         due = loop.save_steps and state.step % loop.save_steps == 0 and not last
@@ -108,6 +123,18 @@ def train_epoch(session, evaluators):
         if number:
             raise stopped_by(number, session.saved)
     state.sums = None
+
+
+def judge_amid(session, evaluators):
+    """In the middle of an epoch. Broken off by a signal, it is done first when the run is resumed."""
+    state = session.state
+    state.owes_evaluation = True
+    try:
+        with state.sums.paused():
+            judge_and_save(session, evaluators, keep=False)
+    except BrokenOff as broken:
+        save_and_stop(session, broken.number)
+    session.engine.train()
 
 
 def weights_of(task, step):
@@ -152,11 +179,13 @@ def judge_and_save(session, evaluators, keep):
     state, best_by = session.state, session.best_by
     before, is_best = (state.best_score, state.best_epoch, state.since_best), True
     if evaluators:
-        results = evaluate(session.engine, evaluators)
+        with session.signals.breaking_off():
+            results = evaluate(session.engine, evaluators)
         if best_by not in results:
             raise InputError(f"--best_by {best_by}: evaluation gives {', '.join(results)}.")
         is_best = state.judge(results[best_by], session.position, best_by in session.objective.falling)
         session.log.evaluation(state, results, session.position, session.epochs, is_best)
+    state.owes_evaluation = False
     if keep or is_best or state.step == state.total_steps:
         if not save(session, is_best):
             state.best_score, state.best_epoch, state.since_best = before  # the best of those that exist

@@ -1,8 +1,10 @@
 """--resume: which checkpoint a run goes on from, and whether it is a checkpoint of the same run."""
 
+import dataclasses
 import json
 from pathlib import Path
 
+from pixelrec_train import distributed
 from pixelrec_train.engine.checkpoint import read_state
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import as_text
@@ -92,6 +94,25 @@ def check_same_run(flags, checkpoint, facts, world_size):
             f"--resume {checkpoint}: that was another run ({'; '.join(changes)}). Put it back, or start anew "
             f"in another --output_dir."
         )
+
+
+def check_same_on_all_ranks(flags, facts):
+    """Raises InputError on all ranks where one, on another host perhaps, has other flags or other data.
+
+    Paths may differ: what lies there is compared.
+    """
+    names = [field.name for field in dataclasses.fields(flags) if field.name != "local_rank"]
+    mine = {f"--{name}": as_text(getattr(flags, name)) for name in names}
+    mine = {name: text for name, text in mine.items() if "/" not in text}
+    mine |= {f"the {name.replace('_', ' ')} of the data": mark for name, mark in facts["data"].items()}
+    first, *others = distributed.gather_objects(mine)
+    for rank, other in enumerate(others, 1):
+        for name in sorted(first.keys() & other.keys()):
+            if first[name] != other[name]:
+                raise InputError(
+                    f"{name} is {other[name]} on rank {rank}, and {first[name]} on rank 0. Start all "
+                    f"ranks with the same flags and files."
+                )
 
 
 def why_nothing_is_left(loop, weights):

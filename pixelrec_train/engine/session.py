@@ -16,7 +16,12 @@ from pixelrec_train.config import LoopFlags
 from pixelrec_train.engine import checkpoint
 from pixelrec_train.engine.build import build_engine
 from pixelrec_train.engine.manifest import verify
-from pixelrec_train.engine.resume import check_same_run, checkpoint_to_resume, why_nothing_is_left
+from pixelrec_train.engine.resume import (
+    check_same_on_all_ranks,
+    check_same_run,
+    checkpoint_to_resume,
+    why_nothing_is_left,
+)
 from pixelrec_train.engine.state import TrainState, steps_per_epoch, total_steps
 from pixelrec_train.engine.task import Objective
 from pixelrec_train.errors import InputError, StopRequested
@@ -128,6 +133,7 @@ def session(task, loader, loop, resolved, facts, plan=(), resume=None, best_by=N
     """
     watchdog.at("building the engine")
     best_by = task.objective.chosen_by(best_by)
+    check_same_on_all_ranks(loop, facts)
     state = TrainState(total_steps=total_steps(loader.batches_in, loop))
     if resumed := distributed.from_first_rank(checkpoint_to_resume(resume, loop.output_dir)):
         verify(resumed)

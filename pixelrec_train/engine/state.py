@@ -26,6 +26,7 @@ class TrainState:
     best_score: float | None = None  # of the validation figure that chooses best_model
     best_epoch: float | None = None  # where that was: 3 = at the end of the third, 2.5 = in the middle of it
     since_best: int = 0  # evaluations since then
+    owes_evaluation: bool = False  # that in the middle of an epoch was broken off here, and comes first
     checkpoints: list[str] = field(default_factory=list)  # names this run wrote and still keeps, oldest first
     sums: LogSums | None = None  # what has been summed up since the last log line, on this rank
 

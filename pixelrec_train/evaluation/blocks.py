@@ -4,6 +4,7 @@ import numpy as np
 
 from pixelrec_train import distributed
 from pixelrec_train.run import rehearsal, watchdog
+from pixelrec_train.run.signals import go_on
 
 
 def in_blocks(count, size, work, after=None):
@@ -20,6 +21,7 @@ def in_blocks(count, size, work, after=None):
     ranks, mine, done = distributed.world_size(), {}, {}
     for first in range(0, len(blocks), ranks):
         watchdog.at(f"evaluation: block {first} of {len(blocks)}")
+        go_on()
         number = min(first + distributed.rank(), len(blocks) - 1)
         mine[number] = work(blocks[number])
         if after:

@@ -20,6 +20,7 @@ from pixelrec_train.evaluation.recommender import Found, Lists, Recommender
 from pixelrec_train.losses.nce import MAX_LOGIT_SCALE, hold
 from pixelrec_train.run import rehearsal, watchdog
 from pixelrec_train.run.progress import progress
+from pixelrec_train.run.signals import go_on
 
 ITEMS_PER_PART = 8192
 
@@ -38,6 +39,7 @@ def encode_catalogue(encode, item_text, eval_tokens):
     with progress("embed the catalogue", len(lengths), "items") as tell:
         for first in range(0, len(blocks), ranks):
             watchdog.at(f"encoding the catalogue: block {first} of {len(blocks)}")
+            go_on()
             round_ = blocks[first : first + ranks]
             # Without a block of its own: repeat one, for the count.
             mine = round_[min(distributed.rank(), len(round_) - 1)]

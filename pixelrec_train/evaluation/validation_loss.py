@@ -10,6 +10,7 @@ from pixelrec_train import distributed
 from pixelrec_train.errors import InputError
 from pixelrec_train.losses.nce import nce_loss
 from pixelrec_train.run import rehearsal, watchdog
+from pixelrec_train.run.signals import go_on
 
 
 class ValidationLoss:
@@ -74,6 +75,7 @@ def token_loss(task, batches):
     sums = torch.zeros(2, dtype=torch.float64, device=distributed.device())
     for batch in batches:
         watchdog.at("evaluation: loss")
+        go_on()
         batch = batch.to(distributed.device())
         losses, _ = task.model.token_losses(batch)
         weights = torch.ones_like(losses) if batch.weights is None else batch.weights

@@ -11,10 +11,12 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from fnmatch import fnmatch
 from pathlib import Path
 
-from pixelrec_train.errors import InputError
+from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import ROOT, possible_directory, write_json
 from pixelrec_train.run.checkpoints import LATEST, steps_of, take_away
 
@@ -24,6 +26,7 @@ RUN_FILES = (
     "places.parquet", "report.json", "report.html", "trace.json", "trackers.json",
     "best_model", "checkpoint-epoch-*", "checkpoint-step-*", "*.partial",
 )  # fmt: skip
+FRESH = 5.0  # seconds between two signs of life in run.lock
 PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "pyarrow", "faiss-cpu", "faiss-gpu")
 
 
@@ -61,19 +64,17 @@ def lock(directory):
     directory.mkdir(parents=True, exist_ok=True)
     before = set(directory.iterdir())
     with open(directory / "run.lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another run (process {holder(directory) or 'unknown'}) is writing to {directory}. "
-                f"Wait for it, stop it, or choose another --output_dir."
-            ) from None
+        claim(file, directory)
         file.truncate(0)
         file.write(name := f"{os.getpid()} on {platform.node()}")
         file.flush()
+        over = threading.Event()
+        threading.Thread(target=keep_fresh, args=(file, over), daemon=True).start()
         try:
             yield name
         finally:
+            over.set()
+            file.truncate(0)
             with contextlib.suppress(OSError):  # what others put there may stay
                 if set(directory.iterdir()) - before == {directory / "run.lock"}:
                     (directory / "run.lock").unlink()
@@ -81,10 +82,55 @@ def lock(directory):
                         path.rmdir()
 
 
+def claim(file, directory):
+    """Lock run.lock, and see that nobody on another host holds it: some locks hold within a host alone.
+
+    Raises:
+        InputError: another run holds it, or the file system cannot lock.
+    """
+    named = holder(directory)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = named and not named.endswith(f" on {platform.node()}") and is_kept_fresh(directory)
+    except BlockingIOError:
+        held = True
+    except OSError as error:
+        raise InputError(
+            f"--output_dir {directory} is on a file system that cannot lock ({first_line(error)[:-1]}): two "
+            f"runs might write there. Have it mounted with locks (Lustre: -o flock), or choose another."
+        ) from None
+    if held:
+        raise InputError(
+            f"another run (process {named or 'unknown'}) is writing to {directory}. "
+            f"Wait for it, stop it, or choose another --output_dir."
+        )
+
+
+def keep_fresh(file, over):
+    while not over.wait(FRESH):
+        with contextlib.suppress(OSError, ValueError):  # the disk has gone for a while; the run has ended
+            os.utime(file.fileno())
+
+
+def is_kept_fresh(directory):
+    """Whether the time of run.lock changes, as it does where its holder lives."""
+    before = time_of_lock(directory)
+    for _ in range(3):
+        time.sleep(FRESH)
+        if time_of_lock(directory) != before:
+            return True
+    return False
+
+
+def time_of_lock(directory):
+    with open(directory / "run.lock") as file:  # NFS looks anew at what is opened
+        return os.fstat(file.fileno()).st_mtime_ns
+
+
 def holder(directory):
-    """What the run that holds or last held the directory wrote into its lock; None where there is none."""
+    """What the run that holds the directory, or was killed while it did, wrote into its lock; or None."""
     file = Path(directory) / "run.lock"
-    return file.read_text() if file.exists() else None
+    return file.read_text() or None if file.exists() else None
 
 
 def clear(directory):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from pixelrec_train import distributed
+from pixelrec_train.run import watchdog
 from pixelrec_train.run.log import say
 
 EVERY = 10.0  # seconds between lines; a stage that is over sooner is not mentioned
@@ -15,7 +16,7 @@ DELAY = 2.0  # seconds before there is a bar
 
 @contextmanager
 def progress(what, total=None, unit="rows"):
-    """Yields a function that is called with how many more are done; rank 0 alone tells.
+    """Yields a function that is called with how many more are done; rank 0 alone tells. Each call is a move.
 
     Args:
         what: is done, in words.
@@ -23,9 +24,17 @@ def progress(what, total=None, unit="rows"):
     """
     if distributed.rank() == 0 and sys.stderr.isatty():
         with tqdm(total=total, desc=what, unit=f" {unit}", delay=DELAY, leave=False) as bar:
-            yield bar.update
+            yield moving(what, bar.update)
     else:
-        yield Lines(what, total, unit).add
+        yield moving(what, Lines(what, total, unit).add)
+
+
+def moving(what, add):
+    def more(count):
+        watchdog.at(what)
+        add(count)
+
+    return more
 
 
 class Lines:

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 
 from pixelrec_train import distributed, resources
-from pixelrec_train.errors import InputError, first_line
-from pixelrec_train.run import watchdog
+from pixelrec_train.errors import InputError
+from pixelrec_train.run import meeting, watchdog
 from pixelrec_train.run.launchers import named_as_torch
 
 
@@ -21,10 +21,15 @@ def initialise(timeout_minutes):
         InputError: there are fewer GPUs than ranks, or the ranks did not meet within the timeout.
     """
     os.environ.update(named_as_torch(os.environ) or ONE_RANK | {"MASTER_PORT": resources.free_port()})
-    allow_files()
-    on_gpu = distributed.uses_gpu()
+    on_gpu, problem = distributed.uses_gpu(), None
+    try:
+        allow_files()
+        if on_gpu:
+            check_gpu_of(distributed.local_rank(), torch.cuda.device_count())
+    except InputError as error:
+        problem = str(error)
+    store, words = meeting.meet(problem, timeout_minutes)
     if on_gpu:
-        check_gpu_of(distributed.local_rank(), torch.cuda.device_count())
         torch.cuda.set_device(distributed.local_rank())
     else:
         os.environ["DS_ACCELERATOR"] = "cpu"
@@ -35,13 +40,27 @@ def initialise(timeout_minutes):
 
     if not on_gpu:
         skip_shared_memory_kernel(deepspeed)
-    # The watchdog speaks first: what a collective says after its own timeout helps nobody.
-    timeout = timedelta(minutes=timeout_minutes + 2)
+    backend, timeout = "nccl" if on_gpu else "gloo", timedelta(minutes=timeout_minutes)
     try:
-        deepspeed.init_distributed("nccl" if on_gpu else "gloo", timeout=timeout, verbose=False)
+        if store:
+            connect(store, backend, timeout)
+        deepspeed.init_distributed(backend, timeout=timeout, verbose=False)
     except (RuntimeError, ValueError) as error:
-        raise InputError(not_met(error)) from None
-    watch(timeout_minutes)
+        raise InputError(meeting.not_met(error)) from None
+    if store:
+        # From here on the watchdog judges: a rank may be busy for long; what a collective says helps nobody.
+        distributed.be_patient(PATIENCE)
+        names = [word["name"] for word in words]
+        watchdog.start(store, distributed.rank(), names, 60 * timeout_minutes)
+
+
+def connect(store, backend, timeout):
+    """Make the groups, in the ranks' own store: that of torchrun remembers ranks of attempts before."""
+    device = {"device_id": distributed.device()} if distributed.uses_gpu() else {}
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = dist.PrefixStore("group", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=timeout, **device)
+    distributed.connect_cpus(timeout)
 
 
 def allow_files():
@@ -62,20 +81,6 @@ def allow_files():
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def not_met(error):
-    """A sentence about why the ranks have not come together."""
-    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    if "EADDRINUSE" in str(error) or "address already in use" in str(error):
-        return (
-            f"port {place} is in use by another program, perhaps another run. Choose another "
-            f"one: --master_port N in front of the script (MASTER_PORT=N without a launcher)."
-        )
-    return (
-        f"the {os.environ['WORLD_SIZE']} ranks did not meet at {place}: {first_line(error)} All must be "
-        f"started at about the same time, and reach that machine."
-    )
-
-
 def check_gpu_of(local_rank, gpus):
     if local_rank >= gpus:
         raise InputError(
@@ -84,18 +89,7 @@ def check_gpu_of(local_rank, gpus):
         )
 
 
-def watch(timeout_minutes):
-    """Let a watchdog look after each rank, through a store that rank 0 holds."""
-    if distributed.world_size() == 1:
-        return
-    settings = dict(world_size=None, timeout=timedelta(seconds=60), wait_for_workers=False)
-    host = os.environ["MASTER_ADDR"]
-    store = dist.TCPStore(host, 0, is_master=True, **settings) if distributed.rank() == 0 else None
-    port = distributed.from_first_rank(store.port if store else None)
-    store = store or dist.TCPStore(host, port, is_master=False, **settings)
-    watchdog.start(store, distributed.rank(), distributed.world_size(), 60 * timeout_minutes)
-
-
+PATIENCE = timedelta(days=7)
 FEWEST_FILES, ENOUGH_FILES = 256, 4096
 ONE_RANK = dict(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
 
@@ -124,6 +118,8 @@ def skip_shared_memory_kernel(deepspeed):
 
 
 def finish():
+    if dist.is_initialized():
+        distributed.barrier()  # before the watchdog goes: one rank may still write its report
     watchdog.stop()
     if dist.is_initialized():
         distributed.barrier()  # rank 0 holds what the others' watchdogs write to

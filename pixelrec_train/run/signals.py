@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from contextlib import contextmanager
 
 import psutil
 
@@ -52,6 +53,32 @@ class StopSignals:
         place = self.agree(self.place)
         return SIGNALS[place - 1] if place else None
 
+    @contextmanager
+    def breaking_off(self):
+        """What runs here, on all ranks, may be broken off at any go_on(): a resumed run does it anew."""
+        global breaking
+        breaking = self
+        try:
+            yield
+        finally:
+            breaking = None
+
+
+class BrokenOff(Exception):
+    """A signal came to any rank in the middle of something that can be done anew; raised on all of them."""
+
+    def __init__(self, number):
+        self.number = number
+
+
+breaking = None  # the StopSignals whose breaking_off() runs
+
+
+def go_on():
+    """Called between two parts of something long, equally often by every rank. Raises BrokenOff."""
+    if breaking and (number := breaking.asked()):
+        raise BrokenOff(number)
+
 
 def place_of(number):
     return 1 + SIGNALS.index(number)
@@ -59,7 +86,8 @@ def place_of(number):
 
 def launchers():
     """Processes above this one that would leave the ranks behind if they were killed: their ids."""
-    parent = psutil.Process(os.getppid())
+    if (parent := psutil.Process().parent()) is None:  # the first process of a container has none
+        return []
     words = " ".join(parent.cmdline())
     if "deepspeed.launcher.launch" in words or "deepspeed/launcher/launch" in words:
         return [parent.pid, parent.ppid()]

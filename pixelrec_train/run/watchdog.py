@@ -1,144 +1,78 @@
-"""Where every rank is, so that a run that stands still says which rank it waits for and in which phase.
+"""Where every rank is, so that a run that has lost one, or stands still, says which, where and in what phase.
 
-Each rank says once a second what it is doing, into a store that all can read. A rank that has not moved for
-too long reads what the others said, and ends the run with a sentence; so does one whose peer has failed. It
-is a thread, so it works while the rank waits in a collective.
+Each rank says once a second what it is doing, into a store that all can read, from a thread of its own: also
+while it computes, or waits in a collective. Rank 0 looks after all, the others after rank 0. Whose word no
+longer changes is gone; where words change but no rank gets any further, the run stands still. Both end it,
+on all ranks, with one sentence. For how long a word is the same, its reader times: clocks of hosts differ.
 """
 
+import contextlib
 import faulthandler
-import json
 import os
 import platform
 import re
-import sys
-import threading
-import time
 
-BEAT = 1.0  # seconds between two words of a rank
-GRACE = 10.0  # seconds a rank has to end by itself after another failed
-SILENT = 3.5  # seconds without a word: the process is gone
-FAILED, BEHIND = "failed", "behind"
-KILLED = "killed from outside, perhaps for want of memory (dmesg would say so)."
+from pixelrec_train.run.watcher import GRACE, KILLED, Watcher, shortened
+
 OF_A_PEER = re.compile(r"gloo|nccl|connection (closed|reset)|broken pipe|socket|tcpstore", re.IGNORECASE)
 
 
-class Watchdog(threading.Thread):
-    """See start()."""
-
-    def __init__(self, store, rank, ranks, limit_s):
-        super().__init__(name="watchdog", daemon=True)
-        self.store, self.rank, self.ranks, self.limit_s = store, rank, ranks, limit_s
-        self.phase, self.moves, self.since = "start", 0, time.monotonic()
-        self.over, self.failed_at = (
-            threading.Event(),
-            None,
-        )  # failed_at: when another rank's failure was heard of
-        self.tell = lambda text: None  # rank 0's log, when there is one
-
-    def at(self, phase):
-        self.phase, self.moves, self.since = phase, self.moves + 1, time.monotonic()
-
-    def run(self):
-        while not self.over.wait(BEAT):
-            try:
-                self.say_where()
-                if self.store.check([BEHIND]):
-                    self.end_standing_run()
-                elif self.store.check([FAILED]):
-                    self.end_with_the_others()
-                elif time.monotonic() - self.since > self.limit_s:
-                    self.report_standing_run()
-            except RuntimeError:  # the store has gone with rank 0: the main thread finds out, or is ended
-                if not self.over.wait(GRACE):
-                    os._exit(1)
-
-    def say_where(self):
-        here = {"moves": self.moves, "phase": self.phase, "beat": time.time(), "is": process_name()}
-        self.store.set(str(self.rank), json.dumps(here))
-
-    def end_with_the_others(self):
-        self.failed_at = self.failed_at or time.monotonic()
-        if time.monotonic() - self.failed_at > GRACE:
-            os._exit(1)
-
-    def report_standing_run(self):
-        everyone = self.read()
-        least = min(other["moves"] for other in everyone.values())
-        behind = [r for r, word in everyone.items() if word["moves"] == least]
-        late = [f"rank {r} ({everyone[r]['is']}) in {everyone[r]['phase']!r}" for r in behind]
-        wait = [f"rank {r} in {word['phase']!r}" for r, word in everyone.items() if r not in behind]
-        sentence = f"nothing has moved for {self.limit_s / 60:.3g} minutes: {shortened(late)}" + (
-            f" keeps the others waiting ({shortened(wait)})." if wait else " wait for each other."
-        )
-        sentence += " If that was slowness and no fault, raise --collective_timeout_minutes."
-        if first_to_fail():
-            print(f"error: {sentence}", file=sys.stderr, flush=True)
-        self.tell(f"stopped: {sentence}")
-        self.store.set(BEHIND, json.dumps(behind))
-
-    def end_standing_run(self):
-        if self.rank in json.loads(self.store.get(BEHIND)):
-            faulthandler.dump_traceback()  # where exactly it stands, in every thread
-        linger()
-        os._exit(1)
-
-    def read(self):
-        """{rank: what it last said}."""
-        ranks = [r for r in range(self.ranks) if self.store.check([str(r)])]
-        return {r: json.loads(self.store.get(str(r))) for r in ranks}
+watcher = None  # of this process; None on one rank, which waits for nobody
 
 
-def shortened(texts, most=4):
-    more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return "; ".join(texts[:most]) + more
-
-
-def process_name():
-    return f"process {os.getpid()} on {platform.node()}"
-
-
-watchdog = None  # of this process; None on one rank, which waits for nobody
-
-
-def start(store, rank, ranks, limit_s):
-    """Begin to say where this rank is, and to watch that it moves.
+def start(store, rank, names, limit_s):
+    """Begin to say where this rank is, and to watch the others. All ranks call it.
 
     Args:
-        store: a torch.distributed.Store that no other thread uses.
-        limit_s: seconds without at() after which a run is taken to stand still.
+        store: a torch.distributed.Store that rank 0 or its launcher holds.
+        names: process_name() of every rank.
+        limit_s: seconds without at() on any rank after which the run is taken to stand still.
     """
-    global watchdog
-    watchdog = Watchdog(store, rank, ranks, limit_s)
-    watchdog.say_where()
-    watchdog.start()
+    global watcher
+    watcher = Watcher(store, rank, names, limit_s)
+    watcher.start()
 
 
 def stop():
-    global watchdog
-    if watchdog:
-        watchdog.over.set()
-        watchdog.join(GRACE)
-        watchdog = None
+    global watcher
+    if watcher:
+        watcher.stop()
+        watcher = None
 
 
 def leave():
     """After a failure, before the process ends: a thread that still talks to the store while Python shuts
     down may abort it (status -6). Whoever hangs on the way out is ended, as the thread would have done."""
-    if watchdog:
+    if watcher:
         stop()
         faulthandler.dump_traceback_later(GRACE, exit=True)
 
 
 def at(phase):
     """This rank has got as far as this. Costs nothing; to be called wherever something may take long."""
-    if watchdog:
-        watchdog.at(phase)
+    if watcher:
+        watcher.at(phase)
+
+
+@contextlib.contextmanager
+def busy():
+    """Work of this rank alone that may last, without a collective in it: while the process uses a core or the
+    disk, the rank moves."""
+    if watcher is None:
+        yield
+        return
+    watcher.busy += 1
+    try:
+        yield
+    finally:
+        if watcher:
+            watcher.busy -= 1
 
 
 def tell(note):
     """note(text) is called with the reason when the watchdog ends the run."""
-    if watchdog:
-        watchdog.tell = note
+    if watcher:
+        watcher.tell = note
 
 
 def first_to_fail():
@@ -146,35 +80,25 @@ def first_to_fail():
 
     Before the ranks have met, or when rank 0 is gone, the first rank of each machine speaks.
     """
-    if watchdog and watchdog.failed_at:
-        return False
-    try:
-        if watchdog:
-            me = f"rank {watchdog.rank}"
-            return watchdog.store.compare_set(FAILED, "", me).decode() == me
-    except RuntimeError:
-        return watchdog.rank == 1 or os.environ.get("LOCAL_RANK") == "0"
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    return watcher.first_to_fail() if watcher else os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def linger():
     """After a failure on the rank that holds the store: long enough for the others to hear of it."""
-    if watchdog and watchdog.rank == 0:
-        time.sleep(2 * BEAT)
+    if watcher:
+        watcher.linger()
 
 
 def lost_peer(error):
     """A sentence when the error is that another rank has vanished without a word, else None."""
-    if watchdog is None or not OF_A_PEER.search(str(error)):
-        return None
-    time.sleep(SILENT)
-    if watchdog.failed_at:
+    if watcher is None or not OF_A_PEER.search(str(error)):
         return None
     try:
-        silent = {r: w for r, w in watchdog.read().items() if time.time() - w["beat"] > SILENT - BEAT / 2}
+        gone = watcher.silent()
     except RuntimeError:
-        return f"rank 0 is gone without a word: {KILLED}"
-    gone = [f"rank {r} ({w['is']}) is gone without a word, last in {w['phase']!r}" for r, w in silent.items()]
-    if not gone:
-        return None
-    return f"{shortened(gone)}: {KILLED}"
+        gone = [f"{watcher.named(0)} is gone without a word, last in {watcher.phase_of(0)}"]
+    return f"{shortened(gone)}: {KILLED}" if gone and watcher.failed_at is None else None
+
+
+def process_name():
+    return f"process {os.getpid()} on {platform.node()}"
