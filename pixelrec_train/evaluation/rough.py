@@ -20,10 +20,13 @@ def rough_scores(vectors):
     time of those in bf16, and are exact in int32. Elsewhere they are slower than fp32, or saturate; GPUs are
     left with fp32, of which they have plenty.
     """
-    with_bytes = torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported()
-    if vectors.device.type == "cpu" and with_bytes:
+    if vectors.device.type == "cpu" and bytes_pay():
         return Int8(vectors, ITEMS_PER_BLOCK)
     return Fp32(vectors, ITEMS_PER_BLOCK if vectors.device.type == "cpu" else ITEMS_PER_BLOCK_ON_GPU)
+
+
+def bytes_pay():
+    return torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported()
 
 
 class Asked:
