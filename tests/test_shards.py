@@ -99,6 +99,15 @@ def test_places_and_lists_are_the_same_to_the_bit_on_one_two_and_three_ranks(
                 assert place == (order.index(one) if one in order else k)
 
 
+def test_what_is_a_bit_better_than_a_target_of_another_part_is_before_it():
+    items = -np.ones((4, 2), np.float32)
+    items[0], items[2] = 1, [1 + 2**-21, 1]
+    asked = np.ones((1, 2), np.float32), [[]], 3, [0]
+    found = on_ranks(2, lambda: Shards(items, "exact", cosines=False).find(*asked))
+    assert [places.tolist() for places, _ in found] == [[1], [1]]
+    assert [lists.items.tolist() for _, lists in found] == [[[2, 0, 1]]] * 2
+
+
 def test_vectors_are_rows_of_the_table_with_length_one_to_the_bit():
     rng = np.random.default_rng(0)
     for width in (1, 7, 64, 513):

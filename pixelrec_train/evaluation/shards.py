@@ -114,11 +114,12 @@ def no_lists(count, k):
 
 
 def merged(answers, k):
-    """[l, k] the best items of all parts, equals by number, and their scores."""
+    """[l, k] the best items of all parts, equals by number, and their scores. answers: part after part."""
     if len(answers) == 1:
         return answers[0].items, answers[0].scores
     items, scores = (
         np.concatenate(part, axis=1) for part in ([a.items for a in answers], [a.scores for a in answers])
     )
-    order = np.lexsort((items, -scores, items < 0), axis=1)[:, :k]
+    # Equals stay in the order of the parts, which is that of their numbers.
+    order = np.lexsort((-scores, items < 0), axis=1)[:, :k]
     return np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1)
