@@ -21,6 +21,7 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.metrics import figures, paired_p
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import ByScores, Popularity
+from pixelrec_train.losses import cross_entropy
 from pixelrec_train.model.esasrec_model import LigrBlock
 from pixelrec_train.model.hstu_model import HstuBlock, time_bucket
 from pixelrec_train.tasks.next_item import NextItemTask
@@ -212,6 +213,40 @@ def one_at_a_time(task, stretches, items, times):
         for s in range(a + 1, b):
             read = torch.tensor(items[a:s].astype(np.int64))[None]
             yield task.model(read, torch.tensor(times[a:s].astype(float))[None])[0, -1], items[s]
+
+
+def test_histories_share_rows_and_each_item_is_read_once_with_the_one_behind_it(sequential):
+    _, batch, stretches, items, times = sequential
+    found = batch([*stretches, (0, 0)])
+    assert found.valid.sum() == (np.diff(stretches) - 1).sum() and found.items.shape[0] < len(stretches)
+    read = []
+    for row in range(len(found.items)):
+        for history in range(1, int(found.history[row].max()) + 1):
+            here = found.history[row] == history
+            assert found.place[row][here].tolist() == list(range(int(here.sum())))
+            read.append(
+                tuple(tuple(part[row][here].tolist()) for part in (found.items, found.target, found.times))
+            )
+    expected = [
+        tuple(tuple(x) for x in (items[a : b - 1], items[a + 1 : b], times[a : b - 1])) for a, b in stretches
+    ]
+    assert sorted(read) == sorted(expected)
+
+
+def test_the_loss_over_a_catalogue_is_that_of_torch_however_large_scores_are(monkeypatch):
+    monkeypatch.setattr(cross_entropy, "SCORES_IN_CACHE", 1)  # blocks of 64
+    torch.manual_seed(0)
+    hidden, table, labels = torch.randn(150, 8), torch.randn(40, 8), torch.randint(0, 40, (150,))
+    hidden[:3] *= 200
+    ours, twin = ([x.clone().requires_grad_() for x in (hidden, table)] for _ in range(2))
+    loss, hits = cross_entropy.catalogue_cross_entropy(ours[0], labels, ours[1])
+    scores = twin[0] @ twin[1].T
+    expected = F.cross_entropy(scores, labels, reduction="sum")
+    (loss / 7).backward(), (expected / 7).backward()
+    torch.testing.assert_close(loss, expected)
+    assert hits == (scores.argmax(-1) == labels).sum() > 0
+    for found, slow in zip(ours, twin, strict=True):
+        torch.testing.assert_close(found.grad, slow.grad, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
