@@ -28,6 +28,7 @@ from pixelrec_train.tasks.next_item import NextItemTask
 from pixelrec_train.trainings import train_sequential
 from pixelrec_train.trainings.baselines import chosen_ease
 from pixelrec_train.trainings.train_sequential import MODELS, ByScoresInTime
+from pixelrec_train.untrained import item_knn as knn_module
 from pixelrec_train.untrained.ease import DECAYS, PENALTIES, ease
 from pixelrec_train.untrained.item_knn import item_knn
 from pixelrec_train.untrained.tfidf import tfidf
@@ -93,6 +94,25 @@ def test_item_knn_is_the_sum_of_cosines_between_sets_of_users(inputs):
         for item in [*np.flatnonzero(scores), *range(0, data.num_items, 37)]:
             expected = sum(0.5**age * cosine(item, taken) for age, taken in enumerate(recent))
             assert scores[item] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_large_catalogue_keeps_the_nearest_and_forgets_a_user_exactly(inputs, monkeypatch):
+    """Built block by block; what is left out of a model's counts does not depend on what is kept."""
+    taken, num_items = inputs.split.taken, inputs.interactions.num_items
+    whole = knn_module.ItemKnn(taken, num_items)
+    cosines = whole.sums().left.toarray()
+    for name, value in (("ALL_PAIRS", 0), ("NEIGHBOURS", 7), ("ITEMS_AT_ONCE", 50)):
+        monkeypatch.setattr(knn_module, name, value)
+    told, few = [], knn_module.ItemKnn(taken, num_items)
+    kept = few.sums(told.append).left.toarray()
+    expected = np.zeros_like(cosines)
+    for row, of_row in enumerate(cosines):
+        best = np.argsort(-of_row, kind="stable")[:7]
+        expected[row, best] = of_row[best]
+    assert np.allclose(kept, expected) and (kept > 0).sum() < (cosines > 0).sum() and sum(told) == num_items
+    users = np.arange(5)
+    histories = [inputs.interactions.items[taken.start[u] : taken.end[u]] for u in users]
+    assert np.allclose(few.without(histories, users), whole.without(histories, users), atol=1e-5)
 
 
 def test_tfidf_is_the_cosine_of_weighted_words():
