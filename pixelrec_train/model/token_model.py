@@ -28,13 +28,9 @@ class TokenModel(nn.Module):
     """The transformer without its tables, and the tables, split. Where they are tied there is only one."""
 
     def __init__(
-        self,
-        causal_lm: nn.Module,
-        vocabulary: ItemicVocabulary | None,
-        num_tokens: int,
-        chunk: int,
+        self, causal_lm: nn.Module, vocabulary: ItemicVocabulary | None, num_tokens: int, chunk: int,
         first_new: int | None = None,
-    ):
+    ):  # fmt: skip
         """
         Args:
             vocabulary: its itemic tokens; None = it has none.
