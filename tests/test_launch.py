@@ -425,7 +425,7 @@ def test_a_rank_that_fails_ends_the_others_and_its_traceback_is_the_only_one(dem
     )  # fmt: skip
     started = time.monotonic()
     result = deepspeed(2, ROOT / "tests/launched/failing.py", *flags, afresh=True)
-    assert time.monotonic() - started < 60  # the start included
+    assert time.monotonic() - started < 180  # the start included, on a busy machine
     assert result.returncode == 1 and result.stderr.count("Traceback") == 1, result.stderr
     assert "ZeroDivisionError: planted on rank 1" in result.stderr
     assert "stopped after step 2" in (tmp_path / "run/train.log").read_text()
