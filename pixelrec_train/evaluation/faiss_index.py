@@ -23,9 +23,10 @@ def way_of_search(retrieval):
         return retrieval
     faiss = import_faiss()
     if retrieval == "faiss_fp16" and not gpus_of(faiss):
+        lacking = "this FAISS is for CPUs alone" if distributed.uses_gpu() else "this run computes on CPUs"
         raise InputError(
-            "--retrieval faiss_fp16 needs a GPU and faiss-gpu, and there is none of one of them. "
-            "Take --retrieval faiss or exact, or install it: pip install faiss-gpu."
+            f"--retrieval faiss_fp16 needs a GPU and FAISS for GPUs; {lacking}. Take --retrieval faiss or "
+            "exact, or install it: pip uninstall -y faiss-cpu && pip install faiss-gpu."
         )
     return retrieval
 
