@@ -32,7 +32,8 @@ launcher_for() {
     local where=(--num_gpus "$1")
     launcher=("$PYTHON" -m deepspeed.launcher.runner --log_level critical)
     if [ -n "${HOSTFILE:-}" ]; then
-        launcher+=(--hostfile "$HOSTFILE" ${MASTER_ADDR:+--master_addr "$MASTER_ADDR"} ${MASTER_PORT:+--master_port "$MASTER_PORT"})
+        launcher=(env "PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}" "$PYTHON" -m pixelrec_train.machine.hosts # looks at ssh first
+            --hostfile "$HOSTFILE" ${MASTER_ADDR:+--master_addr "$MASTER_ADDR"} ${MASTER_PORT:+--master_port "$MASTER_PORT"})
         return
     fi
     if [ "$2" -gt 0 ] && [ "$1" -gt "$2" ]; then
