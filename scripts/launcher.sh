@@ -102,7 +102,7 @@ signal_ranks() {
     INT*torch.distributed.run* | INTmpirun* | INTsrun*) name=TERM ;; # to end with 0, or these report a failure
     esac
     "$PYTHON" - "$name" "$2" <<'EOF' || kill -s "$name" -- "-$2"
-import signal, sys
+import platform, signal, sys
 import psutil
 
 def is_rank(process):
@@ -111,7 +111,13 @@ def is_rank(process):
     except (psutil.Error, AttributeError):  # it has ended
         return False
 
-started = psutil.Process(int(sys.argv[2])).children(recursive=True)
+def came_over_ssh(process):  # see machine/hosts.py
+    try:
+        return process.environ().get("PIXELREC_LAUNCHER") == f"{platform.node()}:{sys.argv[2]}"
+    except (psutil.Error, AttributeError):
+        return False
+
+started = psutil.Process(int(sys.argv[2])).children(recursive=True) + list(filter(came_over_ssh, psutil.process_iter()))
 ranks = [p for p in started if is_rank(p) and not is_rank(p.parent())]  # and not their loaders' workers
 for process in ranks:
     process.send_signal(getattr(signal, f"SIG{sys.argv[1]}"))

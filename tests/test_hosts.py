@@ -4,9 +4,13 @@ ssh and pdsh are stand-ins; the real ones are in benchmarks/two_hosts.py.
 """
 
 import os
+import platform
 import shlex
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -99,7 +103,28 @@ def test_what_deepspeed_hands_on_is_what_counts_here_and_what_people_wrote(tmp_p
     with open(hosts.handed_on()) as file:
         lines = file.read().splitlines()
     assert lines[:2] == ["OMP_NUM_THREADS=1", "DS_ACCELERATOR=cpu"] and "secret" not in "".join(lines)
+    assert f"PIXELREC_LAUNCHER={platform.node()}:{os.getpid()}" in lines
     assert lines[-2:] == ["OMP_NUM_THREADS=3", "NCCL_DEBUG=INFO"]  # the last counts
+
+
+def test_a_signal_to_a_script_reaches_ranks_that_came_over_ssh_and_not_the_launcher():
+    """They are no children of it: a rank of this launch, and one of another."""
+    launcher = subprocess.Popen(["sleep", "60"])
+    mine, other = (
+        os.environ | {"LOCAL_RANK": "0", "PIXELREC_LAUNCHER": f"{platform.node()}:{process}"}
+        for process in (launcher.pid, launcher.pid + 1)
+    )
+    ranks = [subprocess.Popen(["sleep", "60"], env=told) for told in (mine, other)]
+    time.sleep(0.2)
+    command = ["bash", "-c", f"source scripts/launcher.sh; signal_ranks TERM {launcher.pid}"]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHON": sys.executable}, check=True)
+    try:
+        assert ranks[0].wait(10) == -signal.SIGTERM
+        assert ranks[1].poll() is None and launcher.poll() is None
+    finally:
+        for process in (launcher, *ranks):
+            process.kill()
+            process.wait()
 
 
 WORDS = ["", "plain", "a b", "it's", "a|b", "$HOME", "a $HOME `b` \\c", 'say "x y"', "%h", "50%", "a;b*"]
@@ -119,6 +144,23 @@ def test_words_reach_ranks_on_other_machines_as_they_are(tools):
         ["/bin/sh", "-c", f"{shlex.join([sys.executable, '-ISc', script])} {sent}"], capture_output=True
     )
     assert read.stdout == b"True\n", read
+
+
+def test_deepspeed_is_started_with_these_words_and_of_one_host_as_they_are(tools, tmp_path, monkeypatch):
+    """On one host no shell reads them."""
+    started = []
+    monkeypatch.setattr(hosts.os, "execve", lambda *what: started.append(what))
+    for name in ("ssh", "pdsh"):
+        tools(name, "exit 0")
+    file = tmp_path / "hosts"
+    for text, word in (("a slots=2\n", ""), ("a slots=2\nb slots=2\n", "''")):
+        file.write_text(text)
+        flags = ["--hostfile", str(file), "--master_port", "7", "scripts/x.py", "--item_prompt", ""]
+        monkeypatch.setattr(sys, "argv", ["hosts", *flags])
+        hosts.main()
+        _, words, environment = started.pop()
+        runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level", "critical"]
+        assert words == [*runner, *flags[:-1], word] and Path(environment["DS_ENV_FILE"]).is_file()
 
 
 FLAGS = ["--text_keys", "a b", "--item_prompt", "", "--resume", "last"]

@@ -9,6 +9,7 @@ number of threads, say, gives other sums than on one machine.
 
 import argparse
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -118,8 +119,12 @@ def why_not(host):
 
 
 def handed_on():
-    """A file for DeepSpeed, in memory: HANDED_ON as they are here, then what people have written there."""
+    """A file for DeepSpeed, in memory: HANDED_ON as they are here, then what people have written there.
+
+    By PIXELREC_LAUNCHER scripts/launcher.sh finds the ranks of this machine, which are no children of ours.
+    """
     lines = [f"{name}={os.environ[name]}" for name in HANDED_ON if os.environ.get(name)]
+    lines.append(f"PIXELREC_LAUNCHER={platform.node()}:{os.getpid()}")
     name = os.environ.get(*OF_DEEPSPEED)
     for folder in (Path.home(), Path.cwd()):
         if (file := folder / name).is_file():
