@@ -6,6 +6,7 @@ import torch
 from pixelrec_train import distributed
 from pixelrec_train.errors import InputError
 from pixelrec_train.libraries import import_faiss
+from pixelrec_train.run import watchdog
 
 MOST_ON_GPU = 2048  # neighbours that FAISS finds at a time there
 SHARE = 0.5  # of a GPU's free memory that a whole copy may take; a larger one is cut over the GPUs
@@ -43,7 +44,8 @@ class FaissIndex:
         faiss.omp_set_num_threads(torch.get_num_threads())
         gpus = gpus_of(faiss) if gpus is None else gpus
         self.index, self.most = faiss.IndexFlatIP(vectors.shape[1]), MOST_ON_GPU if gpus else len(vectors)
-        self.index.add(vectors)
+        with watchdog.busy("building the index"):
+            self.index.add(vectors)
         if gpus:
             self.index = on_gpus(faiss, self.index, gpus, vectors.nbytes // (2 if half else 1), half)
 
