@@ -16,7 +16,7 @@ import torch.distributed as dist
 from conftest import ROOT
 
 from pixelrec_train.resources import free_port
-from pixelrec_train.run import watchdog, watcher
+from pixelrec_train.run import exit_status, log, watchdog, watcher
 from pixelrec_train.run.progress import progress
 
 RANK = """
@@ -316,3 +316,21 @@ def test_whatever_lasts_before_the_first_step_is_busy(dog, monkeypatch, module, 
         call(getattr(module, name))
     busy, phase = found.value.args
     assert busy == 1 and phase != "start" and (own.busy, own.phase) == (0, "start")
+
+
+@pytest.mark.parametrize(
+    "says", ["(pid 12) is killed by signal: Killed. ", "(pid(s) 12, 13) exited unexpectedly"]
+)
+def test_a_worker_that_was_killed_is_a_sentence(says):
+    status, text = exit_status.judged(RuntimeError(f"DataLoader worker {says}"))
+    assert status == 1 and text.count("\n") == 0 and "Traceback" not in text
+    assert text.startswith("error: DataLoader worker (pid") and "Lower --dataloader_num_workers" in text
+    error = KeyError("Caught KeyError in DataLoader worker process 0.")
+    assert exit_status.reason(error) is None and "Caught" in exit_status.in_words(error)
+
+
+def test_before_the_ranks_have_met_the_first_alone_speaks(monkeypatch, capsys):
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        log.say(f"of rank {rank}")
+    assert capsys.readouterr().out == "of rank 0\n"

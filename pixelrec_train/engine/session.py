@@ -26,7 +26,7 @@ from pixelrec_train.engine.state import TrainState, steps_per_epoch, total_steps
 from pixelrec_train.engine.task import Objective
 from pixelrec_train.errors import InputError, StopRequested
 from pixelrec_train.files import possible_directory
-from pixelrec_train.run import board, rendezvous, watchdog
+from pixelrec_train.run import board, exit_status, rendezvous, watchdog
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run.checkpoints import check_steps_free
 from pixelrec_train.run.continuing import how_to_go_on
@@ -158,7 +158,7 @@ def session(task, loader, loop, resolved, facts, plan=(), resume=None, best_by=N
                 best = f"best epoch {state.best_epoch:.4g} (validation {best_by} {state.best_score:.4f})"
                 log.note(f"done: {state.step} steps, {best}")
     except BaseException as error:
-        log.note(f"stopped after step {state.step}: {str(error) or type(error).__name__}")
+        log.note(f"stopped after step {state.step}: {exit_status.in_words(error)}")
         log.failed = True
         raise
     finally:
