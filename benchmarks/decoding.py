@@ -1,5 +1,7 @@
 """Constrained decoding over a vocabulary of 176k against transformers' generate, and building its trie."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
@@ -21,6 +23,35 @@ SMALL = {"beams": 5, "items": 500, "codebook": 64, "words": 300, "prompt": 20}
 def decoding_vs_generate(inputs, **sizes):
     """A model so small that the vocabulary is most of the work."""
     return against_generate(**{"hidden": 64, "layers": 2} | sizes)
+
+
+@benchmark(unit="CPU s", goal=Goal("ratio", at_least=10), tiny=SMALL)
+def decoding_128_vs_generate(inputs, **sizes):
+    """Where the product with the vocabulary decides, on both sides."""
+    return against_generate(**{"hidden": 128, "layers": 2} | sizes)
+
+
+@benchmark(unit="CPU s", goal=Goal("ratio", at_least=10), tiny=SMALL)
+def decoding_256_vs_generate(inputs, **sizes):
+    """The same, more so."""
+    return against_generate(**{"hidden": 256, "layers": 2} | sizes)
+
+
+@benchmark(unit="beams/CPU s", goal=Goal("value", at_least=500), tiny=SMALL | {"widths": (3, 7)})
+def decoding_beams(inputs, hidden=64, layers=2, users=4, widths=(20, 50, 128, 512), beams=None, **sizes):
+    """How many beams come in a CPU second, normalised over the whole vocabulary; the value is of the most."""
+    model, codes, rows, token_ids, mask = drawn_model(hidden, layers, users, **sizes)
+    asked = Decoder.of(model), Trie.of(codes), rows, token_ids, mask
+    ways = [partial(beam_search, *asked, width, over) for over in ("full", "level") for width in widths]
+    for way in ways:
+        way()
+    rates = [users * way.args[5] / timing.cpu for way, timing in zip(ways, interleaved(*ways), strict=True)]
+    told = [
+        ", ".join(f"{rate:,.0f} at K = {width}" for rate, width in zip(part, widths, strict=True))
+        for part in (rates[: len(widths)], rates[len(widths) :])
+    ]
+    note = f"hidden {hidden}, {layers} layers: {told[0]}; over the level {told[1]}"
+    return Result(rates[len(widths) - 1], note=note)
 
 
 @benchmark(unit="CPU s", goal=Goal("ratio", at_least=10), tiny=SMALL)

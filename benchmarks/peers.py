@@ -157,6 +157,22 @@ def generate(model, ids, token_ids, mask, beams, temperature=None):
     return sequences, None if temperature else out.sequences_scores.unflatten(0, (-1, beams))
 
 
+def padded_next_item(model, items, times, lengths):
+    """SASRec as it is usually trained: every history padded to the longest, all scores, torch's loss.
+
+    Args:
+        items, times: [B, S + 1], padded on the right; lengths: [B] items of each.
+
+    Returns:
+        The mean loss in nats, the share of targets that are ranked first.
+    """
+    valid = torch.arange(1, items.shape[1]) < lengths[:, None]
+    hidden, target = model(items[:, :-1], times[:, :-1])[valid], items[:, 1:][valid]
+    scores = hidden @ model.items.T
+    loss = torch.nn.functional.cross_entropy(scores, target, reduction="sum") / valid.sum()
+    return loss, (scores.argmax(-1) == target).float().mean()
+
+
 def chat_tokens(tokenizer, messages):
     """OpenOneRec: a chat when the loader comes to it, each epoch anew; labels by a walk over its ids.
 

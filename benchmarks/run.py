@@ -38,6 +38,7 @@ FILES = (
     "samples",
     "launch",
     "decoding",
+    "baselines",
     "semantic_ids",
 )
 COLUMNS = "{:<27} {:>9} {:>10}  {:<7} {:>7}  {:<15} {:<4} {:>15}  {}"

@@ -13,6 +13,7 @@ hostfile needs sshd and pdsh besides.
 import argparse
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import psutil  # noqa: E402
 
 from benchmarks.kill_resume import (  # noqa: E402
     ROOT,
@@ -70,15 +73,72 @@ def ip(*words, check=True):
     return subprocess.run(["ip", *words], check=check, capture_output=True, text=True)
 
 
+def remove(name):
+    """A namespace, what runs in it, and its /etc."""
+    for _ in range(50):
+        found = ip("netns", "pids", name, check=False).stdout.split()
+        for process in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process), signal.SIGKILL)
+        if not found:
+            break
+        time.sleep(0.1)
+    ip("netns", "del", name, check=False)
+    shutil.rmtree(etc_of(name), ignore_errors=True)
+
+
+def remove_leftovers():
+    """Of runs of this program that were killed: their names tell their process."""
+    names = ip("netns", "list", check=False).stdout.split()
+    for folder in ("/etc/netns", tempfile.gettempdir()):
+        names += [path.name for path in Path(folder).glob("p*")]
+    for name in names:
+        found = re.fullmatch(r"px(\d+)[ab]?|pixelrec-hosts-(\d+)-.*", name)
+        if not found or psutil.pid_exists(int(found[1] or found[2])):
+            continue
+        if found[1]:
+            remove(name)
+        else:
+            shutil.rmtree(Path(tempfile.gettempdir()) / name, ignore_errors=True)
+
+
+def etc_of(name):
+    return Path("/etc/netns") / name
+
+
+@contextlib.contextmanager
+def ended_in_order():
+    """While this lasts a signal ends this program as Ctrl-C does: what it has started and made goes."""
+
+    def leave(number, frame):
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class TwoHosts:
     """While this lasts there are two."""
 
     def __enter__(self):
+        remove_leftovers()
         self.names = [f"px{os.getpid()}{letter}" for letter in "ab"]
         self.started = []
+        try:
+            self.make()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def make(self):
         for name, own, other, address in zip(self.names, HOSTS, HOSTS[::-1], ADDRESSES[::-1], strict=True):
             ip("netns", "add", name)
-            etc = self.etc(name)
+            etc = etc_of(name)
             etc.mkdir(parents=True)  # ip lays it over /etc
             (etc / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {own}\n{address} {other}\n")
         a, b = self.names
@@ -87,7 +147,6 @@ class TwoHosts:
             ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth7")
             ip("-n", name, "link", "set", "eth7", "up")
             ip("-n", name, "link", "set", "lo", "up")
-        return self
 
     def __exit__(self, *error):
         for process in self.started:
@@ -95,11 +154,7 @@ class TwoHosts:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         for name in self.names:
-            ip("netns", "del", name, check=False)
-            shutil.rmtree(self.etc(name), ignore_errors=True)
-
-    def etc(self, name):
-        return Path("/etc/netns") / name
+            remove(name)
 
     def start(self, host, words, said, **environment):
         """A process on host 0 or 1, in a session of its own; said: a file."""
@@ -119,9 +174,9 @@ class TwoHosts:
 
     def serve_ssh(self, said):
         for host, name in enumerate(self.names):
-            (ssh := self.etc(name) / "ssh").mkdir()
+            (ssh := etc_of(name) / "ssh").mkdir()
             if host:  # the same keys
-                shutil.copytree(self.etc(self.names[0]) / "ssh", ssh, dirs_exist_ok=True)
+                shutil.copytree(etc_of(self.names[0]) / "ssh", ssh, dirs_exist_ok=True)
             for key in () if host else ("host_key", "key"):
                 make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", ssh / key]
                 subprocess.run(make, check=True)
@@ -139,11 +194,9 @@ def launch(hosts, way, script, folder):
     if way == "hostfile":
         (folder / "hosts").write_text("".join(f"{name} slots=1\n" for name in HOSTS))
         hosts.serve_ssh(said[1])
-        runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level", "error"]
-        runner += ["--hostfile", folder / "hosts", "--master_addr", HOSTS[0], "--master_port", PORT]
-        remote = [word or '""' for word in script]  # what is empty is lost on its way through pdsh and ssh
-        (folder / "env").write_text("OMP_NUM_THREADS=1\n")  # or DeepSpeed hands it on to nobody
-        return [hosts.start(0, [*runner, *remote], said[0], DS_ENV_FILE=str(folder / "env"))]
+        runner = [sys.executable, "-m", "pixelrec_train.machine.hosts", "--hostfile", folder / "hosts"]
+        runner += ["--master_addr", HOSTS[0], "--master_port", PORT]
+        return [hosts.start(0, [*runner, *script], said[0])]
     processes = []
     for host in (0, 1):
         words, environment = [sys.executable, *script], {"MASTER_ADDR": HOSTS[0], "MASTER_PORT": PORT}
@@ -182,9 +235,15 @@ def alone(script, ranks=2):
     runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level", "error", "--num_gpus", ranks]
     words = [*map(str, runner), *script]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    ended = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE)
-    if ended.returncode:
-        sys.exit(f"the run on one host failed:\n{(ended.stdout + ended.stderr)[-3000:]}")
+    streams = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(words, cwd=ROOT, env=environment, start_new_session=True, **streams)
+    try:
+        said, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # of all it started some may be left
+            os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode:
+        sys.exit(f"the run on one host failed:\n{said[-3000:]}")
 
 
 def compare(head, ways, folder):
@@ -255,7 +314,7 @@ def main():
         sys.exit(reason)
     found = []
     for head in options.heads.split(","):
-        with tempfile.TemporaryDirectory(prefix="pixelrec-hosts-") as folder:
+        with ended_in_order(), tempfile.TemporaryDirectory(prefix=f"pixelrec-hosts-{os.getpid()}-") as folder:
             found += compare(head, list(filter(None, options.ways.split(","))), Path(folder))
             if head == "two_tower":
                 found += pull_the_cable(Path(folder))

@@ -125,14 +125,23 @@ class TwoTowerBatch(Tensors):
 
 @dataclass(frozen=True)
 class SequenceBatch(Tensors):
-    """One rank's part of a micro-batch of histories by item number, for models that read no text."""
+    """One rank's part of a micro-batch of histories by item number, for models that read no text.
 
-    items: Tensor  # [B, S + 1] item numbers, oldest first, padded on the right with 0
-    times: Tensor  # [B, S + 1] float64 seconds; 0 where not known
-    valid: Tensor  # [B, S] True where items[:, s] -> items[:, s + 1] is a real step
+    Histories are short and a few are long: as many as there is room for stand in a row, none sees another.
+    """
+
+    items: Tensor  # [B, S] item numbers that are read, oldest first; 0 in places that hold none
+    times: Tensor  # [B, S] float64 seconds; 0 where not known
+    target: Tensor  # [B, S] the item behind each
+    place: Tensor  # [B, S] of an item in its history, from 0
+    history: Tensor  # [B, S] number of the history in its row, from 1; 0 = the place holds no item
     negatives: Tensor  # [M] item numbers, the same on all ranks; none where the loss looks at all items
     mean_steps: Tensor  # [] valid positions of all ranks, divided by the ranks
     num_users: int  # histories of this rank that are real
+
+    @property
+    def valid(self):
+        return self.history > 0
 
     @property
     def counts(self):

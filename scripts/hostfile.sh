@@ -12,13 +12,18 @@ if [ -n "${HOSTFILE:-}" ]; then
         echo "error: HOSTFILE $HOSTFILE does not exist (looked from $PWD)." >&2
         exit 2
     fi
-    odd=$(grep -vE '^[[:space:]]*(#|$)|^[[:space:]]*[^#[:space:]]+[[:space:]]+slots=[1-9]' "$HOSTFILE" || true)
+    odd=$(grep -vE '^[[:space:]]*(#|$)|^[[:space:]]*[^#[:space:]]+[[:space:]]+slots=0*[1-9][0-9]*([[:space:]]+max_slots=[0-9]+)?[[:space:]]*(#.*)?$' "$HOSTFILE" || true)
     if [ -n "$odd" ]; then
         echo "error: HOSTFILE $HOSTFILE has a line '${odd%%$'\n'*}'; each must be 'name slots=8', with the ranks of that machine." >&2
         exit 2
     fi
     if [ "$(ranks_of_hostfile)" -eq 0 ]; then
         echo "error: HOSTFILE $HOSTFILE names no machine; a line of it is 'name slots=8'." >&2
+        exit 2
+    fi
+    twice=$(hosts_of_hostfile | awk '{ print $1 }' | sort | uniq -d)
+    if [ -n "$twice" ]; then
+        echo "error: HOSTFILE $HOSTFILE names ${twice%%$'\n'*} twice; a machine has one line." >&2
         exit 2
     fi
 fi

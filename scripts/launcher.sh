@@ -32,7 +32,8 @@ launcher_for() {
     local where=(--num_gpus "$1")
     launcher=("$PYTHON" -m deepspeed.launcher.runner --log_level critical)
     if [ -n "${HOSTFILE:-}" ]; then
-        launcher+=(--hostfile "$HOSTFILE" ${MASTER_ADDR:+--master_addr "$MASTER_ADDR"} ${MASTER_PORT:+--master_port "$MASTER_PORT"})
+        launcher=(env "PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}" "$PYTHON" -m pixelrec_train.machine.hosts # looks at ssh first
+            --hostfile "$HOSTFILE" ${MASTER_ADDR:+--master_addr "$MASTER_ADDR"} ${MASTER_PORT:+--master_port "$MASTER_PORT"})
         return
     fi
     if [ "$2" -gt 0 ] && [ "$1" -gt "$2" ]; then
@@ -101,7 +102,7 @@ signal_ranks() {
     INT*torch.distributed.run* | INTmpirun* | INTsrun*) name=TERM ;; # to end with 0, or these report a failure
     esac
     "$PYTHON" - "$name" "$2" <<'EOF' || kill -s "$name" -- "-$2"
-import signal, sys
+import platform, signal, sys
 import psutil
 
 def is_rank(process):
@@ -110,7 +111,13 @@ def is_rank(process):
     except (psutil.Error, AttributeError):  # it has ended
         return False
 
-started = psutil.Process(int(sys.argv[2])).children(recursive=True)
+def came_over_ssh(process):  # see machine/hosts.py
+    try:
+        return process.environ().get("PIXELREC_LAUNCHER") == f"{platform.node()}:{sys.argv[2]}"
+    except (psutil.Error, AttributeError):
+        return False
+
+started = psutil.Process(int(sys.argv[2])).children(recursive=True) + list(filter(came_over_ssh, psutil.process_iter()))
 ranks = [p for p in started if is_rank(p) and not is_rank(p.parent())]  # and not their loaders' workers
 for process in ranks:
     process.send_signal(getattr(signal, f"SIG{sys.argv[1]}"))

@@ -137,7 +137,7 @@ def recording_python(folder):
     stub.write_text(
         "#!/bin/bash\n"
         'if [ "$1" = -c ]; then exit; fi\n'
-        f'case $2 in *.resources | *.machine.*) exec {sys.executable} "$@" ;; esac\n'
+        f'case $2 in *.resources | *.machine.pins) exec {sys.executable} "$@" ;; esac\n'
         f"printf '%s\\t' \"$@\" >> {record}\nprintf '\\n' >> {record}\n"
     )
     stub.chmod(0o755)

@@ -21,12 +21,14 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.metrics import figures, paired_p
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import ByScores, Popularity
+from pixelrec_train.losses import cross_entropy
 from pixelrec_train.model.esasrec_model import LigrBlock
 from pixelrec_train.model.hstu_model import HstuBlock, time_bucket
 from pixelrec_train.tasks.next_item import NextItemTask
 from pixelrec_train.trainings import train_sequential
 from pixelrec_train.trainings.baselines import chosen_ease
 from pixelrec_train.trainings.train_sequential import MODELS, ByScoresInTime
+from pixelrec_train.untrained import item_knn as knn_module
 from pixelrec_train.untrained.ease import DECAYS, PENALTIES, ease
 from pixelrec_train.untrained.item_knn import item_knn
 from pixelrec_train.untrained.tfidf import tfidf
@@ -92,6 +94,25 @@ def test_item_knn_is_the_sum_of_cosines_between_sets_of_users(inputs):
         for item in [*np.flatnonzero(scores), *range(0, data.num_items, 37)]:
             expected = sum(0.5**age * cosine(item, taken) for age, taken in enumerate(recent))
             assert scores[item] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_large_catalogue_keeps_the_nearest_and_forgets_a_user_exactly(inputs, monkeypatch):
+    """Built block by block; what is left out of a model's counts does not depend on what is kept."""
+    taken, num_items = inputs.split.taken, inputs.interactions.num_items
+    whole = knn_module.ItemKnn(taken, num_items)
+    cosines = whole.sums().left.toarray()
+    for name, value in (("ALL_PAIRS", 0), ("NEIGHBOURS", 7), ("ITEMS_AT_ONCE", 50)):
+        monkeypatch.setattr(knn_module, name, value)
+    told, few = [], knn_module.ItemKnn(taken, num_items)
+    kept = few.sums(told.append).left.toarray()
+    expected = np.zeros_like(cosines)
+    for row, of_row in enumerate(cosines):
+        best = np.argsort(-of_row, kind="stable")[:7]
+        expected[row, best] = of_row[best]
+    assert np.allclose(kept, expected) and (kept > 0).sum() < (cosines > 0).sum() and sum(told) == num_items
+    users = np.arange(5)
+    histories = [inputs.interactions.items[taken.start[u] : taken.end[u]] for u in users]
+    assert np.allclose(few.without(histories, users), whole.without(histories, users), atol=1e-5)
 
 
 def test_tfidf_is_the_cosine_of_weighted_words():
@@ -212,6 +233,40 @@ def one_at_a_time(task, stretches, items, times):
         for s in range(a + 1, b):
             read = torch.tensor(items[a:s].astype(np.int64))[None]
             yield task.model(read, torch.tensor(times[a:s].astype(float))[None])[0, -1], items[s]
+
+
+def test_histories_share_rows_and_each_item_is_read_once_with_the_one_behind_it(sequential):
+    _, batch, stretches, items, times = sequential
+    found = batch([*stretches, (0, 0)])
+    assert found.valid.sum() == (np.diff(stretches) - 1).sum() and found.items.shape[0] < len(stretches)
+    read = []
+    for row in range(len(found.items)):
+        for history in range(1, int(found.history[row].max()) + 1):
+            here = found.history[row] == history
+            assert found.place[row][here].tolist() == list(range(int(here.sum())))
+            read.append(
+                tuple(tuple(part[row][here].tolist()) for part in (found.items, found.target, found.times))
+            )
+    expected = [
+        tuple(tuple(x) for x in (items[a : b - 1], items[a + 1 : b], times[a : b - 1])) for a, b in stretches
+    ]
+    assert sorted(read) == sorted(expected)
+
+
+def test_the_loss_over_a_catalogue_is_that_of_torch_however_large_scores_are(monkeypatch):
+    monkeypatch.setattr(cross_entropy, "SCORES_IN_CACHE", 1)  # blocks of 64
+    torch.manual_seed(0)
+    hidden, table, labels = torch.randn(150, 8), torch.randn(40, 8), torch.randint(0, 40, (150,))
+    hidden[:3] *= 200
+    ours, twin = ([x.clone().requires_grad_() for x in (hidden, table)] for _ in range(2))
+    loss, hits = cross_entropy.catalogue_cross_entropy(ours[0], labels, ours[1])
+    scores = twin[0] @ twin[1].T
+    expected = F.cross_entropy(scores, labels, reduction="sum")
+    (loss / 7).backward(), (expected / 7).backward()
+    torch.testing.assert_close(loss, expected)
+    assert hits == (scores.argmax(-1) == labels).sum() > 0
+    for found, slow in zip(ours, twin, strict=True):
+        torch.testing.assert_close(found.grad, slow.grad, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

@@ -213,6 +213,8 @@ def test_a_file_that_is_no_blend_is_refused(tmp_path, change):
 def test_parts_that_are_nothing_or_there_twice_are_refused(tmp_path):
     with pytest.raises(InputError, match="'knn' is no checkpoint.*none of item_knn, tfidf"):
         checkpoints_of(["tfidf", "knn"], "--checkpoint", UNTRAINED)
+    with pytest.raises(InputError, match=r"tfidf\+: an empty part is no checkpoint"):
+        checkpoints_of(["tfidf", ""], "--checkpoint", UNTRAINED)
     with pytest.raises(InputError, match="names tfidf twice"):
         checkpoints_of(["tfidf", "tfidf"], "--checkpoint", UNTRAINED)
     write_blend(tmp_path, BlendFile({"tfidf": 1.0}, False, False, {}, {}, "mark"), ["tfidf"])

@@ -17,7 +17,9 @@ from pixelrec_train.evaluation.generation import Generated
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import ByScores
 from pixelrec_train.model.decoding import beam_search
+from pixelrec_train.model.normaliser import log_norm
 from pixelrec_train.model.reading import Decoder
+from pixelrec_train.model.trie_walk import FEW_OF
 from pixelrec_train.semantic_id.codes import ABSENT
 from pixelrec_train.semantic_id.trie import Trie
 
@@ -184,6 +186,41 @@ def test_a_part_of_the_catalogue_is_ranked_alone():
     trie, found = search(model, codes, ids, mask, 5, items=part)
     assert_as_slow(model, trie, found, ids, mask, 5)
     assert {tuple(i) for i in trie.ids().tolist()} == {tuple(i) for i in codes[part].tolist()}
+
+
+@pytest.mark.parametrize("shorter", [False, True])
+def test_nearly_equal_ids_are_told_apart_where_a_node_has_few_of_many_codes(shorter):
+    """Codes are twins but for 1 in 10,000 of their vectors; the slow search computes in fp64."""
+    sizes = (4, 400, 900)
+    rows, codes = level_rows(sizes), random_codes(1, items=120, sizes=sizes, shorter=shorter)
+    model, (ids, mask) = copy.deepcopy(tiny(vocab=WORDS + sum(sizes))), prompts(1)
+    with torch.no_grad():
+        for level in rows:
+            table = model.lm_head.weight
+            table[level] = table[level[:1]] + 1e-4 * table[level]
+    trie, found = search(model, codes, ids, mask, 25, rows=rows)
+    assert trie.fanout[1] * FEW_OF > sizes[1] and trie.fanout[2] * FEW_OF <= sizes[2]  # both ways are taken
+    assert_as_slow(model.double(), trie, found, ids, mask, 25, rows=rows)
+
+
+@pytest.mark.parametrize("states", [(2, 3), (5, 7), (1, 300)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_normaliser_is_that_of_all_words_whatever_blocks_it_comes_in(states, biased):
+    """Small and large scores, a word that is impossible, tables in one and in two parts."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, table = (torch.randn(n, 24, generator=generator) for n in (states[0] * states[1], 5000))
+    hidden, bias = (
+        (hidden * torch.logspace(-2, 1, len(hidden))[:, None]).unflatten(0, states),
+        torch.zeros(5000),
+    )
+    bias[7] = -torch.inf
+    expected = (hidden.double() @ table.double().T + (bias if biased else 0)).logsumexp(-1)
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            found = [log_norm(hidden, table, bias=bias)] if biased else [log_norm(hidden, table)]
+            found += [] if biased else [log_norm(hidden, table[:1999], table[1999:])]
+        for one in found:
+            torch.testing.assert_close(one, expected.float(), rtol=1e-6, atol=1e-5)
 
 
 def test_levels_8192_wide_are_searched_exactly():

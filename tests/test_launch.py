@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -293,11 +294,13 @@ def test_sigusr1_saves_and_ends_with_0(stopped):
 
 
 def test_what_was_stopped_goes_on_with_more_ranks_as_one_rank_would_have(stopped, tmp_path):
-    """The same global batch on two ranks and under ZeRO-3: the same order of windows, losses to rounding."""
-    flags, run, *_ = stopped
+    """By the command it ended with. The same global batch on two ranks and under ZeRO-3: the same order of
+    windows, losses to rounding."""
+    flags, run, _, said = stopped
     elsewhere = tmp_path / "run"
     shutil.copytree(run, elsewhere)
-    result = run_command([sys.executable, ROOT / "scripts/train_pixelrec.py", *flags, "--resume", "auto"])
+    (to_go_on,) = (line for line in said.splitlines() if line.startswith("To go on: "))
+    result = run_command(shlex.split(to_go_on.removeprefix("To go on: ")))
     assert result.returncode == 0, result.stdout + result.stderr
     two = ("--output_dir", elsewhere, "--logging_dir", tmp_path / "logs/run", "--resume", "auto")
     two += ("--per_device_train_batch_size", 4, "--deepspeed", ROOT / "configs/ds_config_zero3.json")
@@ -429,7 +432,7 @@ def test_a_rank_that_fails_ends_the_others_and_its_traceback_is_the_only_one(dem
     )  # fmt: skip
     started = time.monotonic()
     result = deepspeed(2, ROOT / "tests/launched/failing.py", *flags, afresh=True)
-    assert time.monotonic() - started < 60  # the start included
+    assert time.monotonic() - started < 180  # the start included, on a busy machine
     assert result.returncode == 1 and result.stderr.count("Traceback") == 1, result.stderr
     assert "ZeroDivisionError: planted on rank 1" in result.stderr
     assert "stopped after step 2" in (tmp_path / "run/train.log").read_text()

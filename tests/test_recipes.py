@@ -93,7 +93,7 @@ def test_a_hostfile_names_the_machines_and_the_batch_stays(recipe, gpus, demo, t
     size = "64" if gpus else "8"
     for command in launched:
         flags = dict(zip(command, command[1:], strict=False))
-        assert command[1] == "deepspeed.launcher.runner" and flags["--hostfile"] == environment["HOSTFILE"]
+        assert command[1] == "pixelrec_train.machine.hosts" and flags["--hostfile"] == environment["HOSTFILE"]
         assert flags["--per_device_train_batch_size"] == size
     assert launched
 

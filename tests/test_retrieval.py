@@ -200,7 +200,7 @@ def test_an_index_goes_to_the_gpus_and_gives_the_same_lists(
 
 def test_lists_are_made_where_the_device_is(monkeypatch):
     assert way_of_search("auto") == "faiss" and way_of_search("exact") == "exact"
-    with pytest.raises(InputError, match="--retrieval faiss_fp16 needs a GPU and faiss-gpu"):
+    with pytest.raises(InputError, match="--retrieval faiss_fp16 needs a GPU and FAISS for GPUs; this run"):
         way_of_search("faiss_fp16")
     monkeypatch.setattr("pixelrec_train.evaluation.faiss_index.distributed.uses_gpu", lambda: True)
     assert way_of_search("auto") == "exact" and way_of_search("faiss") == "faiss"

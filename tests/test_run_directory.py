@@ -67,17 +67,24 @@ def test_a_file_system_without_locks_is_a_sentence(tmp_path, monkeypatch, number
 
 def test_other_flags_or_data_on_one_host_are_named(monkeypatch, demo_config):
     facts, other = {"data": {"interactions": "ab12"}}, {"data": {"interactions": "cd34"}}
+    stage_2, stage_3 = ({"zero_optimization": {"stage": stage}} for stage in (2, 3))
     told = []
     monkeypatch.setattr(distributed, "gather_objects", lambda mine: told.append(mine) or [told[0], mine])
-    check_same_on_all_ranks(demo_config, facts)
+    check_same_on_all_ranks(demo_config, facts, stage_2)
     elsewhere = replace(demo_config, item_model_dir="/elsewhere", local_rank=3)
-    check_same_on_all_ranks(elsewhere, facts)
+    check_same_on_all_ranks(elsewhere, facts, stage_2)
     with pytest.raises(
         InputError, match="the interactions of the data is cd34 on rank 1, and ab12 on rank 0"
     ):
-        check_same_on_all_ranks(demo_config, other)
+        check_same_on_all_ranks(demo_config, other, stage_2)
     with pytest.raises(InputError, match="--learning_rate is 0.5 on rank 1, and 0.0001 on rank 0"):
-        check_same_on_all_ranks(replace(demo_config, learning_rate=0.5), facts)
+        check_same_on_all_ranks(replace(demo_config, learning_rate=0.5), facts, stage_2)
+    for other, says in (
+        (stage_3, 'zero_optimization of .* JSON is {"stage": 3} on rank 1, and {"stage": 2}'),
+        (stage_2 | {"bf16": {}}, "settings of the DeepSpeed JSON is bf16, zero.* on rank 1"),
+    ):
+        with pytest.raises(InputError, match=says):
+            check_same_on_all_ranks(demo_config, facts, other)
 
 
 def test_overwriting_removes_what_runs_write_and_nothing_else(tmp_path):

@@ -1,18 +1,22 @@
 """A run that stands still says which rank it waits for, and the first rank to fail is the one that speaks."""
 
+import importlib
 import json
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import forks
+import numpy as np
 import pytest
 import torch.distributed as dist
 from conftest import ROOT
 
 from pixelrec_train.resources import free_port
-from pixelrec_train.run import watchdog, watcher
+from pixelrec_train.run import exit_status, log, watchdog, watcher
 from pixelrec_train.run.progress import progress
 
 RANK = """
@@ -26,11 +30,33 @@ rank, port, case = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 os.environ["LOCAL_RANK"] = str(rank)
 store = dist.TCPStore("127.0.0.1", port, None, rank == 0, timedelta(seconds=20), wait_for_workers=False)
 names = [f"process {n} on h" for n in range(3)]
-watchdog.start(store, rank, names, limit_s=2.0 if case == "hang" else 60.0)
-store = None
+watchdog.start(store, rank, names, limit_s={"hang": 2.0, "reads": 0.8}.get(case, 60.0))
+if case != "reads":
+    store = None
 
 def stand_still():
     time.sleep(60)
+
+def read(seconds):  # rank 1 prepares a cache, the others wait for it
+    from pixelrec_train.data.cache import cached
+
+    def build():
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            sum(range(1000))
+        return {}, {}
+
+    if rank == 1:
+        cached(sys.argv[4], "texts", "ab", build)
+    wait_for_all("read")
+    watchdog.stop()
+    wait_for_all("left")
+    time.sleep(0.5 if rank == 0 else 0)
+
+def wait_for_all(place):  # store.wait would keep the watchdog's threads from the store
+    store.set(f"{place} {rank}", "")
+    while not store.check([f"{place} {r}" for r in range(3)]):
+        time.sleep(0.05)
 
 @speak_plainly
 def main():
@@ -39,6 +65,8 @@ def main():
         watchdog.at("step 8: waiting for a batch")
     if case == "hang":
         stand_still()
+    if case == "reads":
+        return read(1.6)
     time.sleep(0.5)
     if (case, rank) in (("killed", 1), ("first", 0)):
         os._exit(9)
@@ -54,12 +82,12 @@ main()
 """
 
 
-def ranks(case):
+def ranks(case, *more):
     """(exit statuses, stderr) of three ranks that behave as RANK says."""
     port = free_port()
     started = [
         subprocess.Popen(
-            [forks.folder() / "python", "-c", RANK, str(r), port, case],
+            [forks.folder() / "python", "-c", RANK, str(r), port, case, *map(str, more)],
             cwd=ROOT, stderr=subprocess.PIPE, text=True,
         )
         for r in range(3)
@@ -100,6 +128,13 @@ def test_when_rank_0_vanishes_with_the_store_the_others_say_so_where_they_stand(
     statuses, said = ranks("first")
     assert statuses == [9, 1, 1]
     assert "rank 0 (process 0 on h) is gone without a word, last in 'step 8" in said[1] and said[2] == ""
+
+
+@pytest.mark.launch
+def test_ranks_that_wait_for_one_that_reads_are_not_ended(tmp_path):
+    statuses, said = ranks("reads", tmp_path)
+    assert statuses == [0, 0, 0], said
+    assert (tmp_path / "texts-ab/facts.json").is_file()
 
 
 @pytest.fixture
@@ -245,3 +280,57 @@ def test_each_report_of_progress_is_a_move(dog):
         tell(1)
         tell(1)
     assert (own.moves, own.phase) == (2, "tokenise")
+
+
+@pytest.mark.parametrize(
+    "module, name, inner, call",
+    [
+        ("data.cache", "fingerprint", "digested", lambda f: f(Path("x"))),
+        ("data.inputs", "split_of", "held_out_files", lambda f: f(None, SimpleNamespace(split_data=None), 3)),
+        ("data.item_fields", "read_fields", "opened", lambda f: f([], SimpleNamespace(text_keys=()))),
+        ("model.backbone", "pretrained", "quiet", lambda f: f("x", None, False, None)),
+        ("model.backbone", "read_tensors", "load_file", lambda f: f("x")),
+        ("engine.manifest", "described", "digested", lambda f: f(Path(__file__))),
+        ("evaluation.faiss_index", "FaissIndex", "gpus_of", None),
+        ("run.hub", "directory_of", "named", lambda f: f("no/model", "--model_dir")),
+    ],
+)  # fmt: skip
+def test_whatever_lasts_before_the_first_step_is_busy(dog, monkeypatch, module, name, inner, call):
+    """Inside, the rank says so; behind, it says again what it said before."""
+    own, module = dog(), importlib.import_module(f"pixelrec_train.{module}")
+
+    class Reached(Exception):
+        pass
+
+    def reached(*args, **kwargs):
+        raise Reached(own.busy, own.phase)
+
+    if call is None:
+        from pixelrec_train.libraries import import_faiss
+
+        monkeypatch.setattr(import_faiss().IndexFlatIP, "add", reached)
+        call = lambda f: f(np.zeros((2, 4), "float32"), gpus=[])  # noqa: E731
+    else:
+        monkeypatch.setattr(module, inner, reached)
+    with pytest.raises(Reached) as found:
+        call(getattr(module, name))
+    busy, phase = found.value.args
+    assert busy == 1 and phase != "start" and (own.busy, own.phase) == (0, "start")
+
+
+@pytest.mark.parametrize(
+    "says", ["(pid 12) is killed by signal: Killed. ", "(pid(s) 12, 13) exited unexpectedly"]
+)
+def test_a_worker_that_was_killed_is_a_sentence(says):
+    status, text = exit_status.judged(RuntimeError(f"DataLoader worker {says}"))
+    assert status == 1 and text.count("\n") == 0 and "Traceback" not in text
+    assert text.startswith("error: DataLoader worker (pid") and "Lower --dataloader_num_workers" in text
+    error = KeyError("Caught KeyError in DataLoader worker process 0.")
+    assert exit_status.reason(error) is None and "Caught" in exit_status.in_words(error)
+
+
+def test_before_the_ranks_have_met_the_first_alone_speaks(monkeypatch, capsys):
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        log.say(f"of rank {rank}")
+    assert capsys.readouterr().out == "of rank 0\n"

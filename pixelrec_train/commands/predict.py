@@ -51,7 +51,7 @@ class PredictConfig(AskFlags, RetrievalFlags, TrustFlags, LaunchFlags):
     hybrid: str | None = flag(
         "of a generative --checkpoint: a two-tower checkpoint (or A+B) that ranks what it has found", None
     )
-    output_dir: str = flag("directory to write", path=NEW_DIRECTORY)
+    output_dir: str = flag("directory to write; predictions that lie there are replaced", path=NEW_DIRECTORY)
     interaction_data: str | None = flag(
         "table with columns item_id, user_id and perhaps timestamp", None, path=FILE
     )

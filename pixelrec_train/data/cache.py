@@ -13,6 +13,7 @@ import numpy as np
 from pixelrec_train import distributed
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import digested
+from pixelrec_train.run import watchdog
 
 
 def cached(cache_dir, kind, fingerprint, build, mode="r"):
@@ -29,7 +30,8 @@ def cached(cache_dir, kind, fingerprint, build, mode="r"):
     directory = Path(cache_dir) / f"{kind}-{fingerprint}"
     with distributed.first_on_each_machine():
         if not is_cached(cache_dir, kind, fingerprint):
-            write(directory, *build())
+            with watchdog.busy(f"preparing {directory.name}"):
+                write(directory, *build())
     return loaded(directory, mode)
 
 
@@ -88,6 +90,7 @@ def beside(directory):
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@watchdog.busy("reading files")
 def fingerprint(*parts):
     """16 hex digits that name the inputs: files by their content, everything else by its repr."""
     digest = hashlib.blake2b(digest_size=8)

@@ -12,6 +12,7 @@ from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.protocols import split_by, taken_by
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import existing_file
+from pixelrec_train.run import watchdog
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def held_out_files(data):
     return [Path(path) for path in (data.split_data, data.valid_data, data.test_data) if path]
 
 
+@watchdog.busy("splitting the interactions")
 def split_of(read, data, max_seq_length, one_window_per_user=False):
     """Split: of --split_data, of tables or sessions, else by --split_protocol."""
     windows, files = (max_seq_length, one_window_per_user), held_out_files(data)

@@ -10,6 +10,7 @@ from pixelrec_train.data.columns import about, find_columns
 from pixelrec_train.data.spelling import difference, pairs
 from pixelrec_train.data.tables import as_text, open_table
 from pixelrec_train.errors import InputError
+from pixelrec_train.run import watchdog
 
 MOST_MISSING = 0.05  # share of the items that may be without text, unless --allow_missing_text
 
@@ -32,6 +33,7 @@ def joined(text_keys, values, prompt):
     return prompt + "".join(f"{k}: {v}" for k, v in zip(text_keys, values, strict=True) if v)
 
 
+@watchdog.busy("reading texts")
 def read_fields(item_ids, texts):
     """One tuple of values per item, in the order of --text_keys; None for an item without a row.
 

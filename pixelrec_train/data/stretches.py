@@ -6,6 +6,7 @@ from torch.utils.data import Dataset
 
 from pixelrec_train import distributed
 from pixelrec_train.batch import SequenceBatch
+from pixelrec_train.data.tokens.packs import pack
 
 
 class StretchDataset(Dataset):
@@ -37,7 +38,7 @@ def cut_stretches(start, stop, size):
 
 
 class StretchCollator:
-    """Makes this rank's SequenceBatch from the stretches of all ranks, as wide as the longest of them."""
+    """Makes this rank's SequenceBatch from the stretches of all ranks, rows as wide as its longest."""
 
     def __init__(self, items, times, candidates, num_negatives, seed):
         """
@@ -58,18 +59,32 @@ class StretchCollator:
 
     def collate(self, stretches, negatives):
         starts, ends = np.array(stretches, np.int64).reshape(-1, 2).T
-        lengths = ends - starts
-        place = np.arange(max(int(lengths.max()), 2))
-        real = place < lengths[:, None]  # [all B, S + 1]
-        mine = slice(self.rank, None, self.ranks)
-        at = np.where(real, starts[:, None] + place, 0)[mine]
-        real = real[mine]
-        times = np.zeros(at.shape) if self.times is None else np.where(real, self.times[at], 0.0)
+        steps = np.maximum(ends - starts - 1, 0)  # items read, each with the one behind it as its target
+        own = slice(self.rank, None, self.ranks)
+        mine = np.flatnonzero(steps[own])
+        length, start = steps[own][mine], starts[own][mine]
+        packs = pack(length, width := int(length.max(initial=1)))
+        length, start = length[packs.sample], start[packs.sample]
+        in_row = np.diff(packs.first)  # stretches
+        row, opens = np.arange(len(packs)).repeat(in_row), packs.first[:-1].repeat(in_row)
+        before = np.cumsum(length) - length
+        stretch = np.arange(len(length)).repeat(length)  # of every item that is read
+        place = np.arange(len(stretch)) - before[stretch]
+        to = row[stretch], (before - before[opens])[stretch] + place
+
+        def laid(values, dtype=np.int64):
+            out = np.zeros((max(len(packs), 1), width), dtype)
+            out[to] = values
+            return torch.from_numpy(out)
+
+        at = start[stretch] + place
         return SequenceBatch(
-            items=torch.from_numpy(np.where(real, self.items[at], 0).astype(np.int64)),
-            times=torch.from_numpy(times),
-            valid=torch.from_numpy(real[:, 1:]),
+            items=laid(self.items[at]),
+            times=laid(0.0 if self.times is None else self.times[at], np.float64),
+            target=laid(self.items[at + 1]),
+            place=laid(place),
+            history=laid((np.arange(len(length)) - opens + 1)[stretch]),
             negatives=torch.from_numpy(negatives.astype(np.int64)),
-            mean_steps=torch.tensor(np.maximum(lengths - 1, 0).sum() / self.ranks, dtype=torch.float32),
-            num_users=int((lengths[mine] > 0).sum()),
+            mean_steps=torch.tensor(steps.sum() / self.ranks, dtype=torch.float32),
+            num_users=int((ends > starts)[own].sum()),
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from pixelrec_train import distributed
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import digested, remove, write_json, write_whole
+from pixelrec_train.run import watchdog
 from pixelrec_train.run.checkpoints import LATEST, MANIFEST, inside, run_of, set_aside, take_away
 from pixelrec_train.run.model_card import CARD, rename
 
@@ -61,6 +62,7 @@ def verify(directory, to_resume=True):
         )
 
 
+@watchdog.busy("checking files")
 def described(path):
     """[bytes, checksum] of a file; None where there is none."""
     if not path.is_file():

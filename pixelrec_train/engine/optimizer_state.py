@@ -18,6 +18,7 @@ from pixelrec_train import distributed
 from pixelrec_train.engine.weights import overwrite
 from pixelrec_train.engine.zero import Piece, at_hand, forget_moments, layout, moments, size_of
 from pixelrec_train.errors import InputError, first_line
+from pixelrec_train.run import watchdog
 
 KINDS = ("master", "exp_avg", "exp_avg_sq")
 
@@ -72,6 +73,7 @@ def load(engine, checkpoint):
             state = forget_moments(engine, buffer, stored.step)
             for piece in (piece for piece in pieces if piece.buffer == number):
                 for kind, target in zip(KINDS, (buffer, state["exp_avg"], state["exp_avg_sq"]), strict=True):
+                    watchdog.at("reading the checkpoint")
                     values = stored.read(kind, piece.name, piece.first, piece.count)
                     target.data.narrow(0, piece.offset, piece.count).copy_(values)
     sizes = trained_sizes(engine.module)

@@ -96,14 +96,16 @@ def check_same_run(flags, checkpoint, facts, world_size):
         )
 
 
-def check_same_on_all_ranks(flags, facts):
-    """Raises InputError on all ranks where one, on another host perhaps, has other flags or other data.
+def check_same_on_all_ranks(flags, facts, resolved):
+    """Raises InputError on all ranks where one, on another host perhaps, has other flags or other files.
 
-    Paths may differ: what lies there is compared.
+    Paths may differ: what lies there is compared. resolved: the DeepSpeed JSON.
     """
     names = [field.name for field in dataclasses.fields(flags) if field.name != "local_rank"]
     mine = {f"--{name}": as_text(getattr(flags, name)) for name in names}
     mine = {name: text for name, text in mine.items() if "/" not in text}
+    mine |= {f"{name} of the DeepSpeed JSON": json.dumps(value) for name, value in resolved.items()}
+    mine["the list of settings of the DeepSpeed JSON"] = ", ".join(sorted(resolved))
     mine |= {f"the {name.replace('_', ' ')} of the data": mark for name, mark in facts["data"].items()}
     first, *others = distributed.gather_objects(mine)
     for rank, other in enumerate(others, 1):

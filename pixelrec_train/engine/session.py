@@ -26,9 +26,10 @@ from pixelrec_train.engine.state import TrainState, steps_per_epoch, total_steps
 from pixelrec_train.engine.task import Objective
 from pixelrec_train.errors import InputError, StopRequested
 from pixelrec_train.files import possible_directory
-from pixelrec_train.run import board, rendezvous, watchdog
+from pixelrec_train.run import board, exit_status, rendezvous, watchdog
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run.checkpoints import check_steps_free
+from pixelrec_train.run.continuing import how_to_go_on
 from pixelrec_train.run.hub import fetched, taken
 from pixelrec_train.run.log import RunLog, log_path, say, show_under_tensorboard, tensorboard_dir
 from pixelrec_train.run.signals import StopSignals
@@ -53,7 +54,7 @@ def on_all_ranks(loop, work, resume=None, can_resume=True, weights="--init_from 
     except StopRequested as stop:
         if not can_resume:
             sys.exit(128 + stop.number)
-        say("The same command with --resume auto goes on from there.")
+        say(how_to_go_on())
         rendezvous.finish()
         raise
     rendezvous.finish()  # not after an error: it would wait for ranks that wait for this one
@@ -133,7 +134,7 @@ def session(task, loader, loop, resolved, facts, plan=(), resume=None, best_by=N
     """
     watchdog.at("building the engine")
     best_by = task.objective.chosen_by(best_by)
-    check_same_on_all_ranks(loop, facts)
+    check_same_on_all_ranks(loop, facts, resolved)
     state = TrainState(total_steps=total_steps(loader.batches_in, loop))
     if resumed := distributed.from_first_rank(checkpoint_to_resume(resume, loop.output_dir)):
         verify(resumed)
@@ -157,7 +158,7 @@ def session(task, loader, loop, resolved, facts, plan=(), resume=None, best_by=N
                 best = f"best epoch {state.best_epoch:.4g} (validation {best_by} {state.best_score:.4f})"
                 log.note(f"done: {state.step} steps, {best}")
     except BaseException as error:
-        log.note(f"stopped after step {state.step}: {str(error) or type(error).__name__}")
+        log.note(f"stopped after step {state.step}: {exit_status.in_words(error)}")
         log.failed = True
         raise
     finally:

@@ -7,6 +7,7 @@ from torch import nn
 
 from pixelrec_train import distributed
 from pixelrec_train.engine.zero import is_cut
+from pixelrec_train.run import watchdog
 
 
 def whole(parameters, writer_rank=None):
@@ -39,6 +40,7 @@ def overwrite(named_parameters, value_of):
     """Set parameters that may be partitioned to value_of(name), tensors of their size. All ranks call it."""
     with torch.no_grad():
         for name, parameter in named_parameters:
+            watchdog.at("putting weights in place")
             with whole([parameter], writer_rank=0):
                 if not is_cut(parameter) or distributed.rank() == 0:
                     parameter.copy_(value_of(name).view(parameter.shape))

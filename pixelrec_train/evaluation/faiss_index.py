@@ -6,6 +6,7 @@ import torch
 from pixelrec_train import distributed
 from pixelrec_train.errors import InputError
 from pixelrec_train.libraries import import_faiss
+from pixelrec_train.run import watchdog
 
 MOST_ON_GPU = 2048  # neighbours that FAISS finds at a time there
 SHARE = 0.5  # of a GPU's free memory that a whole copy may take; a larger one is cut over the GPUs
@@ -23,9 +24,10 @@ def way_of_search(retrieval):
         return retrieval
     faiss = import_faiss()
     if retrieval == "faiss_fp16" and not gpus_of(faiss):
+        lacking = "this FAISS is for CPUs alone" if distributed.uses_gpu() else "this run computes on CPUs"
         raise InputError(
-            "--retrieval faiss_fp16 needs a GPU and faiss-gpu, and there is none of one of them. "
-            "Take --retrieval faiss or exact, or install it: pip install faiss-gpu."
+            f"--retrieval faiss_fp16 needs a GPU and FAISS for GPUs; {lacking}. Take --retrieval faiss or "
+            "exact, or install it: pip uninstall -y faiss-cpu && pip install faiss-gpu."
         )
     return retrieval
 
@@ -43,7 +45,8 @@ class FaissIndex:
         gpus = gpus_of(faiss) if gpus is None else gpus
         self.most = MOST_ON_GPU if gpus else len(vectors)
         parts = (part.cpu().numpy() for part in vectors.parts(0, len(vectors)))
-        self.index = flat(faiss, len(vectors), vectors.width, parts)
+        with watchdog.busy("building the index"):
+            self.index = flat(faiss, len(vectors), vectors.width, parts)
         if gpus:
             size = len(vectors) * vectors.width * (2 if half else 4)
             self.index = on_gpus(faiss, self.index, gpus, size, half)

@@ -14,6 +14,7 @@ from pixelrec_train.evaluation.index import build_index, check_finite, counted, 
 from pixelrec_train.evaluation.lists import keys_of
 from pixelrec_train.evaluation.recommender import Lists
 from pixelrec_train.evaluation.vectors import Vectors
+from pixelrec_train.run import watchdog
 
 
 class Question(NamedTuple):
@@ -51,7 +52,8 @@ class Shards:
         ranks, rank, count = distributed.world_size(), distributed.rank(), len(table)
         self.first, self.end = count * rank // ranks, count * (rank + 1) // ranks
         part = self.table[self.first : self.end]
-        self.index = build_index(part, retrieval, cosines) if len(part) else None
+        with watchdog.busy("building the index"):
+            self.index = build_index(part, retrieval, cosines) if len(part) else None
 
     def find(self, queries, left_out, k, target=None, wanted=None):
         """Places of targets, and the best items of users. All ranks call it together, each for its own.

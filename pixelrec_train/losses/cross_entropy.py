@@ -9,6 +9,8 @@ Shapes: N labels, D width, V rows of all tables together, laid one below the oth
 import torch
 from torch import Tensor
 
+SCORES_IN_CACHE, SCORES_ON_GPU = 2**18, 2**27  # scores of a catalogue at a time
+
 
 def summed_cross_entropy(
     hidden: Tensor, labels: Tensor, tables: tuple[Tensor, ...], chunk: int, weights: Tensor | None = None
@@ -51,6 +53,48 @@ def token_cross_entropy(
         [N] losses in nats, with gradient; detached, [N] rows with the highest score.
     """
     return _EachToken.apply(hidden, labels, chunk, entropies, *tables)
+
+
+def catalogue_cross_entropy(hidden: Tensor, labels: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """The summed loss of N labels over one small table, in blocks of scores that stay in a cache.
+
+    Args:
+        hidden: [N, D]; labels: [N] rows of the table; table: [V, D].
+
+    Returns:
+        The sum in nats, with gradient (made with the scores, as in summed_cross_entropy); detached, how many
+        labels no row outscores.
+    """
+    return _OverCatalogue.apply(hidden, labels, table, torch.is_grad_enabled())
+
+
+class _OverCatalogue(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, labels, table, with_gradient):
+        wanted = [with_gradient and needed for needed in (ctx.needs_input_grad[0], ctx.needs_input_grad[2])]
+        gradients = Gradients(hidden, (table,), wanted)
+        total, hits = hidden.new_zeros((), dtype=torch.float32), labels.new_zeros(())
+        chunk = max(64, (SCORES_ON_GPU if hidden.is_cuda else SCORES_IN_CACHE) // len(table))
+        for first in range(0, len(hidden), chunk):
+            part = slice(first, first + chunk)
+            scores = score(hidden[part], (table,))
+            own, top = scores.gather(1, labels[part, None]), scores.amax(-1, keepdim=True)
+            share = scores.softmax(-1)
+            # The largest share is 1 / sum of exp(score - top): exact however small a label's own share is.
+            total += (top - share.amax(-1, keepdim=True).log() - own).sum()
+            hits += (own >= top).sum()
+            if any(wanted):
+                share.scatter_add_(1, labels[part, None], share.new_full((len(own), 1), -1.0))
+                gradients.add(part, share, None)
+        ctx.gradients = gradients.finished()
+        ctx.mark_non_differentiable(hits)
+        return total, hits
+
+    @staticmethod
+    def backward(ctx, gradient, _):
+        of_hidden, of_table = (None if g is None else g.mul_(gradient) for g in ctx.gradients)
+        ctx.gradients = None
+        return of_hidden, None, of_table, None
 
 
 class _Summed(torch.autograd.Function):

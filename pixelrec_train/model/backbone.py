@@ -15,6 +15,7 @@ from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import base_of_adapter, is_adapter
 from pixelrec_train.model.adapter_files import is_of_causal_lm, put_on
 from pixelrec_train.model.model_directory import check_directory
+from pixelrec_train.run import watchdog
 
 
 def load_backbone(directory, flag_name, dtype=torch.float32, random_init=False, trust=False, kind=AutoModel):
@@ -95,6 +96,7 @@ def reads_plain_text(model):
         return False
 
 
+@watchdog.busy("reading weights")
 def pretrained(directory, dtype, trust, kind):
     """(model, names of the weights that its files lack)"""
     with quiet():
@@ -160,6 +162,7 @@ def save_tensors(tensors, path):
     os.chmod(path, 0o666 & ~umask)
 
 
+@watchdog.busy("reading weights")
 def read_tensors(path):
     """{name: tensor} of a safetensors file that is ours, or an InputError where it is not whole."""
     try:

@@ -78,10 +78,22 @@ def search_from(
     # [B, K] of the beams; one so far. A beam of score -inf is none, and neither is what continues it.
     score = torch.zeros(len(prefix.real), 1, device=prefix.real.device)
 
-    def choose(level, node, hidden, logits):
+    def log_norm(level, hidden):
+        # The first code's is one for all beams of a user and chooses none of them: it comes with the second
+        # code's, in one product with the vocabulary.
+        nonlocal score
+        if level == 0 and trie.levels > 1:
+            return score
+        if level != 1:
+            return decoder.log_norm(hidden)
+        norms = decoder.log_norm(torch.cat([prefix.hidden, hidden], dim=1))
+        score = score - norms[:, :1]
+        return norms[:, 1:]
+
+    def choose(level, node, hidden):
         nonlocal score
         codes, nodes, gain, is_child = continuations(
-            decoder, trie, level, node, hidden, logits, normalised_over
+            decoder, trie, rows, level, node, hidden, normalised_over, log_norm
         )
         total = (score[..., None] + gain).masked_fill(~is_child, -torch.inf).flatten(1)
         score, chosen = total.topk(min(beams, total.shape[1], len(trie.codes[level])), dim=1)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pixelrec_train.model.sequential_model import SequentialModel
+from pixelrec_train.model.sequential_model import SequentialModel, sees
 
 
 class ESASRecModel(SequentialModel):
@@ -20,11 +20,12 @@ class ESASRecModel(SequentialModel):
         self.blocks = nn.ModuleList(LigrBlock(hidden_size, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden_size)
 
-    def forward(self, items, times):
-        hidden = F.embedding(items, self.items) + self.positions[: items.shape[1]]
-        hidden = self.dropout(hidden)
+    def forward(self, items, times, place=None, history=None):
+        positions = self.positions[: items.shape[1]] if place is None else F.embedding(place, self.positions)
+        hidden = self.dropout(F.embedding(items, self.items) + positions)
+        mask = None if history is None else sees(history)[:, None]
         for block in self.blocks:
-            hidden = block(hidden)
+            hidden = block(hidden, mask)
         return self.norm(hidden)
 
 
@@ -41,20 +42,22 @@ class LigrBlock(nn.Module):
         self.up, self.down = nn.Linear(width, 2 * inner * width), nn.Linear(inner * width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x):
-        """[B, S, D] -> [B, S, D]"""
-        x = x + self.dropout(self.attend(self.attention_norm(x)) * self.attention_gate(x).sigmoid())
+    def forward(self, x, mask=None):
+        """[B, S, D], [B, 1, S, S] bool (None = each sees all before it) -> [B, S, D]"""
+        x = x + self.dropout(self.attend(self.attention_norm(x), mask) * self.attention_gate(x).sigmoid())
         return x + self.dropout(
             self.feed_forward(self.feed_forward_norm(x)) * self.feed_forward_gate(x).sigmoid()
         )
 
-    def attend(self, x):
+    def attend(self, x, mask):
         query, key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, S, D / heads]
             for part in self.query_key_value(x).chunk(3, -1)
         )
         share = self.share if self.training else 0.0
-        read = F.scaled_dot_product_attention(query, key, value, dropout_p=share, is_causal=True)
+        read = F.scaled_dot_product_attention(
+            query, key, value, mask, dropout_p=share, is_causal=mask is None
+        )
         return self.out(read.transpose(1, 2).flatten(2))
 
     def feed_forward(self, x):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pixelrec_train.model.sequential_model import SequentialModel
+from pixelrec_train.model.sequential_model import SequentialModel, sees
 
 TIME_BUCKETS = 64  # of the logarithm of seconds between two items: a bucket ends at sqrt(2) times the last
 
@@ -24,14 +24,15 @@ class HSTUModel(SequentialModel):
         self.blocks = nn.ModuleList(HstuBlock(hidden_size, heads, dropout, longest) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden_size)
 
-    def forward(self, items, times):
-        length = items.shape[1]
-        hidden = self.dropout(F.embedding(items, self.items) + self.positions[:length])
-        place = torch.arange(length, device=items.device)
-        distance = (place[:, None] - place).clamp(min=0)  # [S, S]
+    def forward(self, items, times, place=None, history=None):
+        if place is None:
+            place = torch.arange(items.shape[1], device=items.device)[None]
+        mask = None if history is None else sees(history)[:, None]
+        hidden = self.dropout(F.embedding(items, self.items) + F.embedding(place, self.positions))
+        distance = (place[:, :, None] - place[:, None]).clamp(min=0)  # [B, S, S]
         bucket = time_bucket(times[:, :, None] - times[:, None])  # [B, S, S]
         for block in self.blocks:
-            hidden = block(hidden, distance, bucket)
+            hidden = block(hidden, distance, bucket, mask)
         return self.norm(hidden)
 
 
@@ -53,11 +54,12 @@ class HstuBlock(nn.Module):
         self.by_time = nn.Parameter(torch.zeros(TIME_BUCKETS))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x, distance, bucket):
-        """[B, S, D], [S, S], [B, S, S] -> [B, S, D]"""
+    def forward(self, x, distance, bucket, mask=None):
+        """[B, S, D], twice [B, S, S], [B, 1, S, S] bool (None = each sees all before it) -> [B, S, D]"""
         gate, *parts = F.silu(self.into(self.norm(x))).chunk(4, -1)
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         bias = self.by_distance[distance] + self.by_time[bucket]  # [B, S, S]
         weights = F.silu(query @ key.transpose(-1, -2) + bias[:, None]) / self.longest
-        read = (weights.tril() @ value).transpose(1, 2).flatten(2)
+        weights = weights.tril() if mask is None else weights * mask
+        read = (weights @ value).transpose(1, 2).flatten(2)
         return x + self.out(self.dropout(self.read_norm(read) * gate))

@@ -10,14 +10,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from pixelrec_train.errors import InputError
-
-ROWS_PER_BLOCK = 8192
+from pixelrec_train.model.normaliser import log_norm, score_some
 
 
 class Decoder(NamedTuple):
@@ -30,7 +28,8 @@ class Decoder(NamedTuple):
     # attention_mask=[B, 1, S, past + S] added to the scores, position_ids=[B, S], past_key_values=a
     # DynamicCache, to which it appends, use_cache=True) -> .last_hidden_state [B, S, H].
     backbone: Callable
-    head: Callable[[Tensor, Tensor], Tensor]  # [..., H], [n] token ids -> [..., n] their logits
+    # [..., H], [n] token ids -> [..., n] their logits; or [..., F] ids, each state's own -> [..., F]
+    head: Callable[[Tensor, Tensor], Tensor]
     log_norm: Callable[[Tensor], Tensor]  # [..., H] -> [...] log of the summed exp of all logits, fp32
     logits: Callable[[Tensor], Tensor]  # [B, H] -> [B, V] fp32 of every token; -inf where a row is no token
     sliding_window: int | None = None  # tokens a position sees, its own among them; None = all before it
@@ -50,22 +49,10 @@ class Decoder(NamedTuple):
             if getattr(config, name, None) not in (None, 1):
                 raise InputError(f"constrained decoding does not know {name} of {type(model).__name__}.")
 
-        def some_logits(hidden, rows):
-            bias = None if head.bias is None else head.bias[rows]
-            return F.linear(hidden, head.weight[rows], bias)
-
-        def log_norm(hidden):
-            # In blocks: the logits of a whole vocabulary of 176k for all beams would not fit a cache.
-            blocks = zip(
-                head.weight.split(ROWS_PER_BLOCK),
-                [None] * len(head.weight) if head.bias is None else head.bias.split(ROWS_PER_BLOCK),
-                strict=False,
-            )
-            parts = [F.linear(hidden, *block).float().logsumexp(-1) for block in blocks]
-            return torch.stack(parts).logsumexp(0)
-
         return Decoder(
-            model.get_input_embeddings(), model.base_model, some_logits, log_norm,
+            model.get_input_embeddings(), model.base_model,
+            lambda hidden, ids: score_some(hidden, ids, head.weight, head.bias),
+            lambda hidden: log_norm(hidden, head.weight, bias=head.bias),
             lambda hidden: head(hidden).float(), window_of(config),
         )  # fmt: skip
 

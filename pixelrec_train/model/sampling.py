@@ -61,9 +61,9 @@ def sample(
         raise ValueError(f"no draws with temperature {temperature}, top_k {top_k} and top_p {top_p}")
     drawn, noise = [], noise or own_noise(token_ids)  # [B, K] of each level
 
-    def choose(level, node, hidden, logits):
+    def choose(level, node, hidden):
         codes, nodes, gain, is_child = continuations(
-            decoder, trie, level, node, hidden, logits, normalised_over
+            decoder, trie, rows, level, node, hidden, normalised_over
         )
         kept = gain.masked_fill(~is_child, -torch.inf)
         edge = draw(likeliest(kept / temperature, top_k, top_p), draws, noise)[..., None]  # [B, K, 1]
@@ -103,10 +103,10 @@ def sample_distinct(
     share = disturbed = torch.zeros(len(token_ids), 1, device=token_ids.device)  # [B, K], log and with noise
     drawn = torch.zeros(len(token_ids), 1, 0, device=token_ids.device)  # [B, K, levels so far]
 
-    def choose(level, node, hidden, logits):
+    def choose(level, node, hidden):
         nonlocal share, disturbed, drawn
         codes, nodes, gain, is_child = continuations(
-            decoder, trie, level, node, hidden, logits, normalised_over
+            decoder, trie, rows, level, node, hidden, normalised_over
         )
         kept = gain.masked_fill(~is_child, -torch.inf)
         ours = share[..., None] + (kept / temperature).log_softmax(-1)  # [B, K, F] of whole paths

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from transformers import GPT2Config, GPT2Model
 
-from pixelrec_train.model.sequential_model import SequentialModel
+from pixelrec_train.model.sequential_model import SequentialModel, sees
 
 
 class SASRecModel(SequentialModel):
@@ -23,5 +23,9 @@ class SASRecModel(SequentialModel):
         )  # fmt: skip
         self.backbone.wte.weight.requires_grad_(False)  # items have their own table
 
-    def forward(self, items, times):
-        return self.backbone(inputs_embeds=F.embedding(items, self.items)).last_hidden_state
+    def forward(self, items, times, place=None, history=None):
+        return self.backbone(
+            inputs_embeds=F.embedding(items, self.items),
+            position_ids=place,
+            attention_mask=None if history is None else sees(history)[:, None],
+        ).last_hidden_state

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pixelrec_train.batch import pad_histories
+from pixelrec_train.losses.cross_entropy import catalogue_cross_entropy
 from pixelrec_train.model.backbone import save_tensors
 
 FILE = "model.safetensors"
@@ -21,13 +22,22 @@ class SequentialModel(nn.Module):
         self.longest = longest
         self.items = nn.Parameter(torch.empty(num_items, hidden_size).normal_(std=0.02))
 
-    def forward(self, items: Tensor, times: Tensor) -> Tensor:
-        """[B, S] item numbers and seconds, padded on the right -> [B, S, D]; row s has read 0..s."""
+    def forward(
+        self, items: Tensor, times: Tensor, place: Tensor | None = None, history: Tensor | None = None
+    ) -> Tensor:
+        """[B, S] item numbers and seconds -> [B, S, D], in which s has read those of its history up to s.
+
+        place, history: [B, S] of batch.SequenceBatch; None = one history in a row, padded on the right.
+        """
         raise NotImplementedError
 
     def scores(self, hidden: Tensor) -> Tensor:
         """[…, D] -> […, num_items] inner products with every item."""
         return hidden @ self.items.T
+
+    def summed_loss(self, hidden: Tensor, target: Tensor):
+        """[V, D], [V] -> the summed cross-entropy over all items in nats, how many targets none outscores."""
+        return catalogue_cross_entropy(hidden, target, self.items)
 
     @torch.no_grad()
     def score(self, histories, times=None):
@@ -48,3 +58,8 @@ class SequentialModel(nn.Module):
 
     def load(self, directory):
         self.load_state_dict(load_file(Path(directory) / FILE))
+
+
+def sees(history):
+    """[B, S] numbers of histories -> [B, S, S] bool, what each place sees: its own history up to itself."""
+    return (history[:, :, None] == history[:, None]).tril()

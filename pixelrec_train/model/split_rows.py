@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixelrec_train.model.reading import ROWS_PER_BLOCK
+from pixelrec_train.model.normaliser import score_some
 
 
 class SplitRows(nn.Module):
@@ -37,13 +37,6 @@ def look_up(token_ids, old_rows, new_rows=None):
     return torch.where(is_new[..., None], new, old)
 
 
-def score_some(hidden, token_ids, old_rows, new_rows):
-    """[..., D], [n] ids of itemic tokens -> [..., n]"""
-    return F.linear(hidden, new_rows[token_ids - len(old_rows)])
-
-
-def log_norm(hidden, tables):
-    """[..., D] -> [...] log of the summed exp of the scores of all tokens, a block of rows at a time."""
-    blocks = [block for table in tables for block in table.split(ROWS_PER_BLOCK)]
-    parts = [F.linear(hidden, block).float().logsumexp(-1) for block in blocks]
-    return torch.stack(parts).logsumexp(0)
+def score_new(hidden, token_ids, old_rows, new_rows):
+    """normaliser.score_some of itemic tokens."""
+    return score_some(hidden, token_ids - len(old_rows), new_rows)

@@ -17,9 +17,10 @@ from pixelrec_train.model.backbone import load_backbone, under
 from pixelrec_train.model.expansion import table_names
 from pixelrec_train.model.model_directory import check_directory
 from pixelrec_train.model.model_files import write_like
+from pixelrec_train.model.normaliser import log_norm
 from pixelrec_train.model.packed_attention import Segments
 from pixelrec_train.model.reading import Decoder, window_of
-from pixelrec_train.model.split_rows import SplitRows, log_norm, look_up, score_some
+from pixelrec_train.model.split_rows import SplitRows, look_up, score_new
 from pixelrec_train.model.vocabulary import META_FILE, ItemicVocabulary
 
 
@@ -27,13 +28,9 @@ class TokenModel(nn.Module):
     """The transformer without its tables, and the tables, split. Where they are tied there is only one."""
 
     def __init__(
-        self,
-        causal_lm: nn.Module,
-        vocabulary: ItemicVocabulary | None,
-        num_tokens: int,
-        chunk: int,
+        self, causal_lm: nn.Module, vocabulary: ItemicVocabulary | None, num_tokens: int, chunk: int,
         first_new: int | None = None,
-    ):
+    ):  # fmt: skip
         """
         Args:
             vocabulary: its itemic tokens; None = it has none.
@@ -153,8 +150,8 @@ class TokenModel(nn.Module):
             yield Decoder(
                 embed=lambda ids: self.embedding(look_up, ids.flatten()).unflatten(0, ids.shape),
                 backbone=self.backbone,
-                head=lambda hidden, ids: self.output_rows(lambda *rows: score_some(hidden, ids, *rows)),
-                log_norm=lambda hidden: self.output_rows(lambda *rows: log_norm(hidden, rows)),
+                head=lambda hidden, ids: self.output_rows(lambda *rows: score_new(hidden, ids, *rows)),
+                log_norm=lambda hidden: self.output_rows(lambda *rows: log_norm(hidden, *rows)),
                 logits=self.logits,
                 sliding_window=window_of(self.backbone.config),
             )

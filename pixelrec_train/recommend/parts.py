@@ -37,10 +37,11 @@ def checkpoints_of(parts, flag_name, known):
     for part in parts:
         if parts.count(part) > 1:
             raise InputError(f"{flag_name} {'+'.join(parts)} names {part or 'nothing'} twice.")
-        if len(parts) > 1 and part not in known and not Path(part).exists():
+        if len(parts) > 1 and part not in known and not (part and Path(part).exists()):
+            empty = "an empty part" * (not part)
             raise InputError(
-                f"{flag_name} {'+'.join(parts)}: {part!r} is no checkpoint (looked from {Path.cwd()}), and "
-                f"none of {', '.join(known)}."
+                f"{flag_name} {'+'.join(parts)}: {empty or repr(part)} is no checkpoint (looked from "
+                f"{Path.cwd()}), and none of {', '.join(known)}."
             )
         if len(parts) > 1 and blend_file(part):
             raise InputError(

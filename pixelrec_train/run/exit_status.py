@@ -1,12 +1,15 @@
 """How a process of ours ends: its exit status, and who of many ranks says why."""
 
 import functools
+import re
 import signal
 import sys
 import traceback
 
 from pixelrec_train.errors import InputError, StopRequested, TrainingStopped, of_a_place
 from pixelrec_train.run import watchdog
+
+OF_A_WORKER = re.compile(r"DataLoader worker \(pid(\(s\))? [\d, ]+\)")
 
 
 def speak_plainly(main):
@@ -46,6 +49,21 @@ def judged(error):
         return 2, f"error: {error.filename}: {error.strerror}."
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("pixelrec_train"):
         return 1, f"error: {error} in {sys.executable}. Run first: source .venv/bin/activate"
-    if lost := watchdog.lost_peer(error):
-        return 1, f"error: {lost}"
+    if why := reason(error):
+        return 1, f"error: {why}"
     return 1, traceback.format_exc().rstrip()
+
+
+def reason(error):
+    """A sentence where it is another process that something happened to; else None."""
+    if found := OF_A_WORKER.search(str(error)):
+        return (
+            f"{found[0]}, which prepared batches, was ended from outside, perhaps for want of memory (dmesg "
+            f"would say so). Lower --dataloader_num_workers; --resume auto goes on from the last checkpoint."
+        )
+    return watchdog.lost_peer(error)
+
+
+def in_words(error):
+    """What a log says of it."""
+    return reason(error) or str(error) or type(error).__name__

@@ -14,6 +14,7 @@ from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import existing_directory
 from pixelrec_train.flags import MODEL, replace
 from pixelrec_train.libraries import import_hub
+from pixelrec_train.run import watchdog
 
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 UNWANTED = ["onnx/*", "openvino/*", "original/*"]  # the same weights once more
@@ -62,6 +63,7 @@ def fetched(config):
     return config
 
 
+@watchdog.busy("fetching a model")
 def directory_of(text, flag_name, in_table=False):
     """(the directory, "ORG/NAME@commit" or None where it was one before).
 

@@ -10,6 +10,7 @@ Sources: the manuals of srun, Open MPI (environment variables), MPICH's Hydra, K
 """
 
 import re
+import shlex
 
 from pixelrec_train.errors import InputError
 
@@ -29,14 +30,20 @@ def named_as_torch(environment):
     """{RANK: …} to add to the environment so that it has all of OF_TORCH; {} where no launcher was at work.
 
     Raises:
-        InputError: a launcher has said a part of it alone.
+        InputError: a launcher has said a part of it alone, or what cannot be.
     """
+    if found := found_in(environment):
+        check_numbers(found)
+    return found
+
+
+def found_in(environment):
     if "RANK" in environment:
         return of_pod(environment)
-    if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in environment:
+    if environment.get("SLURM_STEP_NUM_TASKS", "1") != "1" and "SLURM_PROCID" in environment:
         return of_srun(environment)
     for launcher, names in MPI.items():
-        if int(environment.get(names[1], 1)) > 1:
+        if environment.get(names[1], "1") != "1":
             return of_mpirun(launcher, names, environment)
     if "PMIX_RANK" in environment and "SLURM_JOB_ID" not in environment:
         raise InputError(
@@ -44,6 +51,23 @@ def named_as_torch(environment):
             f"Start it with torchrun, deepspeed, srun or mpirun, or set {', '.join(OF_TORCH)}."
         )
     return {}
+
+
+def check_numbers(found):
+    """Raises InputError where a rank, a number of ranks or the port is none."""
+    numbers = {}
+    for name in (name for name in OF_TORCH if name in found and name != "MASTER_ADDR"):
+        if not found[name].isdecimal():
+            raise InputError(f"{name} of the environment must be a number, got {found[name]!r}.")
+        numbers[name] = int(found[name])
+    for place, count in (("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE")):
+        if count in numbers and numbers[place] >= numbers[count]:
+            raise InputError(
+                f"the environment has {place}={found[place]} of {count}={found[count]}; ranks count from 0. "
+                f"Start all ranks with the same number of them."
+            )
+    if not 0 < numbers["MASTER_PORT"] < 65536:
+        raise InputError(f"MASTER_PORT must be from 1 to 65535, got {found['MASTER_PORT']}.")
 
 
 def of_pod(environment):
@@ -107,3 +131,13 @@ def of_mpirun(launcher, names, environment):
         "MASTER_ADDR": environment.get("MASTER_ADDR", "127.0.0.1"),
         "MASTER_PORT": environment.get("MASTER_PORT", PORT),
     }  # fmt: skip
+
+
+def through_pdsh(word):
+    """What to tell DeepSpeed's launcher so that a rank on another machine gets this word, also an empty one.
+
+    pdsh puts a host's name for %h, and joins all words for a shell to read; DeepSpeed puts double quotes
+    around those with a space.
+    """
+    word = word.replace("%", "%%")
+    return re.sub(r"([\\$`])", r"\\\1", word) if " " in word else shlex.quote(word)

@@ -220,6 +220,6 @@ def duration(seconds):
 
 
 def say(text):
-    """A line on rank 0's screen before a run has its log."""
-    if distributed.rank() == 0:
+    """A line on rank 0's screen before a run has its log, or the ranks have met."""
+    if distributed.rank() == 0 and (distributed.world_size() > 1 or os.environ.get("RANK", "0") == "0"):
         print(text, file=sys.stdout, flush=True)

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from pixelrec_train.distributed import ranks_here
+from pixelrec_train.distributed import ranks_here, uses_gpu
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import PACKAGE, digested
 from pixelrec_train.run import network
@@ -66,6 +66,7 @@ def introduction():
         me["address"] = network.own_address(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
         found = versions()
         me["has"] = {name: found.get(name, "none") for name in SAME} | {"pixelrec_train": own_code()}
+        me["has"]["kind of device"] = "a GPU" if uses_gpu() else "the CPU"
     return me
 
 

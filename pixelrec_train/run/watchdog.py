@@ -55,18 +55,22 @@ def at(phase):
 
 
 @contextlib.contextmanager
-def busy():
-    """Work of this rank alone that may last, without a collective in it: while the process uses a core or the
-    disk, the rank moves."""
+def busy(phase=None):
+    """Work of this rank alone that may last, without a collective in it, which might spin: while the process
+    uses a core or the disk, the rank moves. Also in front of a function: @busy("reading")."""
     if watcher is None:
         yield
         return
+    before = watcher.phase
+    if phase:
+        watcher.at(phase)
     watcher.busy += 1
     try:
         yield
     finally:
         if watcher:
             watcher.busy -= 1
+            watcher.phase = before
 
 
 def tell(note):

@@ -30,19 +30,20 @@ class NextItemTask(Task):
 
         With negatives, the softmax is over them and the target; a negative that is the target counts once.
         """
-        # Padding is left out before the catalogue's scores are made: most histories are short.
-        hidden = self.model(batch.items[:, :-1], batch.times[:, :-1])[batch.valid]  # [V, D]
-        target = batch.items[:, 1:][batch.valid]  # [V]
-        if len(batch.negatives):
-            vectors = F.embedding(target, self.model.items)
-            scores = hidden @ F.embedding(batch.negatives, self.model.items).T  # [V, M]
-            scores = scores.masked_fill(batch.negatives == target[:, None], -torch.inf)
-            scores = torch.cat([(hidden * vectors).sum(-1, keepdim=True), scores], dim=-1)
-            target = torch.zeros_like(target)
-        else:
-            scores = self.model.scores(hidden)  # [V, num_items]
+        # Places without an item are left out before the catalogue's scores are made.
+        valid = batch.valid
+        hidden = self.model(batch.items, batch.times, batch.place, batch.history)[valid]  # [V, D]
+        target = batch.target[valid]  # [V]
         count = batch.mean_steps.clamp(min=1e-6)
-        loss = F.cross_entropy(scores.float(), target, reduction="sum") / count
+        if not len(batch.negatives):
+            total, hits = self.model.summed_loss(hidden, target)
+            return total / count, {"top1_acc": hits / count}
+        vectors = F.embedding(target, self.model.items)
+        scores = hidden @ F.embedding(batch.negatives, self.model.items).T  # [V, M]
+        scores = scores.masked_fill(batch.negatives == target[:, None], -torch.inf)
+        scores = torch.cat([(hidden * vectors).sum(-1, keepdim=True), scores], dim=-1).float()
+        target = torch.zeros_like(target)
+        loss = F.cross_entropy(scores, target, reduction="sum") / count
         return loss, {"top1_acc": (scores.argmax(-1) == target).sum() / count}
 
     def export(self, directory, tensors):

@@ -7,6 +7,7 @@ from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import ByScores, Popularity
 from pixelrec_train.recommend.parts import COLD, Summed, never_taken
 from pixelrec_train.run.log import say
+from pixelrec_train.run.progress import progress
 from pixelrec_train.trainings.blending import chosen_by_validation
 from pixelrec_train.trainings.train_sequential import MODELS, train_sequential
 from pixelrec_train.untrained import ease as linear
@@ -61,7 +62,8 @@ def untrained(ranking, data, split, texts, notes):
 
     def knn():
         found = ItemKnn(split.taken, data.num_items)
-        return Summed(found.sums(), found.of_its_own)
+        with progress("item_knn", data.num_items, "items") as done:
+            return Summed(found.sums(done), found.of_its_own)
 
     return {
         "popularity": lambda: Popularity(split.popularity),

@@ -14,6 +14,7 @@ from pixelrec_train.libraries import import_faiss
 from pixelrec_train.recommend.checkpoints import data_files
 from pixelrec_train.recommend.item_embeddings import of_checkpoint, of_encoder, of_matrix
 from pixelrec_train.run import directory as run_directory
+from pixelrec_train.run import watchdog
 from pixelrec_train.run.log import say
 from pixelrec_train.semantic_id.codes import SemanticIds
 from pixelrec_train.semantic_id.giving import give_ids, rule_of
@@ -132,10 +133,11 @@ def quantise(config, embeddings):
     if config.quantiser in TRAINED:
         return train_rq_vae(config, preprocessing, embeddings, say), None
     quantise = {"rq_kmeans": rq_kmeans, "rq_kmeans_balanced": rq_kmeans_balanced}[config.quantiser]
-    codebooks, codes = quantise(
-        preprocessing(embeddings), config.levels, config.codebook_size, config.kmeans_iterations, config.seed,
-        say,
-    )  # fmt: skip
+    with watchdog.busy("k-means"):
+        codebooks, codes = quantise(
+            preprocessing(embeddings), config.levels, config.codebook_size, config.kmeans_iterations,
+            config.seed, say,
+        )  # fmt: skip
     return Quantiser(preprocessing, codebooks), codes
 
 

@@ -8,9 +8,15 @@ from scipy import sparse
 
 from pixelrec_train.untrained.history_sums import HistorySums, recency
 
+ALL_PAIRS = 100_000  # items up to which every pair is kept: the figures of small catalogues are exact
+NEIGHBOURS = 200  # of an item of a larger catalogue, those with the highest cosines
+ITEMS_AT_ONCE = 4096
+
 
 def item_knn(taken, num_items, recent=10, decay=0.8):
     """HistorySums of cosines of the columns of the user x item matrix; an item is no neighbour of its own.
+
+    Of more than ALL_PAIRS items each keeps its NEIGHBOURS alone: memory grows with items, not with pairs.
 
     Users count with what they took in training. The newest of the history's last `recent` items weighs 1,
     each one before it `decay` times as much. Both were chosen by validation ndcg@10 on amazon_scientific.
@@ -31,16 +37,31 @@ class ItemKnn:
         self.took.sum_duplicates()
         self.took.data[:] = 1  # taking an item twice counts once
         self.takers = np.asarray(self.took.sum(0)).ravel()  # [num_items]
-        together = (self.took.T @ self.took).tocoo()
-        together.data[together.row == together.col] = 0
-        self.together = together.tocsr()  # [num_items, num_items] users who took both
-        self.together.eliminate_zeros()
         self.recent, self.decay = recent, decay
+        # [num_items, num_items] users who took both
+        self.together = None if num_items > ALL_PAIRS else self.pairs_of(self.took.T.tocsr(), 0)
 
-    def sums(self):
-        """HistorySums of the cosines."""
-        norms = sparse.diags(1 / np.sqrt(np.maximum(self.takers, 1)))
-        return HistorySums((norms @ self.together @ norms).tocsr(), None, self.recent, self.decay)
+    def pairs_of(self, takers, first):
+        """[n, num_items] users who took both, of the n items from `first` on; takers: their [n, users]."""
+        pairs = (takers @ self.took).tocoo()
+        pairs.data[pairs.row + first == pairs.col] = 0
+        pairs = pairs.tocsr()
+        pairs.eliminate_zeros()
+        return pairs
+
+    def sums(self, done=lambda items: None):
+        """HistorySums of the cosines. done: is called with how many more items have theirs."""
+        norms = 1 / np.sqrt(np.maximum(self.takers, 1))
+        if self.together is not None:
+            scale = sparse.diags(norms)
+            return HistorySums((scale @ self.together @ scale).tocsr(), None, self.recent, self.decay)
+        takers, blocks = self.took.T.tocsr(), []
+        for first in range(0, len(norms), ITEMS_AT_ONCE):
+            own = slice(first, first + ITEMS_AT_ONCE)
+            pairs = self.pairs_of(takers[own], first)
+            blocks.append(nearest(sparse.diags(norms[own]) @ pairs @ sparse.diags(norms), NEIGHBOURS))
+            done(len(norms[own]))
+        return HistorySums(sparse.vstack(blocks, "csr"), None, self.recent, self.decay)
 
     def of_its_own(self):
         """HistorySums in which an item is a neighbour of its own: where the history is no candidate, the same
@@ -61,7 +82,10 @@ class ItemKnn:
         others = self.takers - 1  # of an item that the user took
         shares = np.where(others > 0, 1 / np.sqrt(np.maximum(others, 1)), 0).astype(np.float32)
         weights = recency(histories, len(self.takers), self.recent, self.decay) @ sparse.diags(shares)
-        scores = (weights @ self.together).toarray()
+        if self.together is None:
+            scores = ((weights @ self.took.T) @ self.took - weights @ sparse.diags(self.takers)).toarray()
+        else:
+            scores = (weights @ self.together).toarray()
         own = self.took[users]
         rows, items = np.repeat(np.arange(len(own.indptr) - 1), np.diff(own.indptr)), own.indices
         # A pair of two of the user's items has one taker less, the user; an item is no pair of itself.
@@ -70,3 +94,14 @@ class ItemKnn:
         scores /= np.sqrt(np.maximum(self.takers, 1))
         scores[rows, items] = corrected
         return scores
+
+
+def nearest(cosines, most):
+    """Of each row of a sparse matrix the `most` largest entries; of equal ones those of smaller columns."""
+    cosines = cosines.tocsr()
+    cosines.sort_indices()
+    row = np.repeat(np.arange(cosines.shape[0]), np.diff(cosines.indptr))
+    order = np.lexsort((-cosines.data, row))
+    kept = np.sort(order[np.arange(len(order)) - cosines.indptr[row] < most])
+    entries = cosines.data[kept].astype(np.float32), (row[kept], cosines.indices[kept])
+    return sparse.csr_matrix(entries, cosines.shape)
