@@ -64,6 +64,18 @@ def evaluation_memory(inputs, users=10_000, items=400_000, width=64):
     return Result(most, full, full / most, note="; ".join(found))
 
 
+@benchmark(unit="GB", goal=Goal("value", at_most=0.4), tiny=None)
+def evaluation_millions(inputs, users=1000, items=2_000_000, width=64):
+    """Peak memory above the table, of places and of lists by exact scores; FAISS in the note."""
+    ways = ("places", "exact", "faiss")
+    places, exact, faiss = (run(inputs, users, items, width, way)[0]["growth_gb"] for way in ways)
+    table = 4 * items * width / 1e9
+    note = f"{items:,} items x {users:,} users, D {width}, the table {table:.2f} besides"
+    return Result(
+        max(places, exact), note=f"{note}; places {places:.2f}, lists {exact:.2f}, by FAISS {faiss:.2f}"
+    )
+
+
 def against_full_scores(inputs, users, items, width, way):
     """CPU seconds, beside a peer that writes out every score of a batch of users."""
     ours, theirs = run(inputs, users, items, width, way, "full scores")

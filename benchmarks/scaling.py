@@ -10,6 +10,9 @@ machines at --network_gb_s per GPU; nothing overlaps, which is the worst case. A
 tower: "layers" with --gradient_checkpointing, one input per layer and one layer whole; "chunks" with
 --item_chunk_tokens 8192, one chunk and the item table. "scores" are three copies of positions x pool and
 four of the pool's vectors, in fp32.
+
+Judging: the table of item embeddings once per machine of 8, an eighth of the vectors on each GPU; scores in
+fp32 at --mfu of --fp32_tflops, for a million users, nobody given up.
 """
 
 import argparse
@@ -21,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np  # noqa: E402
 
-from pixelrec_train.trainings.plan import state_bytes  # noqa: E402
+from pixelrec_train.trainings.plan import NUMBERS, state_bytes  # noqa: E402
 
 GPUS = (8, 64, 512)
 WEIGHTS, WIDTH, LAYERS, MLP = 1.1e9, 2048, 22, 5632  # one tower: TinyLlama-1.1B, as in the paper
@@ -47,6 +50,7 @@ DATA = (
     Data("Pixel8M, batch 8192", (158_488_652 - 2 * 8_886_078) // 11, 11, 11, 407_082, 8_886_078, 8192),
     Data("Books, pool 28,672", 694_898, 13, 56, 686_624, 694_898, 512),  # 10.05 M interactions: 12.5 a user
 )
+CATALOGUES = ((1_000_000, 4096), (2_000_000, 64), (20_000_000, 256))  # items, width
 
 
 def main():
@@ -59,6 +63,20 @@ def main():
         distinct = distinct_items(data)
         for gpus in GPUS:
             print(line(data, distinct, gpus, options))
+    print(f"\n{'items x width':<22} {'table':>9} {'vectors':>8} {'numbers':>8} {'FAISS':>8} {'scores':>7}")
+    print(f"{'GB of a ...':<22} {'machine':>9} {'GPU':>8} {'rank':>8} {'GPU':>8} {'s':>7}")
+    for items, width in CATALOGUES:
+        print(judging(items, width, options))
+
+
+def judging(items, width, options):
+    """On one machine of 8 GPUs."""
+    table, flops = 4 * items * width / 1e9, 2 * items * width * 1e6
+    seconds = flops / (8 * options.mfu * options.fp32_tflops * 1e12)
+    return (
+        f"{items:>11,} x {width:<8} {table:>9.1f} {table / 8:>8.2f} {NUMBERS * items / 8 / 1e9:>8.2f} "
+        f"{table / 8:>8.2f} {seconds:>7.0f}"
+    )
 
 
 def line(data, distinct, gpus, options):
@@ -96,6 +114,7 @@ def parse():
     )
     parser.add_argument("--mfu", type=float, default=0.35, help="share of the peak, recomputing not counted")
     parser.add_argument("--tflops", type=float, default=989, help="bf16 peak of one GPU; 989 = H100")
+    parser.add_argument("--fp32_tflops", type=float, default=67, help="fp32 peak of one GPU; 67 = H100")
     parser.add_argument("--nvlink_gb_s", type=float, default=300, help="per GPU inside a machine")
     parser.add_argument("--network_gb_s", type=float, default=40, help="per GPU between machines")
     return parser.parse_args()

@@ -228,17 +228,19 @@ def test_the_plan_says_what_a_rank_holds_to_judge(demo_config, monkeypatch):
     inputs = inputs_of(demo_config)
     model = HLLMModel.starting(demo_config).eval()
     monkeypatch.setattr(plan, "size", "{:,} bytes".format)
-    held, mapped = plan.memory_of_judging(demo_config, inputs, model)
+    held, mapped = plan.memory_of_judging(demo_config, inputs, model, 1)
     table = retrieval.encode_catalogue(model.encode_items, inputs.item_text, 4096)
-    index = retrieval.TwoTower.of(model, table, 6, "faiss").index
-    vectors, rough = index.exact.vectors.nbytes, sum(block.nbytes for block in index.exact.rough.blocks)
-    assert index.faiss.index.d * index.faiss.index.ntotal * 4 == vectors == table.nbytes
-    most = f"index {1.25 * table.nbytes:,} bytes, {table.nbytes:,} bytes more where FAISS makes lists"
-    assert f"embeddings 726 x 32 per rank: table {table.nbytes:,} bytes, {most}" in held
-    if rough < vectors:  # of bytes, where this processor multiplies them
-        assert vectors + rough == 1.25 * table.nbytes
-    in_bf16, _ = plan.memory_of_judging(replace(demo_config, bf16=True), inputs, model)
-    assert f"table {table.nbytes:,} bytes, {table.nbytes // 2:,} bytes for the user LLM, index" in in_bf16
+    index = retrieval.TwoTower.of(model, table, 6, "faiss").shards.index
+    assert np.shares_memory(index.vectors.table.numpy(), table)  # no other fp32 of them
+    assert index.faiss.index.codes.size() == table.nbytes
+    numbers = sum(x.nbytes for x in (index.of, index.first, index.items, index.keys, index.ptr[1:]))
+    kept = numbers + sum(block.nbytes for block in index.exact.rough.blocks if hasattr(block, "nbytes"))
+    rest = f"{kept:,} bytes of 726 items per rank, {table.nbytes:,} bytes more where FAISS makes lists"
+    assert f"embeddings 726 x 32: table {table.nbytes:,} bytes once per machine; index {rest}" in held
+    on_three, _ = plan.memory_of_judging(demo_config, inputs, model, 3)
+    assert f"index {kept // 3:,} bytes of 242 items per rank, {table.nbytes // 3:,} bytes more" in on_three
+    in_softmax, _ = plan.memory_of_judging(replace(demo_config, full_softmax=True), inputs, model, 1)
+    assert f"machine, {table.nbytes:,} bytes per rank for the loss over all items; index" in in_softmax
     texts, taken = inputs.item_text, inputs.interactions
     arrays = texts.tokens, texts.offsets, taken.items, taken.offsets
     assert f"caches: {sum(a.nbytes for a in arrays):,} bytes of token ids and sequences, mapped" in mapped

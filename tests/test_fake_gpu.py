@@ -15,9 +15,10 @@ from pixelrec_train.batch import PackedTexts, TokenBatch
 from pixelrec_train.data.item_text import ItemText
 from pixelrec_train.data.loader import Slot
 from pixelrec_train.data.windows import TwoTowerCollator
-from pixelrec_train.evaluation.index import ExactIndex
+from pixelrec_train.evaluation.exact import ExactIndex, scores_of_pairs
 from pixelrec_train.evaluation.retrieval import encode_catalogue, encode_histories
 from pixelrec_train.evaluation.validation_loss import token_loss
+from pixelrec_train.evaluation.vectors import Vectors
 from pixelrec_train.model.decoding import beam_search
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.model.text_encoder import TextEncoder
@@ -47,23 +48,22 @@ WAITS = {
         ): "embeddings are kept on the CPU",
         ("evaluation/retrieval.py: encode_catalogue", PAGEABLE): "the block's tokens go to the device",
     },
-    "histories": {
-        ("evaluation/retrieval.py: encode_histories", PAGEABLE): "the block's histories go to the device",
-    },
+    "histories": {},
     "ranking": {
         (f"evaluation/exact.py: {function}", what): why
         for what, functions, why in (
             (
                 PAGEABLE,
-                "users <genexpr> search",
+                "on_device <genexpr> search",
                 "users and their targets go to the device, a block at a time",
             ),
             (COUNTED, "ahead reach judged among_nearest merge search", "which pairs need a closer look"),
             (READ, "__init__ first_level among_nearest search", "how many there are"),
-            (COPIED, "<genexpr> ahead search", "what was found is read on the CPU"),
+            (COPIED, "<genexpr> ahead search scores_of_pairs", "what was found is read on the CPU"),
         )
         for function in functions.split()
-    },
+    }
+    | {("evaluation/vectors.py: __init__", PAGEABLE): "vectors of the targets go to the device"},
     "validation loss": {
         ("evaluation/validation_loss.py: token_loss", PAGEABLE): "the batch goes to the device",
         ("evaluation/validation_loss.py: token_loss", READ): "the figure is wanted",
@@ -149,16 +149,17 @@ def catalogue(gpu):
 
 def histories(gpu):
     model = gpu.move(towers().model).eval()
-    table = torch.zeros(ITEMS, 32, dtype=torch.bfloat16, device=DEVICE)
+    table = torch.zeros(ITEMS, 32)
     users = encode_histories(model.user_llm, table, [np.array([1, 2]), np.array([3])], WINDOW)
     assert users.shape == (2, 32) and users.device == DEVICE
 
 
 def ranking(gpu):
-    index = ExactIndex(np.zeros((ITEMS, 32), np.float32))
+    index = ExactIndex(Vectors(np.zeros((ITEMS, 32), np.float32), cosines=True))
     gpu.waits.clear()  # once per evaluation
     users, two = np.zeros((2, 32), np.float32), np.array([3, 3])
-    index.ahead(users, two, two, two)
+    scores_of_pairs(users, Vectors(users, cosines=True))
+    index.ahead(users, np.zeros(2, np.float32), two, two, two)
     index.search(users, two)
 
 

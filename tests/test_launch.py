@@ -82,6 +82,10 @@ def test_a_job_embeds_the_catalogue_to_the_bits_of_encode_catalogue_on_one_and_t
     assert len(digests) == 4 and len(set(digests)) == 1
 
 
+def test_ranks_that_hold_a_part_of_the_catalogue_each_find_the_places_and_lists_of_one_to_the_bit(findings):
+    assert len(findings[1]["ranked"]) == 6 and findings[2]["ranked"] == findings[1]["ranked"]
+
+
 @pytest.mark.parametrize("kind", ["ids", "frozen"])
 def test_item_ids_and_frozen_texts_train_the_same_on_any_stage_and_ranks(findings, kind):
     reference = findings[1][f"{kind}2"]

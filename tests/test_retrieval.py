@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 from pixelrec_train.data.interactions import HeldOut
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.faiss_index import way_of_search
-from pixelrec_train.evaluation.index import build_index, counted_places, ranked, recommend, unit
+from pixelrec_train.evaluation.index import build_index, ranked, recommend, unit
 from pixelrec_train.evaluation.lists import drop_seen
 from pixelrec_train.evaluation.metrics import figures
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import ByScores, Popularity
 from pixelrec_train.evaluation.retrieval import TwoTower, encode_catalogue, encode_histories
 from pixelrec_train.evaluation.rough import Fp32, Int8
+from pixelrec_train.evaluation.shards import Shards
 from pixelrec_train.evaluation.validation_loss import ValidationLoss
+from pixelrec_train.evaluation.vectors import Vectors
 from pixelrec_train.losses.nce import nce_loss
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.trainings import train_two_tower
@@ -96,9 +98,7 @@ def test_counted_places_and_lists_are_those_of_all_scores_sorted(
         patch.setattr(
             "pixelrec_train.evaluation.exact.rough_scores", lambda vectors: kind(vectors, per_block)
         )
-        index = build_index(items, "exact", cosines=False)
-        places = counted_places(index, queries, target, seen, k, num_items, cosines=False)
-        lists, values = ranked(index, queries, seen, k, num_items, cosines=False)
+        places, (lists, values) = Shards(items, "exact", cosines=False).find(queries, seen, k, target)
     scores = slow_scores(queries, items)
     for row, known in enumerate(seen):
         order = np.argsort(-scores[row], kind="stable")
@@ -115,7 +115,7 @@ def test_rough_scores_are_as_near_as_they_say(kind):
     for width, scale in ((1, 1.0), (48, 1e-3), (512, 1e4)):
         items = torch.from_numpy((rng.normal(size=(700, width)) * scale).astype(np.float32))
         queries = torch.from_numpy(rng.normal(size=(9, width)).astype(np.float32)).double()
-        rough = kind(items, 128)
+        rough = kind(Vectors(items.numpy()), 128)
         asked = rough.ask(queries)
         scores = torch.cat([rough.scores(asked.operand, n) for n in range(len(rough.blocks))], dim=1)
         error = asked.unit[:, None] * scores + asked.shift[:, None] - queries @ items.double().T
@@ -127,7 +127,7 @@ def test_embeddings_that_are_not_finite_are_never_good_places():
     items, users = np.eye(4, dtype=np.float32), np.full((1, 4), np.nan, np.float32)
     for retrieval in ("faiss", "exact"):
         index = build_index(items, retrieval)
-        assert counted_places(index, users, [0], [[]], 3, 4).tolist() == [3]
+        assert Shards(items, retrieval).find(users, [[]], 3, [0])[0].tolist() == [3]
         assert recommend(index, users, [[]], 3, 4).tolist() == [[-1, -1, -1]]
     with pytest.raises(InputError, match="the embeddings of 1 of 4 items are nan or infinite"):
         build_index(np.diag([1, 1, np.inf, 1]), "exact")
@@ -189,7 +189,7 @@ def test_an_index_goes_to_the_gpus_and_gives_the_same_lists(
     fake = FaissOnGpus(gpus)
     monkeypatch.setattr("pixelrec_train.evaluation.faiss_index.import_faiss", lambda: fake)
     monkeypatch.setattr("pixelrec_train.evaluation.faiss_index.distributed.uses_gpu", lambda: True)
-    monkeypatch.setattr("pixelrec_train.evaluation.exact.distributed.device", lambda: torch.device("cpu"))
+    monkeypatch.setattr("pixelrec_train.evaluation.vectors.distributed.device", lambda: torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (free, 1 << 40))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
     monkeypatch.setenv("LOCAL_RANK", "5")

@@ -7,7 +7,6 @@ come first. Users whose embedding is not finite have no nearest items.
 
 import torch
 
-from pixelrec_train import distributed
 from pixelrec_train.evaluation.rough import Fp32, rough_scores
 
 AT_ONCE = 1 << 16  # numbers of pairs of vectors that are multiplied at a time; they stay in cache
@@ -16,34 +15,28 @@ DEPTH = 16  # columns of which the largest is looked at first
 
 class ExactIndex:
     def __init__(self, vectors):
-        """vectors: [M, D] fp32, finite."""
-        self.vectors = torch.from_numpy(vectors).to(distributed.device())
-        self.rough, self.close = rough_scores(self.vectors), Fp32(self.vectors)
+        """vectors: Vectors, finite."""
+        self.vectors, self.rough, self.close = vectors, rough_scores(vectors), Fp32(vectors)
 
     def __len__(self):
         return len(self.vectors)
 
-    def users(self, queries):
-        """[b, D] fp64 on the device, and [b] which are finite; the others are 0."""
-        queries = torch.from_numpy(queries).to(self.vectors.device, torch.float64)
-        finite = queries.isfinite().all(dim=1)
-        return torch.where(finite[:, None], queries, 0.0), finite
-
     def scores_of(self, queries, rows, numbers):
         """[n] fp32 the score of queries[rows[i]] and vectors[numbers[i]]; queries: [b, D] fp32."""
         rows, numbers = (torch.from_numpy(x).to(self.vectors.device) for x in (rows, numbers))
-        return self.scores(self.users(queries)[0], rows, numbers).cpu().numpy()
+        return self.scores(on_device(queries, self.vectors.device)[0], rows, numbers).cpu().numpy()
 
     def scores(self, users, rows, numbers):
         """[n] fp32 the score of users[rows[i]] and vectors[numbers[i]]."""
         return products(users, self.vectors, rows, numbers).float()
 
-    def ahead(self, queries, target, limit, enough):
+    def ahead(self, queries, value, target, limit, enough):
         """What is named before each user's target.
 
         Args:
             queries: [b, D] fp32.
-            target: [b] vectors.
+            value: [b] fp32 the score of each user's target, of scores_of_pairs.
+            target: [b] vectors; -1 = it is none of these.
             limit: [b] an equal vector is before the target if its number is below it.
             enough: [b] a user who has that many before the target, or more, is given up.
 
@@ -52,9 +45,9 @@ class ExactIndex:
             them, those below the limit. And [b] bool who is given up, and has perhaps not all of them.
         """
         device = self.vectors.device
-        users, finite = self.users(queries)
-        target, limit, enough = (torch.from_numpy(x).to(device) for x in (target, limit, enough))
-        value = self.scores(users, torch.arange(len(users), device=device), target)
+        users, finite = on_device(queries, self.vectors.device)
+        given = value, target, limit, enough
+        value, target, limit, enough = (torch.from_numpy(x).to(device) for x in given)
         asked = self.rough.ask(users)
         least, most = asked.surely_below(value.double()), asked.surely_above(value.double())
         counts, active, found, first = torch.zeros_like(enough), finite.nonzero()[:, 0], [], 0
@@ -100,7 +93,7 @@ class ExactIndex:
         Returns:
             [n] user, [n] vector, [n] score: of the nearest, by user, in no order else; and of some more.
         """
-        users, finite = self.users(queries)
+        users, finite = on_device(queries, self.vectors.device)
         asked = self.rough.ask(users)
         wanted = torch.from_numpy(wanted).to(users.device).clamp_max(len(self))
         nearest = Nearest(asked, wanted)
@@ -116,11 +109,24 @@ class ExactIndex:
         return rows.cpu().numpy(), numbers.cpu().numpy(), scores.cpu().numpy()
 
 
+def on_device(queries, device):
+    """[b, D] fp64 on the device, and [b] which are finite; the others are 0. queries: [b, D] fp32."""
+    queries = torch.from_numpy(queries).to(device, torch.float64)
+    finite = queries.isfinite().all(dim=1)
+    return torch.where(finite[:, None], queries, 0.0), finite
+
+
+def scores_of_pairs(queries, vectors):
+    """[b] fp32 the score of each of [b, D] fp32 queries and the vector of its number, of b Vectors."""
+    each = torch.arange(len(vectors), device=vectors.device)
+    return products(on_device(queries, vectors.device)[0], vectors, each, each).float().cpu().numpy()
+
+
 def products(users, vectors, rows, numbers):
     """[n] inner product of users[rows[i]] and vectors[numbers[i]], in the precision of users."""
-    size = max(1, AT_ONCE // vectors.shape[1])
+    size = max(1, AT_ONCE // vectors.width)
     parts = [
-        users.index_select(0, r).mul_(vectors.index_select(0, n)).sum(dim=1)
+        users.index_select(0, r).mul_(vectors.rows(n)).sum(dim=1)
         for r, n in zip(rows.split(size), numbers.split(size), strict=True)
     ]
     return torch.cat(parts)

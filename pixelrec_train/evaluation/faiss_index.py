@@ -36,18 +36,20 @@ class FaissIndex:
     def __init__(self, vectors, half=False, gpus=None):
         """
         Args:
-            vectors: [M, D] fp32.
+            vectors: Vectors.
             half: hold them in fp16, on GPUs.
             gpus: numbers of those it lies on; None = this rank's, or all where there is one rank.
         """
         faiss = import_faiss()
         faiss.omp_set_num_threads(torch.get_num_threads())
         gpus = gpus_of(faiss) if gpus is None else gpus
-        self.index, self.most = faiss.IndexFlatIP(vectors.shape[1]), MOST_ON_GPU if gpus else len(vectors)
+        self.most = MOST_ON_GPU if gpus else len(vectors)
+        parts = (part.cpu().numpy() for part in vectors.parts(0, len(vectors)))
         with watchdog.busy("building the index"):
-            self.index.add(vectors)
+            self.index = flat(faiss, len(vectors), vectors.width, parts)
         if gpus:
-            self.index = on_gpus(faiss, self.index, gpus, vectors.nbytes // (2 if half else 1), half)
+            size = len(vectors) * vectors.width * (2 if half else 4)
+            self.index = on_gpus(faiss, self.index, gpus, size, half)
 
     def search(self, queries, k):
         """[b, D] queries -> [n] user and [n] vector, of the k nearest of each; fewer where a score is nan."""
@@ -56,12 +58,19 @@ class FaissIndex:
         return rows, numbers[rows, columns]
 
 
-def save_index(vectors, path):
-    """[M, D] fp32 as an index that plain FAISS reads."""
+def flat(faiss, count, width, parts):
+    """An index of count vectors, which come in parts of [m, width] fp32 and lie there once."""
+    index = faiss.IndexFlatIP(width)
+    index.codes.resize(4 * count * width)  # as it grows by itself it would hold up to twice as much
+    for part in parts:
+        index.add(part)
+    return index
+
+
+def save_index(count, width, parts, path):
+    """Vectors as an index that plain FAISS reads. Arguments: as of flat."""
     faiss = import_faiss()
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    faiss.write_index(index, str(path))
+    faiss.write_index(flat(faiss, count, width, parts), str(path))
 
 
 def gpus_of(faiss):

@@ -8,6 +8,7 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.exact import ExactIndex
 from pixelrec_train.evaluation.faiss_index import FaissIndex, way_of_search
 from pixelrec_train.evaluation.lists import keys_of
+from pixelrec_train.evaluation.vectors import Vectors, norms
 
 WIDER = 4  # users share a search if none of them needs so many times the items that another does
 
@@ -15,20 +16,21 @@ WIDER = 4  # users share a search if none of them needs so many times the items 
 class Index:
     """A catalogue's items; those that share a vector, such as those without text, are one vector here."""
 
-    def __init__(self, vectors, way):
+    def __init__(self, table, way, cosines):
         """
         Args:
-            vectors: [num_items, D] fp32.
+            table: [num_items, D] fp32, of any length each; it is not copied, but to a GPU.
             way: of way_of_search.
+            cosines: directions alone count.
         """
-        marks = np.fromiter((hash(vector.tobytes()) for vector in vectors), np.int64, len(vectors))
+        marks = np.fromiter((hash(vector.tobytes()) for vector in table), np.int64, len(table))
         _, first, of = np.unique(marks, return_index=True, return_inverse=True)
         place = np.argsort(np.argsort(first))  # of each distinct vector when they are in the order of items
         self.of, self.first = place[of], np.sort(first)  # [num_items] vectors, [M] items
         self.ptr = np.append(0, np.cumsum(np.bincount(self.of)))
         self.items = self.of.argsort(kind="stable")  # [ptr[m] : ptr[m + 1]] share vector m, by number
-        self.distinct = vectors if len(first) == len(vectors) else vectors[self.first]
-        self.way, self.exact = way, ExactIndex(self.distinct)
+        self.vectors = Vectors(table, None if len(first) == len(table) else self.first, cosines)
+        self.way, self.exact = way, ExactIndex(self.vectors)
 
     @cached_property
     def keys(self):
@@ -37,11 +39,11 @@ class Index:
 
     @cached_property
     def faiss(self):
-        return FaissIndex(self.distinct, half=self.way == "faiss_fp16")
+        return FaissIndex(self.vectors, half=self.way == "faiss_fp16")
 
     def search(self, queries, wanted):
         """As ExactIndex.search, in any order and with the same scores."""
-        most = int(min(wanted.max(), len(self.distinct)))
+        most = int(min(wanted.max(), len(self.vectors)))
         if self.way == "exact" or most > self.faiss.most:
             return self.exact.search(queries, wanted)
         rows, vectors = self.faiss.search(queries, most)
@@ -54,21 +56,25 @@ def build_index(embeddings, retrieval, cosines=True):
     Raises:
         InputError: a number of them is nan or infinite, or FAISS is needed and not there.
     """
-    embeddings = np.asarray(embeddings)
-    if not np.isfinite(embeddings).all():
-        count = (~np.isfinite(embeddings).all(axis=1)).sum()
+    table = np.ascontiguousarray(embeddings, np.float32)
+    check_finite(table)
+    return Index(table, way_of_search(retrieval), cosines)
+
+
+def check_finite(table):
+    """Raises InputError where a number of a [num_items, D] table is nan or infinite."""
+    parts = (table[first : first + 8192] for first in range(0, len(table), 8192))
+    if count := sum(int((~np.isfinite(part).all(axis=1)).sum()) for part in parts):
         raise InputError(
-            f"the embeddings of {count:,} of {len(embeddings):,} items are nan or infinite, so nothing can "
+            f"the embeddings of {count:,} of {len(table):,} items are nan or infinite, so nothing can "
             f"be ranked by them. Take an earlier checkpoint, or train with a lower --learning_rate."
         )
-    way = way_of_search(retrieval)
-    return Index(unit(embeddings) if cosines else np.ascontiguousarray(embeddings, np.float32), way)
 
 
 def unit(vectors, dtype=np.float32):
     """[n, D] -> the same directions with length 1; a zero vector stays zero."""
     vectors = np.asarray(vectors, dtype)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return vectors / norms(vectors)[:, None]
 
 
 def recommend(index, queries, seen, k, num_items):
@@ -127,36 +133,32 @@ def items_of(index, row, vector, score, wanted):
     return row[order], item[order], score[order]
 
 
-def counted_places(index, queries, target, seen, k, num_items, cosines=True):
-    """[b] place of each target among the items that the user has not seen, 0 = first, at most k.
+def counted(index, queries, value, target, seen, k):
+    """[b] how many items that the user has not seen are before the user's target, at most k.
 
-    It is the number of such items that score higher, and of equal ones with a smaller number, as in the lists
-    of `ranked`: no list is made. A target that is seen itself, or not known (-1), has place k.
+    Those that score higher, and of equal ones those with a smaller number, as in the lists of `ranked`: no
+    list is made.
 
     Args:
-        as of ranked; target: [b] item numbers.
+        queries: [b, D] fp32 user embeddings, of length 1 where cosines count.
+        value: [b] fp32 the targets' scores.
+        target: [b] item numbers; one of another part of a catalogue is below 0 or behind the last item here.
+        seen: b arrays of item numbers.
     """
-    queries = unit(queries) if cosines else np.ascontiguousarray(queries, np.float32)
-    target, places = np.asarray(target, np.int64), np.full(len(queries), k)
-    own = np.unique(keys_of(seen, num_items))
-    users = np.flatnonzero((target >= 0) & ~np.isin(np.arange(len(target)) * num_items + target, own))
-    if not len(users):
-        return places
-    target, enough = target[users], k + np.bincount(own // num_items, minlength=len(queries))[users]
+    own, num_items = np.unique(keys_of(seen, len(index.of))), len(index.of)
+    enough = k + np.bincount(own // num_items, minlength=len(queries))
+    here, target = (target >= 0) & (target < num_items), np.clip(target, 0, num_items)
+    vectors = np.where(here, index.of[np.minimum(target, num_items - 1)], -1)
     limit = np.searchsorted(index.first, target)  # vectors below it have an item before the target
-    row, vector, higher, far = index.exact.ahead(queries[users], index.of[target], limit, enough)
+    row, vector, higher, far = index.exact.ahead(queries, value, vectors, limit, enough)
     lower = np.searchsorted(index.keys, vector * num_items + target[row]) - index.ptr[vector]
-    count = np.bincount(row, np.where(higher, np.diff(index.ptr)[vector], lower), len(users))
-    local = np.full(len(queries), -1)
-    local[users] = np.arange(len(users))
-    user, item = local[own // num_items], own % num_items
-    user, item = user[user >= 0], item[user >= 0]
+    count = np.bincount(row, np.where(higher, np.diff(index.ptr)[vector], lower), len(queries))
+    user, item = own // num_items, own % num_items
     pairs = row * len(index.first) + vector
     order = np.argsort(pairs)
     asked = user * len(index.first) + index.of[item]
     at = order[np.minimum(np.searchsorted(pairs[order], asked), len(order) - 1)] if len(order) else user
     # A seen item counts no more, if it has been counted.
     gone = (pairs[at] == asked) & (higher[at] | (item < target[user])) if len(order) else user < 0
-    count -= np.bincount(user[gone], minlength=len(users))
-    places[users] = np.where(far, k, np.minimum(count, k))
-    return places
+    count -= np.bincount(user[gone], minlength=len(queries))
+    return np.where(far, k, np.minimum(count, k)).astype(np.int64)

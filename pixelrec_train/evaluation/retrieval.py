@@ -15,8 +15,10 @@ from pixelrec_train.batch import pad_histories
 from pixelrec_train.clock import padded_clock
 from pixelrec_train.engine.weights import whole
 from pixelrec_train.errors import InputError
-from pixelrec_train.evaluation.index import build_index, counted_places, ranked, unit
-from pixelrec_train.evaluation.recommender import Found, Lists, Recommender
+from pixelrec_train.evaluation.index import unit
+from pixelrec_train.evaluation.recommender import Found, Recommender
+from pixelrec_train.evaluation.shards import Shards
+from pixelrec_train.evaluation.shared_table import shared_table
 from pixelrec_train.losses.nce import MAX_LOGIT_SCALE, hold
 from pixelrec_train.run import rehearsal, watchdog
 from pixelrec_train.run.progress import progress
@@ -27,7 +29,8 @@ ITEMS_PER_PART = 8192
 
 @torch.no_grad()
 def encode_catalogue(encode, item_text, eval_tokens):
-    """[num_items, D] fp32 embeddings on the CPU of every rank, as `encode` gives them (not normalised).
+    """[num_items, D] fp32 embeddings, as `encode` gives them (not normalised): one table on the CPU for all
+    ranks of a machine.
 
     Args:
         encode: Items -> [I, D], such as HLLMModel.encode_items.
@@ -45,14 +48,17 @@ def encode_catalogue(encode, item_text, eval_tokens):
             mine = round_[min(distributed.rank(), len(round_) - 1)]
             rows = encode(item_text.items(mine).to(distributed.device())).float()
             counts = [len(b) for b in round_] + [0] * (ranks - len(round_))
-            rows = distributed.gather_rows(rows[: counts[distributed.rank()]], counts).cpu().numpy()
+            rows = distributed.gather_rows(rows[: counts[distributed.rank()]], counts)
             if table is None:
-                table = np.empty((len(lengths), rows.shape[1]), np.float32)
-            table[np.concatenate(round_)] = rows
+                table, is_writer = shared_table(len(lengths), rows.shape[1])
+            if is_writer:
+                table[np.concatenate(round_)] = rows.cpu().numpy()
             tell(sum(counts))
             if rehearsal.going_on:  # what comes next gets a table of this size, and no more texts are read
-                np.random.default_rng(0).standard_normal(dtype=np.float32, out=table)
+                if is_writer:
+                    np.random.default_rng(0).standard_normal(dtype=np.float32, out=table)
                 break
+    distributed.barrier()  # all of it is written
     return table
 
 
@@ -77,12 +83,12 @@ def encode_histories(user_llm, catalogue, histories, max_seq_length, time_embedd
     """[b, D] fp32 user embeddings: the user LLM's last position after the newest max_seq_length - 1 items.
 
     Args:
-        catalogue: [num_items, D] tensor on the device, in the model's precision.
+        catalogue: [num_items, D] tensor on the CPU; rows go to the device in the model's precision.
         histories: b non-empty arrays of item numbers, oldest first.
         time_embedding, times: TimeEmbedding, and when the items of the histories were taken; or None.
     """
     index, lengths = pad_histories(histories, max_seq_length - 1)
-    embeddings = catalogue[index.to(catalogue.device)]
+    embeddings = distributed.sent(catalogue[index].to(next(user_llm.parameters()).dtype))
     if time_embedding is not None:
         if times is None:
             raise InputError(
@@ -90,10 +96,10 @@ def encode_histories(user_llm, catalogue, histories, max_seq_length, time_embedd
                 "times. Give them, or name users of data that has them."
             )
         clock = torch.from_numpy(padded_clock(times, max_seq_length - 1))
-        embeddings = embeddings + time_embedding(clock.to(catalogue.device))
+        embeddings = embeddings + time_embedding(distributed.sent(clock))
     hidden = user_llm(embeddings)  # [b, S, D]
     rows = torch.arange(len(lengths), device=hidden.device)
-    return hidden[rows, lengths.to(hidden.device) - 1].float()
+    return hidden[rows, distributed.sent(lengths) - 1].float()
 
 
 def on_cpu(users):
@@ -119,13 +125,10 @@ class TwoTower(Recommender):
     @staticmethod
     def of(model, catalogue, max_seq_length, retrieval):
         """Of an HLLMModel, which reads the newest max_seq_length - 1 items of a history."""
-        dtype = next(model.user_llm.parameters()).dtype
-        on_device = torch.from_numpy(catalogue).to(distributed.device(), dtype)
+        table = torch.from_numpy(catalogue)
 
         def encode(histories, times=None):
-            return encode_histories(
-                model.user_llm, on_device, histories, max_seq_length, model.times, times
-            )  # fmt: skip
+            return encode_histories(model.user_llm, table, histories, max_seq_length, model.times, times)
 
         if model.offsets is None:
             return TwoTower(encode, catalogue, retrieval)
@@ -147,7 +150,7 @@ class TwoTower(Recommender):
 
     @cached_property
     def items(self):
-        """[num_items, D] fp32 on the CPU; of length 1 where cosines count."""
+        """[num_items, D] fp32 on the CPU; of length 1 where cosines count: a copy, for who takes them all."""
         return unit(self.catalogue) if self.cosines else np.asarray(self.catalogue, np.float32)
 
     def score(self, histories, times=None):
@@ -156,16 +159,24 @@ class TwoTower(Recommender):
     def score_users(self, held_out, users):
         return self.score([held_out.history(e) for e in users], held_out.times_of(users))
 
+    def rows(self, numbers):
+        """[n, D] of `items`, of which no others are made. numbers: [n], or a slice."""
+        return unit(self.catalogue[numbers]) if self.cosines else np.asarray(self.catalogue[numbers], "f4")
+
+    def parts(self, size=8192):
+        """`items`, a few at a time."""
+        return (self.rows(slice(at, at + size)) for at in range(0, len(self.catalogue), size))
+
     @cached_property
-    def index(self):
-        return build_index(self.catalogue, self.retrieval, self.cosines)
+    def shards(self):
+        return Shards(self.catalogue, self.retrieval, self.cosines)
 
     def recommend(self, histories, left_out, k, times=None):
         return self.nearest(on_cpu(self.encode(histories, times)), left_out, k).items
 
     def nearest(self, users, left_out, k):
         """Lists of [b, D] fp32 users, with cosines or inner products as scores."""
-        return Lists(*ranked(self.index, users, left_out, k, len(self.catalogue), self.cosines))
+        return self.shards.find(users, left_out, k)[1]
 
     def find_users(self, held_out, users, left_out, k, wanted):
         histories = [held_out.history(e) for e in users]
@@ -175,14 +186,7 @@ class TwoTower(Recommender):
         """wanted: as of find_users; None = all of them."""
         users = self.encode(histories, times)
         loss = float(self.loss(users, target, left_out)) if self.loss else None
-        users, wanted = on_cpu(users), np.ones(len(target), bool) if wanted is None else wanted
-        arguments = (len(self.catalogue), self.cosines)
-        places = counted_places(self.index, users, target, left_out, k, *arguments)
-        lists = Lists(np.full((len(users), k), -1), np.full((len(users), k), np.nan, np.float32))
-        if wanted.any():
-            some = np.flatnonzero(wanted)
-            found = self.nearest(users[some], [left_out[e] for e in some], k)
-            lists.items[some], lists.scores[some] = found
+        places, lists = self.shards.find(on_cpu(users), left_out, k, target, wanted)
         return Found(places, loss, lists)
 
     def counts(self, known, order, topk):

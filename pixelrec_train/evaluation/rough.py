@@ -6,24 +6,27 @@ otherwise, and differently for every shape. So products only say which pairs nee
 
 import torch
 
+from pixelrec_train.evaluation.vectors import SLACK, longest
+
 ITEMS_PER_BLOCK = 8192  # with 256 users their scores stay in a processor's cache
 ITEMS_PER_BLOCK_ON_GPU = 1 << 17
-SLACK = 2.0**-20  # of |user| |item|: more than scores, bounds, norms and levels are rounded by
 TINY = 1e-30
-ROWS = 1024  # that are made bytes at a time, in a processor's cache
 
 
 def rough_scores(vectors):
-    """Int8 or Fp32 of [M, D] fp32 vectors: the one place that says where products of bytes pay.
+    """Int8 or Fp32 of Vectors: the one place that says where products of bytes pay.
 
     The processor names the capability: with VNNI or AMX (of what x86 makes since 2019) they take half the
     time of those in bf16, and are exact in int32. Elsewhere they are slower than fp32, or saturate; GPUs are
     left with fp32, of which they have plenty.
     """
-    with_bytes = torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported()
-    if vectors.device.type == "cpu" and with_bytes:
+    if vectors.device.type == "cpu" and bytes_pay():
         return Int8(vectors, ITEMS_PER_BLOCK)
     return Fp32(vectors, ITEMS_PER_BLOCK if vectors.device.type == "cpu" else ITEMS_PER_BLOCK_ON_GPU)
+
+
+def bytes_pay():
+    return torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported()
 
 
 class Asked:
@@ -58,10 +61,9 @@ class Fp32:
     """
 
     def __init__(self, vectors, columns=ITEMS_PER_BLOCK):
-        self.blocks = vectors.split(columns)
-        self.longest = float(longest(vectors))
-        terms = vectors.shape[1] * 2.0**-24
-        self.bound = (terms / (1 - terms) + SLACK) * self.longest + TINY
+        self.vectors, self.blocks = vectors, ranges(len(vectors), columns)
+        terms = vectors.width * 2.0**-24
+        self.bound = (terms / (1 - terms) + SLACK) * vectors.longest + TINY
 
     def ask(self, queries):
         """[b, D] fp64, of values that fp32 has -> Asked."""
@@ -74,7 +76,8 @@ class Fp32:
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
         try:
-            return operand @ self.blocks[number].T
+            parts = [operand @ part.T for part in self.vectors.parts(*self.blocks[number])]
+            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         finally:
             torch.set_float32_matmul_precision(before)
 
@@ -87,19 +90,31 @@ class Int8:
     """
 
     def __init__(self, vectors, columns):
-        self.centre = vectors.mean(dim=0)  # or any other vector near them
-        widest = torch.maximum(vectors.amax(dim=0) - self.centre, self.centre - vectors.amin(dim=0)).max()
-        self.step, self.blocks, self.lost, self.longest = max(float(widest) / 127, TINY), [], 0.0, 0.0
-        for part in vectors.split(columns):
+        count, self.blocks, self.lost, self.longest = len(vectors), [], 0.0, 0.0
+        total, most, least = 0.0, None, None
+        for part in vectors.parts(0, count):
+            high, low = part.amax(dim=0), part.amin(dim=0)
+            most, least = (high, low) if most is None else (most.maximum(high), least.minimum(low))
+            total = total + part.sum(dim=0, dtype=torch.float64)
+        self.centre = (total / count).float()  # or any other vector near them
+        widest = torch.maximum(most - self.centre, self.centre - least).max()
+        self.step = max(float(widest) / 127, TINY)
+        for first, end in ranges(count, columns):
             # Not .T.contiguous(), whose strides of one dimension of 1 oneDNN takes for others.
-            self.blocks.append(torch.empty(part.T.shape, dtype=torch.int8))
-            for few, place in zip(part.split(ROWS), self.blocks[-1].split(ROWS, dim=1), strict=True):
-                moved = few - self.centre
-                whole = moved.mul(1 / self.step).round_()
-                place.copy_(whole.to(torch.int8).T)
-                self.longest = max(self.longest, float(longest(whole.mul_(self.step))))
-                self.lost = max(self.lost, float(longest(moved.sub_(whole))))
-        self.slack = SLACK * (self.longest + self.lost + float(longest(vectors)) + float(self.centre.norm()))
+            self.blocks.append(torch.empty(vectors.width, end - first, dtype=torch.int8))
+            at = 0
+            for few in vectors.parts(first, end):
+                self.blocks[-1][:, at : at + len(few)] = self.in_bytes(few).T
+                at += len(few)
+        self.slack = SLACK * (self.longest + self.lost + vectors.longest + float(self.centre.norm()))
+
+    def in_bytes(self, vectors):
+        moved = vectors - self.centre
+        whole = moved.mul(1 / self.step).round_()
+        made = whole.to(torch.int8)
+        self.longest = max(self.longest, longest(whole.mul_(self.step)))
+        self.lost = max(self.lost, longest(moved.sub_(whole)))
+        return made
 
     def ask(self, queries):
         """[b, D] fp64, of values that fp32 has -> Asked."""
@@ -115,6 +130,6 @@ class Int8:
         return torch._int_mm(operand, self.blocks[number])
 
 
-def longest(vectors):
-    """The largest norm of [n, D] fp32 vectors, a little more rather than less."""
-    return vectors.norm(dim=1).max() * (1 + SLACK)
+def ranges(count, size):
+    """[(first, end)] of blocks of at most `size` of 0 … count - 1."""
+    return [(first, min(first + size, count)) for first in range(0, count, size)]

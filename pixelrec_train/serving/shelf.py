@@ -25,8 +25,9 @@ class Shelf:
         (item,) = self.door.numbers([item_id])
         tower = self.door.recommender
         if isinstance(tower, TwoTower):
-            vectors = tower.items if tower.cosines else unit(tower.items)
-            like = vectors @ vectors[item]
+            parts = (part if tower.cosines else unit(part) for part in tower.parts())
+            one = tower.rows([item]) if tower.cosines else unit(tower.rows([item]))
+            like = np.concatenate([part @ one[0] for part in parts])
         elif isinstance(self.door.recommender, Generated):
             like = np.cumprod(self.door.all_codes == self.door.all_codes[item], axis=1).sum(1)
         else:

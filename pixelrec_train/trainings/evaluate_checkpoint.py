@@ -142,7 +142,7 @@ def write_index(config, vectors, item_ids, directory):
     """item_embeddings.safetensors, item_ids.txt and, where FAISS makes lists, index.faiss."""
     write_items(vectors.catalogue, item_ids, directory)
     if way_of_search(config.retrieval) != "exact":
-        save_index(vectors.items, directory / "index.faiss")
+        save_index(*vectors.catalogue.shape, vectors.parts(), directory / "index.faiss")
 
 
 def write_items(catalogue, item_ids, directory):

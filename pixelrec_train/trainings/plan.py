@@ -9,6 +9,7 @@ from pixelrec_train.engine.ds_file import remarks
 from pixelrec_train.engine.state import steps_per_epoch, total_steps
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.faiss_index import way_of_search
+from pixelrec_train.evaluation.rough import bytes_pay
 from pixelrec_train.files import model_files
 from pixelrec_train.flags import as_text
 from pixelrec_train.model.adapters import in_4bit
@@ -19,6 +20,7 @@ ENDS_WITH_TEST = (
     "This training ends with a table of them: use another --split_protocol, or scripts/train_qwen3.py, which "
     "ends with its losses"
 )
+NUMBERS = 40  # bytes per item of an index: which items share a vector
 RANDOM = "weights: drawn anew, as config.json of --model_dir describes them"
 
 
@@ -41,7 +43,7 @@ def describe_plan(config, inputs, model, resolved, world_size):
         steps_line(-(-len(inputs.split.windows) // batch), config),
         f"engine: ZeRO-{stage}, {'bf16' if config.bf16 else 'fp32'}, about {size(per_rank)} of weights, "
         f"gradients and optimizer state per rank, activations besides",
-        *memory_of_judging(config, inputs, model),
+        *memory_of_judging(config, inputs, model, world_size),
         describe_ranking(config, inputs.split.valid),
         *remarks(config, distributed.uses_gpu()),
     ]
@@ -141,20 +143,23 @@ def describe_reading(config, item_llm):
         yield "item embedding: of [ITEM]; --item_emb_token_n 0 follows its sentence-transformers directory"
 
 
-def memory_of_judging(config, inputs, model):
-    """What a rank holds when it judges, and what is mapped."""
+def memory_of_judging(config, inputs, model, world_size):
+    """What is held to judge, by a machine and by a rank, and what is mapped."""
     rows, width = inputs.interactions.num_items, model.user_llm.backbone.config.hidden_size
-    table = indexed = 4 * rows * width
-    if model.offsets is not None:  # an index of their vectors beside those of the towers
+    table, more, ranked = 4 * rows * width, "", width
+    if model.offsets is not None:  # vectors of theirs behind those of the towers
         rights = [sums.right for sums in model.offsets.sums.values()]
-        beside = sum(right.shape[1] for right in rights if right is not None)
-        indexed += 4 * rows * (beside + (rows if any(right is None for right in rights) else 0))
-    # The user LLM's own: on a GPU, or in bf16; else it reads the table itself.
-    gpu, bytes_read = distributed.uses_gpu(), rows * width * (2 if config.bf16 else 4)
-    read = f", {size(bytes_read)} for the user LLM" if gpu or config.bf16 else ""
+        ranked += sum(rows if right is None else right.shape[1] for right in rights)
+        more = f", {size(4 * rows * ranked)} per rank with the vectors of the offsets"
+    if config.full_softmax or config.offsets:
+        more += f", {size(4 * rows * ranked)} per rank for the loss over all items"
+    part = -(-rows // world_size)
+    # On a GPU the vectors lie there; on a CPU they are made of the table, and bytes of them are kept.
+    bytes_each = 4 * ranked if distributed.uses_gpu() else ranked * bytes_pay()
     yield (
-        f"evaluation: item embeddings {rows:,} x {width} per rank: table {size(table)}{read}, index "
-        f"{size(1.25 * indexed)}, {size(indexed)} more where FAISS makes lists"
+        f"evaluation: item embeddings {rows:,} x {width}: table {size(table)} once per machine{more}; index "
+        f"{size(part * (bytes_each + NUMBERS))} of {part:,} items per rank, {size(4 * part * ranked)} more "
+        f"where FAISS makes lists"
     )
     texts, taken = inputs.item_text, inputs.interactions
     mapped = texts.tokens.nbytes + texts.offsets.nbytes + taken.items.nbytes + taken.offsets.nbytes

@@ -146,7 +146,7 @@ class Recommender:
         """[n, h] how much each item is like each of the history: the cosine of their embeddings, or the codes
         that both ids begin with; None where neither is known."""
         if isinstance(self.recommender, TwoTower):
-            of_items, of_history = (unit(self.recommender.items[n], np.float64) for n in (items, history))
+            of_items, of_history = (unit(self.recommender.rows(n), np.float64) for n in (items, history))
             return of_items @ of_history.T
         if isinstance(self.recommender, Generated):
             same = self.all_codes[items][:, None] == self.all_codes[history]

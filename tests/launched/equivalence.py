@@ -219,15 +219,25 @@ def export_is_what_the_engine_holds(engine, config, state):
     return all(same)
 
 
-def embedded_by_a_job(config):
-    """Digests of the table that embedding_job.py leaves of an untrained model, and of encode_catalogue's."""
+def embedded_and_ranked(config):
+    """Digests of the table that embedding_job.py leaves of an untrained model, and of encode_catalogue's; and
+    of places, lists and scores by each way of ranking, which every rank finds."""
     inputs, _, model, _ = prepare(stage(config, 2), distributed.world_size())
     ids = inputs.interactions.item_ids
     job = Job(model.eval().encode_items, inputs.item_text, ids, "of the test", "a model")
     with patch.object(retrieval, "ITEMS_PER_PART", 100), patch.object(embedding_job, "ITEMS_PER_PART", 100):
         directory = embedding_job.embed(job, f"{config.output_dir}-embedded", 600)
         tables = np.load(directory / TABLE), encode_catalogue(job.encode, job.item_text, 600)
-    return [hashlib.sha256(table.tobytes()).hexdigest() for table in tables]
+    found = []
+    for way in ("exact", "faiss"):
+        ranks = TwoTower.of(model, tables[1], config.max_seq_length, way)
+        small = dataclasses.replace(config, eval_batch_size=7)
+        judged = judge(ranks, inputs.split.test, small, keep_lists=np.arange(0, len(inputs.split.test), 3))
+        assert ranks.shards.end - ranks.shards.first == len(tables[1]) // distributed.world_size()
+        found += [judged.places, judged.lists.items, judged.lists.scores]
+    embedded, ranked = ([hashlib.sha256(x.tobytes()).hexdigest() for x in xs] for xs in (tables, found))
+    assert distributed.gather_objects((embedded, ranked)) == [(embedded, ranked)] * distributed.world_size()
+    return embedded, ranked
 
 
 def main(out, config):
@@ -235,7 +245,7 @@ def main(out, config):
     findings = {"ranks": distributed.world_size()}
     findings["gather_error"] = largest_gradient_error_of_the_gather()
     findings["uneven_rows"] = uneven_rows_come_together()
-    findings["embedded"] = embedded_by_a_job(config)
+    findings["embedded"], findings["ranked"] = embedded_and_ranked(config)
     for number in (2, 3):
         reports, engine, inputs, state = train(
             stage(config, number, output_dir=f"{config.output_dir}-{number}")
