@@ -207,7 +207,8 @@ def test_gloo_is_told_the_interface_that_the_hosts_share(monkeypatch):
         ("fe80::1%ib0", [FAR], "ib0"),
         (None, [], None),  # one host: gloo finds its way
     ):
-        monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # so that what comes is taken back behind the test
+        monkeypatch.delenv("GLOO_SOCKET_IFNAME")
         meeting.choose_interface({"address": own}, others)
         assert os.environ.get("GLOO_SOCKET_IFNAME") == named
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")

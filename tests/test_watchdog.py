@@ -15,6 +15,7 @@ import pytest
 import torch.distributed as dist
 from conftest import ROOT
 
+from pixelrec_train.evaluation.vectors import Vectors
 from pixelrec_train.resources import free_port
 from pixelrec_train.run import exit_status, log, watchdog, watcher
 from pixelrec_train.run.progress import progress
@@ -309,7 +310,7 @@ def test_whatever_lasts_before_the_first_step_is_busy(dog, monkeypatch, module, 
         from pixelrec_train.libraries import import_faiss
 
         monkeypatch.setattr(import_faiss().IndexFlatIP, "add", reached)
-        call = lambda f: f(np.zeros((2, 4), "float32"), gpus=[])  # noqa: E731
+        call = lambda f: f(Vectors(np.zeros((2, 4), "float32")), gpus=[])  # noqa: E731
     else:
         monkeypatch.setattr(module, inner, reached)
     with pytest.raises(Reached) as found:
@@ -326,7 +327,10 @@ def test_a_worker_that_was_killed_is_a_sentence(says):
     assert status == 1 and text.count("\n") == 0 and "Traceback" not in text
     assert text.startswith("error: DataLoader worker (pid") and "Lower --dataloader_num_workers" in text
     error = KeyError("Caught KeyError in DataLoader worker process 0.")
-    assert exit_status.reason(error) is None and "Caught" in exit_status.in_words(error)
+    lines = []
+    exit_status.write_down(lines.append, "stopped after step 3", error)
+    exit_status.write_down(lines.append, "stopped after step 3", RuntimeError(f"DataLoader worker {says}"))
+    assert "step 3: 'Caught" in lines[0] and "step 3: DataLoader" in lines[1] and "Lower" in lines[2]
 
 
 def test_before_the_ranks_have_met_the_first_alone_speaks(monkeypatch, capsys):

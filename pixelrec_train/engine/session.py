@@ -158,7 +158,7 @@ def session(task, loader, loop, resolved, facts, plan=(), resume=None, best_by=N
                 best = f"best epoch {state.best_epoch:.4g} (validation {best_by} {state.best_score:.4f})"
                 log.note(f"done: {state.step} steps, {best}")
     except BaseException as error:
-        log.note(f"stopped after step {state.step}: {exit_status.in_words(error)}")
+        exit_status.write_down(log.note, f"stopped after step {state.step}", error)
         log.failed = True
         raise
     finally:

@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 
+from pixelrec_train import distributed
 from pixelrec_train.errors import InputError, StopRequested, TrainingStopped, of_a_place
 from pixelrec_train.run import watchdog
 
@@ -64,6 +65,9 @@ def reason(error):
     return watchdog.lost_peer(error)
 
 
-def in_words(error):
-    """What a log says of it."""
-    return reason(error) or str(error) or type(error).__name__
+def write_down(note, where, error):
+    """Lines for a run's log. note: takes a line; the first at once, as a launcher ends ranks soon."""
+    peer = watchdog.watcher and watchdog.OF_A_PEER.search(str(error))
+    note(f"{where}: {'another rank does not answer' * bool(peer) or str(error) or type(error).__name__}")
+    if distributed.rank() == 0 and (why := reason(error)):
+        note(f"stopped: {why}")
