@@ -1,12 +1,12 @@
 """How a process of ours ends: its exit status, and who of many ranks says why."""
 
 import functools
+import os
 import re
 import signal
 import sys
 import traceback
 
-from pixelrec_train import distributed
 from pixelrec_train.errors import InputError, StopRequested, TrainingStopped, of_a_place
 from pixelrec_train.run import watchdog
 
@@ -69,5 +69,5 @@ def write_down(note, where, error):
     """Lines for a run's log. note: takes a line; the first at once, as a launcher ends ranks soon."""
     peer = watchdog.watcher and watchdog.OF_A_PEER.search(str(error))
     note(f"{where}: {'another rank does not answer' * bool(peer) or str(error) or type(error).__name__}")
-    if distributed.rank() == 0 and (why := reason(error)):
+    if os.environ.get("RANK", "0") == "0" and (why := reason(error)):  # the others have no log
         note(f"stopped: {why}")
