@@ -53,14 +53,24 @@ def mfu_bf16(inputs, hidden=256, layers=4, windows=4, gemm=GEMM_SIZE):
     return model_flops_utilisation(inputs, hidden, layers, windows, "bf16", gemm)
 
 
-def model_flops_utilisation(inputs, hidden, layers, windows, precision, gemm):
-    """Model FLOPs of real tokens, over CPU time, over the measured GEMM ceiling; forward and backward."""
+@benchmark(unit="of GEMM", goal=Goal("value", at_least=0.5), tiny=SMALL | {"gemm": TINY_GEMM})
+def mfu_whole_step(inputs, hidden=256, layers=4, windows=4, gemm=GEMM_SIZE):
+    """mfu_fp32 with the batch made, and the weights moved by AdamW."""
+    return model_flops_utilisation(inputs, hidden, layers, windows, "fp32", gemm, whole=True)
+
+
+def model_flops_utilisation(inputs, hidden, layers, windows, precision, gemm, whole=False):
+    """Model FLOPs of real tokens, over CPU time, over the measured GEMM ceiling; forward and backward.
+
+    whole: collation and optimizer count as time, too.
+    """
     task, batch = two_tower(qwen3(hidden, layers)), batches(inputs, windows, ranks=1)[0]
+    collator, samples = collator_and_samples(inputs, windows)
     if precision == "bf16":
         task = task.bfloat16()
 
     def ours():
-        return step(task, lambda: task(batch)[0], update=False)
+        return step(task, lambda: task(collator(samples) if whole else batch)[0], update=whole)
 
     ours()
     (timing,) = interleaved(ours)
