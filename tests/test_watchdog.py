@@ -15,6 +15,7 @@ import pytest
 import torch.distributed as dist
 from conftest import ROOT
 
+from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.vectors import Vectors
 from pixelrec_train.resources import free_port
 from pixelrec_train.run import exit_status, log, watchdog, watcher
@@ -338,3 +339,16 @@ def test_before_the_ranks_have_met_the_first_alone_speaks(monkeypatch, capsys):
         monkeypatch.setenv("RANK", rank)
         log.say(f"of rank {rank}")
     assert capsys.readouterr().out == "of rank 0\n"
+
+
+def test_a_log_keeps_the_words_of_our_own_errors(dog, monkeypatch):
+    """However much they sound like the loss of another rank; what sounds so and is not ours is cut short."""
+    monkeypatch.setattr(watchdog, "watcher", dog())
+    monkeypatch.setattr(watchdog, "lost_peer", lambda error: None)
+    lines = []
+    for error in (InputError("--output_dir /data/gloo is not free."), RuntimeError("gloo: pair.cc:537")):
+        exit_status.write_down(lines.append, "stopped after step 3", error)
+    assert lines == [
+        "stopped after step 3: --output_dir /data/gloo is not free.",
+        "stopped after step 3: another rank does not answer",
+    ]

@@ -19,8 +19,8 @@ from pixelrec_train.flags import (
     at_least,
     check_paths,
     flag,
-    given,
     parse_args,
+    refuse_beside_checkpoint,
 )
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.run.hub import fetched
@@ -71,11 +71,7 @@ class EmbedConfig(DataFlags, TokenFlags, CatalogueFlags, TrustFlags, PoolingFlag
 
 def fitting(config):
     """The config; InputError where a flag that was given has nothing to say to a checkpoint."""
-    for name in OF_ENCODERS if config.checkpoint else ():
-        if name in given(config):
-            raise InputError(
-                f"--{name} is for --encoder_model_dir; a checkpoint says it itself. Leave it out."
-            )
+    refuse_beside_checkpoint(config, OF_ENCODERS, "encoder_model_dir")
     return config
 
 

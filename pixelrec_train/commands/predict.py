@@ -14,8 +14,8 @@ from pixelrec_train.flags import (
     at_least,
     check_paths,
     flag,
-    given,
     parse_args,
+    refuse_beside_checkpoint,
 )
 from pixelrec_train.run.exit_status import speak_plainly
 from pixelrec_train.run.hub import fetched
@@ -92,10 +92,7 @@ class PredictConfig(AskFlags, RetrievalFlags, TrustFlags, LaunchFlags):
 
 def fitting(config):
     """The config; InputError where a flag that was given has nothing to say to a checkpoint."""
-    if config.checkpoint:
-        for name in OF_MODELS:
-            if name in given(config):
-                raise InputError(f"--{name} is for --model_dir; a checkpoint says it itself. Leave it out.")
+    refuse_beside_checkpoint(config, OF_MODELS, "model_dir")
     return config
 
 

@@ -27,6 +27,7 @@ from pixelrec_train.flags.fields import (
     idle,
     one_of,
     part,
+    refuse_beside_checkpoint,
     refuse_unless,
     replace,
 )
@@ -35,5 +36,5 @@ __all__ = [
     "COLUMNS", "DIRECTORY", "DISTINCT", "FILE", "FILE_NAME", "MINUTES", "MODEL", "NEW_DIRECTORY", "NEW_FILE",
     "NOT_NEGATIVE", "POSITIVE", "RANKS", "REQUIRED", "SEED", "SHARE", "Flags", "Rule", "as_text",
     "at_least", "check_paths", "fields_of", "flag", "given", "idle", "one_of", "parse_args", "part",
-    "refuse_unless", "replace",
+    "refuse_beside_checkpoint", "refuse_unless", "replace",
 ]  # fmt: skip

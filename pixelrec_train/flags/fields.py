@@ -99,6 +99,14 @@ def given(config):
     return vars(config).get("_given", frozenset())
 
 
+def refuse_beside_checkpoint(config, names, whose):
+    """Raises InputError where one of the named flags was given beside --checkpoint; whose: the flag that they
+    belong to."""
+    for name in names if config.checkpoint else ():
+        if name in given(config):
+            raise InputError(f"--{name} is for --{whose}; a checkpoint says it itself. Leave it out.")
+
+
 def idle(config):
     """Lines for the plan: what a --config file says beside the command line, and each flag that was given
     and does nothing here."""

@@ -67,7 +67,7 @@ def reason(error):
 
 def write_down(note, where, error):
     """Lines for a run's log. note: takes a line; the first at once, as a launcher ends ranks soon."""
-    peer = watchdog.watcher and watchdog.OF_A_PEER.search(str(error))
-    note(f"{where}: {'another rank does not answer' * bool(peer) or str(error) or type(error).__name__}")
+    text = "another rank does not answer" if watchdog.of_a_peer(error) else str(error)
+    note(f"{where}: {text or type(error).__name__}")
     if os.environ.get("RANK", "0") == "0" and (why := reason(error)):  # the others have no log
         note(f"stopped: {why}")

@@ -12,6 +12,7 @@ import os
 import platform
 import re
 
+from pixelrec_train.errors import InputError, StopRequested, TrainingStopped
 from pixelrec_train.run.watcher import GRACE, KILLED, Watcher, shortened
 
 OF_A_PEER = re.compile(r"gloo|nccl|connection (closed|reset)|broken pipe|socket|tcpstore", re.IGNORECASE)
@@ -93,9 +94,15 @@ def linger():
         watcher.linger()
 
 
+def of_a_peer(error):
+    """Whether an error may be that another rank has vanished; a sentence of ours says what it is itself."""
+    ours = isinstance(error, (InputError, TrainingStopped, StopRequested))
+    return watcher is not None and not ours and bool(OF_A_PEER.search(str(error)))
+
+
 def lost_peer(error):
     """A sentence when the error is that another rank has vanished without a word, else None."""
-    if watcher is None or not OF_A_PEER.search(str(error)):
+    if not of_a_peer(error):
         return None
     try:
         gone = watcher.silent()
