@@ -32,6 +32,13 @@ rank, port, case = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 os.environ["LOCAL_RANK"] = str(rank)
 store = dist.TCPStore("127.0.0.1", port, None, rank == 0, timedelta(seconds=20), wait_for_workers=False)
 names = [f"process {n} on h" for n in range(3)]
+
+def wait_for_all(place):  # store.wait would keep the watchdog's threads from the store
+    store.set(f"{place} {rank}", "")
+    while not store.check([f"{place} {r}" for r in range(3)]):
+        time.sleep(0.05)
+
+wait_for_all("came")  # as ranks meet before they are watched, however late a busy machine has started one
 watchdog.start(store, rank, names, limit_s={"hang": 2.0, "reads": 0.8}.get(case, 60.0))
 if case != "reads":
     store = None
@@ -54,11 +61,6 @@ def read(seconds):  # rank 1 prepares a cache, the others wait for it
     watchdog.stop()
     wait_for_all("left")
     time.sleep(0.5 if rank == 0 else 0)
-
-def wait_for_all(place):  # store.wait would keep the watchdog's threads from the store
-    store.set(f"{place} {rank}", "")
-    while not store.check([f"{place} {r}" for r in range(3)]):
-        time.sleep(0.05)
 
 @speak_plainly
 def main():
