@@ -18,7 +18,7 @@ from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import ByScores
 from pixelrec_train.model.decoding import beam_search
 from pixelrec_train.model.normaliser import log_norm
-from pixelrec_train.model.reading import Decoder
+from pixelrec_train.model.reading import Decoder, read
 from pixelrec_train.model.trie_walk import FEW_OF
 from pixelrec_train.semantic_id.codes import ABSENT
 from pixelrec_train.semantic_id.trie import Trie
@@ -251,6 +251,29 @@ def test_each_prompt_is_read_once_and_each_further_level_is_one_pass():
 
     beam_search(decoder._replace(backbone=backbone), Trie.of(codes), level_rows(), ids, mask, 10)
     assert passes == [(3, 8), (3, 6), (3, 10)]  # prompts; the 6 codes of level 0; 10 beams
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "qwen3_moe", "gpt_neox"])
+@torch.no_grad()
+def test_of_a_prompt_the_last_layers_mlp_reads_the_last_token_alone(kind):
+    """What it gives is what the model gives each prompt by itself, also where it is read in two parts."""
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    model = tiny(kind=kind, **(experts if kind == "qwen3_moe" else {}))
+    decoder, (ids, mask), tokens = Decoder.of(model), prompts(4, side="right"), []
+    mask[1, 4:] = 0  # in the second part it has nothing
+    hooks = [
+        layer.mlp.register_forward_hook(lambda part, args, out: tokens.append(args[0].shape[1]))
+        for layer in model.base_model.layers
+    ]
+    once = read(decoder, ids, mask)
+    for hook in hooks:
+        hook.remove()
+    assert tokens == [ids.shape[1], 1]
+    twice = read(decoder, ids[:, 4:], mask[:, 4:], read(decoder, ids[:, :4], mask[:, :4]))
+    for row, real in enumerate(mask.bool()):
+        alone = model.base_model(ids[row, real][None]).last_hidden_state[0, -1]
+        for found in (once, twice):
+            torch.testing.assert_close(found.hidden[row, 0], alone, atol=1e-5, rtol=0)
 
 
 class Operations(TorchDispatchMode):

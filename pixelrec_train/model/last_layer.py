@@ -1,8 +1,10 @@
-"""Of the last layer only the [ITEM] tokens are read, so what it does token by token is done for them alone.
+"""Of the last layer only some tokens are read, so what it does token by token is done for them alone.
 
 Attention needs keys and values of every token; the output projection and the MLP after it do not mix tokens.
 They are five sixths of a Qwen3 layer: 1 / 30 of a tower of 28 layers, 2 / 5 of the demo's two.
 """
+
+from contextlib import contextmanager
 
 import torch
 
@@ -45,6 +47,40 @@ def read_last_tokens_alone(backbone):
     for part in parts:
         handles += [part.register_forward_pre_hook(take), part.register_forward_hook(put_back)]
     return lambda: [handle.remove() for handle in handles]
+
+
+@contextmanager
+def row_ends_alone(backbone, last, length):
+    """In here the last layer's hidden states of [B, length] tokens are right at place last[b] of row b, and
+    meaningless elsewhere.
+
+    Where a layer has no such parts, or calls them otherwise than with [B, length, D], nothing changes.
+    """
+    layers = getattr(backbone, "layers", None) if length > 1 else None
+    attention = getattr(layers[-1], "self_attn", None) if layers else None
+    parts = (getattr(attention, "o_proj", None), getattr(layers[-1], "mlp", None)) if layers else ()
+    row = torch.arange(len(last), device=last.device)
+
+    def fits(x):
+        return isinstance(x, torch.Tensor) and x.dim() == 3
+
+    def take(part, args):
+        if not args or not fits(args[0]) or args[0].shape[:2] != (len(last), length):
+            return None
+        return (args[0][row, last][:, None], *args[1:])
+
+    def put_back(part, args, out):
+        return out.expand(-1, length, -1) if fits(out) and out.shape[1] == 1 else None
+
+    handles = []
+    for part in parts:
+        if isinstance(part, torch.nn.Module):
+            handles += [part.register_forward_pre_hook(take), part.register_forward_hook(put_back)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def token_by_token(layer, width):

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from pixelrec_train.errors import InputError
+from pixelrec_train.model.last_layer import row_ends_alone
 from pixelrec_train.model.normaliser import log_norm, score_some
 
 
@@ -83,8 +84,9 @@ def read(decoder: Decoder, token_ids: Tensor, attention_mask: Tensor, so_far: Pr
     if so_far:
         sees = torch.cat([so_far.real[:, None].expand(-1, len(place), -1), sees], dim=2)  # [B, S, P + S]
         position = position + so_far.length
-    states = forward(decoder, decoder.embed(token_ids), sees, position, cache)
     last = (place * real).argmax(1)
+    with row_ends_alone(decoder.backbone, last, len(place)):
+        states = forward(decoder, decoder.embed(token_ids), sees, position, cache)
     hidden = states.gather(1, last[:, None, None].expand(-1, 1, states.shape[-1]))
     length = real.sum(1, keepdim=True)
     if so_far:
