@@ -17,7 +17,7 @@ from pixelrec_train.evaluation.generation import Generated
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import ByScores
 from pixelrec_train.model.decoding import beam_search
-from pixelrec_train.model.normaliser import log_norm
+from pixelrec_train.model.normaliser import PACKED_ROWS, Packed, log_norm, onednn
 from pixelrec_train.model.reading import Decoder, read
 from pixelrec_train.model.trie_walk import FEW_OF
 from pixelrec_train.semantic_id.codes import ABSENT
@@ -218,9 +218,32 @@ def test_the_normaliser_is_that_of_all_words_whatever_blocks_it_comes_in(states,
     for grad in (False, True):
         with torch.set_grad_enabled(grad):
             found = [log_norm(hidden, table, bias=bias)] if biased else [log_norm(hidden, table)]
-            found += [] if biased else [log_norm(hidden, table[:1999], table[1999:])]
+            found += [log_norm(hidden, table, bias=bias if biased else None, packed=Packed())]
+            for packed in (None, Packed()) if not biased else ():
+                found += [log_norm(hidden, table[:1999], table[1999:], packed=packed)]
         for one in found:
             torch.testing.assert_close(one, expected.float(), rtol=1e-6, atol=1e-5)
+
+
+@torch.no_grad()
+def test_what_is_kept_of_tables_that_stand_still_is_never_that_of_others():
+    """Tables that change in place, get other memory, or are exchanged for others, maybe at their address."""
+    packed, hidden, tables = Packed(), torch.randn(9, 24), list(torch.randn(5000, 24).split(3000))
+    for change in (
+        lambda: None,
+        lambda: tables[1][1999].mul_(50),
+        lambda: tables.__setitem__(0, torch.randn(3000, 24)),
+        lambda: tables.__setitem__(0, torch.randn(3000, 24)),
+        lambda: setattr(tables[0], "data", torch.randn(3000, 24)),
+        tables.pop,
+    ):
+        change()
+        expected = (hidden.double() @ torch.cat(tables).double().T).logsumexp(-1).float()
+        for one in (packed, packed, copy.deepcopy(packed)):
+            found = log_norm(hidden, *tables, packed=one)
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-5)
+    kept = packed.made
+    assert not onednn() or packed.of(tables) is kept[1] and len(kept[1]) == -(-3000 // PACKED_ROWS)
 
 
 def test_levels_8192_wide_are_searched_exactly():

@@ -23,6 +23,7 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.losses.cross_entropy import summed_cross_entropy, token_cross_entropy
 from pixelrec_train.model.expansion import expand
 from pixelrec_train.model.model_files import write_like
+from pixelrec_train.model.normaliser import onednn
 from pixelrec_train.model.split_rows import look_up
 from pixelrec_train.model.tiny import write_causal_lm
 from pixelrec_train.model.token_model import TokenModel
@@ -88,6 +89,21 @@ def test_read_step_by_step_with_a_cache_a_text_gets_the_same_logits(directories)
                 hidden.append(out.last_hidden_state[0])
         again = model.read(PackedTexts(ids, torch.tensor([10])))
     assert torch.allclose(torch.cat(hidden), packed, atol=1e-5) and torch.equal(packed, again)
+
+
+@torch.no_grad()
+def test_only_a_model_that_stands_still_keeps_its_rows_for_decoding(directories):
+    model = TokenModel.load(directories[False])
+    hidden, norms, kept = torch.randn(2, 5, model.backbone.config.hidden_size), [], []
+    for stand in (lambda: model, model.stand_still, lambda: model):
+        with stand().decoding() as decoder:
+            norms.append(decoder.log_norm(hidden))
+        kept.append(model.packed and model.packed.made[1])
+    expected = model.logits(hidden.flatten(0, 1)).double().logsumexp(-1).unflatten(0, (2, 5))
+    for norm in norms:
+        torch.testing.assert_close(norm, expected.float(), rtol=0, atol=1e-5)
+    assert kept[0] is None and kept[1] is kept[2] and bool(kept[1]) == onednn()
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 29, 30])

@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 from pixelrec_train.errors import InputError
 from pixelrec_train.model.last_layer import row_ends_alone
-from pixelrec_train.model.normaliser import log_norm, score_some
+from pixelrec_train.model.normaliser import Packed, log_norm, score_some
 
 
 class Decoder(NamedTuple):
@@ -37,12 +37,12 @@ class Decoder(NamedTuple):
 
     @staticmethod
     def of(model) -> "Decoder":
-        """The decoder of a plain AutoModelForCausalLM, whose weights are whole.
+        """The decoder of a plain AutoModelForCausalLM, whose weights are whole and stand still.
 
         Raises:
             InputError: its logits are not its head's, or it attends in a way that takes no mask per beam.
         """
-        config, head = model.config, model.get_output_embeddings()
+        config, head, packed = model.config, model.get_output_embeddings(), Packed()
         attention = config._attn_implementation
         if attention not in ("sdpa", "eager"):
             raise InputError(f"constrained decoding needs attention 'sdpa' or 'eager', got {attention!r}.")
@@ -53,7 +53,7 @@ class Decoder(NamedTuple):
         return Decoder(
             model.get_input_embeddings(), model.base_model,
             lambda hidden, ids: score_some(hidden, ids, head.weight, head.bias),
-            lambda hidden: log_norm(hidden, head.weight, bias=head.bias),
+            lambda hidden: log_norm(hidden, head.weight, bias=head.bias, packed=packed),
             lambda hidden: head(hidden).float(), window_of(config),
         )  # fmt: skip
 

@@ -17,7 +17,7 @@ from pixelrec_train.model.backbone import load_backbone, under
 from pixelrec_train.model.expansion import table_names
 from pixelrec_train.model.model_directory import check_directory
 from pixelrec_train.model.model_files import write_like
-from pixelrec_train.model.normaliser import log_norm
+from pixelrec_train.model.normaliser import Packed, log_norm
 from pixelrec_train.model.packed_attention import Segments
 from pixelrec_train.model.reading import Decoder, window_of
 from pixelrec_train.model.split_rows import SplitRows, look_up, score_new
@@ -51,7 +51,7 @@ class TokenModel(nn.Module):
             self.register_buffer(name, weight[num_tokens:].detach().clone(), persistent=False)
         self.backbone = causal_lm.base_model
         self.backbone.set_input_embeddings(nn.Identity())  # it is given embeddings, not ids
-        self.own_attention = self.backbone.config._attn_implementation
+        self.own_attention, self.packed = self.backbone.config._attn_implementation, None
         self.backbone.set_attn_implementation(packed_attention.NAME)
 
     @staticmethod
@@ -84,7 +84,8 @@ class TokenModel(nn.Module):
                 f"{flag_name} {directory}: its tokenizer has {num_tokens} words, but its table only {rows} "
                 f"rows. They must come from the same model."
             )
-        texts = two_texts(vocabulary.first_new_id if vocabulary else num_tokens - 4)
+        middle = vocabulary.first_new_id if vocabulary else num_tokens - 4  # words and itemic tokens
+        texts = PackedTexts(torch.arange(middle - 4, middle + 4).clamp(min=0), torch.tensor([3, 5]))
         try:
             with torch.no_grad():  # as its own forward pass reads them, and as ours does
                 parts = texts.token_ids.split(texts.lengths.tolist())
@@ -151,12 +152,17 @@ class TokenModel(nn.Module):
                 embed=lambda ids: self.embedding(look_up, ids.flatten()).unflatten(0, ids.shape),
                 backbone=self.backbone,
                 head=lambda hidden, ids: self.output_rows(lambda *rows: score_new(hidden, ids, *rows)),
-                log_norm=lambda hidden: self.output_rows(lambda *rows: log_norm(hidden, *rows)),
+                log_norm=lambda x: self.output_rows(lambda *rows: log_norm(x, *rows, packed=self.packed)),
                 logits=self.logits,
                 sliding_window=window_of(self.backbone.config),
             )
         finally:
             self.backbone.set_attn_implementation(packed_attention.NAME)
+
+    def stand_still(self):
+        """This model, trained no more: on a CPU decoding keeps its output rows as products want them, too."""
+        self.packed = Packed()
+        return self.requires_grad_(False).eval()
 
     @property
     def longest_text(self):
@@ -225,8 +231,3 @@ class TokenModel(nn.Module):
                 trained[name.removesuffix(".weight")] = numbers, tensors[f"{part}.new_rows"]
         inner = under("backbone.", tensors)
         write_adapter(self.backbone, directory, inner, source, self.prefix, "CAUSAL_LM", trained)
-
-
-def two_texts(middle):
-    """PackedTexts of ids around this one, words and itemic tokens."""
-    return PackedTexts(torch.arange(middle - 4, middle + 4).clamp(min=0), torch.tensor([3, 5]))

@@ -216,7 +216,9 @@ def load_generative(checkpoint, files, trust, num_beams=None, more_ids=None):
         known, ids = set(ids.item_ids), more_ids(ids)
         inputs = with_more_items(inputs, [item_id for item_id in ids.item_ids if item_id not in known])
     model = TokenModel.load(llm, "the checkpoint", dtype="auto", trust="item" in trust)
-    prepared = Prepared.of(model.to(distributed.device()).eval(), llm, path, inputs, "item" in trust, ids)
+    prepared = Prepared.of(
+        model.to(distributed.device()).stand_still(), llm, path, inputs, "item" in trust, ids
+    )
     length, beams = windows.seq_length_in_evaluation, num_beams or decoding.num_beams
     ranks = prepared.recommender(length, beams, decoding.normalised_over)
     return Loaded("generative", inputs, ranks, prepared.item_vectors)

@@ -42,7 +42,7 @@ def build(config):
     trust = trusted(config)
     model = TokenModel.load(config.model_dir, "--model_dir", dtype="auto", trust=trust)
     asked = AskedInRun(
-        model.to(distributed.device()).eval(), config.model_dir,
+        model.to(distributed.device()).stand_still(), config.model_dir,
         asking(config, "valid"), trust,
     )  # fmt: skip
     told = prompts_of_training(config, asked)

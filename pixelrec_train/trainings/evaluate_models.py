@@ -79,7 +79,7 @@ def speaker_of(directory, config, trust):
 def prepared_of(directory, config, users, trust):
     """Prepared, on this rank's device."""
     model = TokenModel.load(directory, "--model_dir", dtype="auto", trust=trust)
-    model = model.to(distributed.device()).eval()
+    model = model.to(distributed.device()).stand_still()
     return Prepared.of(model, directory, config.semantic_ids, users.inputs, trust)
 
 

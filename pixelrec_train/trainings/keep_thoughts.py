@@ -64,7 +64,7 @@ def keep(config):
     model = TokenModel.load(config.model_dir, "--model_dir", dtype="auto", trust=trust)
     check_positions(model, speaker, items.trie, questions, config)
     say(f"{len(questions):,} samples with a thought, {len(items.catalogue.number_of_item):,} items")
-    found_by, told = ask(config, speaker, model.to(distributed.device()).eval(), items.trie, questions)
+    found_by, told = ask(config, speaker, model.to(distributed.device()).stand_still(), items.trie, questions)
     if distributed.rank() == 0:
         write(config, files, facts, questions, found_by, left, told)
     distributed.barrier()
