@@ -10,6 +10,7 @@ from benchmarks import peers
 from benchmarks.measure import interleaved, must_agree
 from benchmarks.registry import Goal, Result, benchmark
 from pixelrec_train.model.decoding import beam_search
+from pixelrec_train.model.normaliser import log_norm
 from pixelrec_train.model.reading import Decoder
 from pixelrec_train.model.sampling import sample, sample_distinct
 from pixelrec_train.semantic_id.trie import Trie
@@ -64,7 +65,9 @@ def decoding_deep_vs_generate(inputs, **sizes):
 def rollouts_vs_generate(inputs, hidden=256, layers=12, users=4, beams=16, **sizes):
     """Groups of 16 answers drawn at temperature 1, as GRPO asks for them."""
     model, codes, rows, token_ids, mask = drawn_model(hidden, layers, users, **sizes)
-    trie, decoder, first = Trie.of(codes), Decoder.of(model), np.array([int(row[0]) for row in rows])
+    trie, first = Trie.of(codes), np.array([int(row[0]) for row in rows])
+    table = model.get_output_embeddings().weight  # of a model in training, of which nothing is kept
+    decoder = Decoder.of(model)._replace(log_norm=lambda hidden: log_norm(hidden, table))
     asked = decoder, trie, rows, token_ids, mask, beams
 
     def theirs(temperature=1.0):
