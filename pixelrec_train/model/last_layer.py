@@ -54,7 +54,8 @@ def row_ends_alone(backbone, last, length):
     """In here the last layer's hidden states of [B, length] tokens are right at place last[b] of row b, and
     meaningless elsewhere.
 
-    Where a layer has no such parts, or calls them otherwise than with [B, length, D], nothing changes.
+    Where a layer has no such parts, or calls them otherwise than with [B, length, D], nothing changes. One
+    thread at a time, as everywhere that a model decodes.
     """
     layers = getattr(backbone, "layers", None) if length > 1 else None
     attention = getattr(layers[-1], "self_attn", None) if layers else None
