@@ -17,9 +17,9 @@ from pixelrec_train.config.rollouts import RewardFlags
 from pixelrec_train.data.tokens.rollouts import PromptDataset, laid_out
 from pixelrec_train.data.views.parts import Part
 from pixelrec_train.errors import InputError
-from pixelrec_train.model.packed_attention import Segments
 from pixelrec_train.model.reading import Decoder
 from pixelrec_train.model.sampling import Noise, sample_distinct
+from pixelrec_train.model.segments import Segments
 from pixelrec_train.model.token_model import TokenModel
 from pixelrec_train.rl.rewards import Groups, Rewards
 from pixelrec_train.rl.rollouts import with_targets

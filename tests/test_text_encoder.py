@@ -22,7 +22,7 @@ from transformers import (
 
 from pixelrec_train.batch import PackedTexts
 from pixelrec_train.model.backbone import is_causal, load_backbone, write_backbone
-from pixelrec_train.model.packed_attention import Segments
+from pixelrec_train.model.segments import Segments
 from pixelrec_train.model.text_encoder import PADDED_CALLS, TextEncoder
 
 SMALL = dict(vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
@@ -237,11 +237,12 @@ def test_causality_is_measured(name):
 @settings(max_examples=60, deadline=None)
 def test_a_plan_visits_every_token_once_and_puts_it_back(lengths):
     plan = Segments.plan(torch.tensor(lengths), "cpu")
-    visited = torch.cat([rows.flatten()[real] for rows, real in plan.buckets])
-    assert torch.equal(visited[plan.back], torch.arange(sum(lengths)))
+    assert torch.equal(plan.slots[plan.back], torch.arange(sum(lengths)))
     assert plan.position_ids.tolist() == [i for n in lengths for i in range(n)]
     assert plan.last.tolist() == (np.cumsum(lengths) - 1).tolist()
-    for rows, _ in plan.buckets:  # a row of a bucket never leaves its text
+    sizes = [texts * longest for texts, longest in plan.buckets]
+    for slots, bucket in zip(plan.slots.split(sizes), plan.buckets, strict=True):
+        rows = slots.view(bucket)  # one of a bucket never leaves its text
         text = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))[rows]
         assert (text == text[:, :1]).all()
 

@@ -5,116 +5,15 @@ it gathers queries, keys and values into a few length buckets, padded on the rig
 attention needs no mask: a real token sees only earlier, hence real, tokens of its own text. On a GPU in
 half precision torch's variable-length kernel does the same without the gathering. No T x T mask is ever
 built, and no text can see another whatever transformers makes of position ids, masks or caches.
-
-A text may fork: behind its trunk stand branches, each of which sees the trunk and itself. So answers to one
-question are read with the question once.
 """
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 from transformers import AttentionInterface
 
-from pixelrec_train.distributed import sent
+from pixelrec_train.model.segments import Segments
 
 NAME = "pixelrec_packed"
-MAX_BUCKETS = 4
-
-
-@dataclass(frozen=True)
-class Segments:
-    """Where the texts of one packed row lie, on the device that computes."""
-
-    position_ids: Tensor  # [T] 0, 1, 2, … inside each text
-    last: Tensor  # [I] position of each text's last token
-    boundaries: Tensor  # [I + 1] int32, for the variable-length kernel
-    lengths: Tensor  # [I] on the CPU
-    longest: int
-    # Per bucket: [texts, longest] positions in the row; [real] slots of it. None where the kernel reads the
-    # row as it is.
-    buckets: list[tuple[Tensor, Tensor]] | None
-    back: Tensor | None  # [T] place in the buckets' outputs of every position of the row
-    sees: list[Tensor] | None = None  # per bucket: [texts, 1, longest, longest] bool, where a text forks
-
-    @staticmethod
-    def plan(lengths: Tensor, device, branch: Tensor | None = None, in_buckets=True) -> "Segments":
-        """[I] lengths, all positive, on the CPU -> the plan, computed on the host, sent in one copy.
-
-        Args:
-            branch: of PackedTexts.
-            in_buckets: False where reads_rows has said so.
-        """
-        on_host, lengths = lengths, lengths.numpy()
-        ends = np.cumsum(lengths)
-        starts = ends - lengths
-        position = np.arange(ends[-1]) - np.repeat(starts, lengths)
-        if branch is not None:
-            branch = branch.numpy()
-            position = forked(position, branch)
-        parts = {"position": position, "last": ends - 1, "boundaries": np.concatenate([[0], ends])}
-        if in_buckets or branch is not None:
-            parts |= bucketed(lengths, starts, branch)
-        parts = sent_as_one(parts, device)
-        numbers = range(sum(name.startswith("rows") for name in parts))
-        return Segments(
-            position_ids=parts["position"],
-            last=parts["last"],
-            boundaries=parts["boundaries"].int(),
-            lengths=on_host,
-            longest=int(lengths.max()),
-            buckets=[(parts[f"rows{n}"], parts[f"real{n}"]) for n in numbers] or None,
-            back=parts.get("back"),
-            sees=None if branch is None else [seen(parts[f"branch{n}"]) for n in numbers],
-        )
-
-
-def bucketed(lengths, starts, branch):
-    """{name: array}: of each bucket rows, real slots and the branches of its rows; and the way back."""
-    parts, packed, by_length = {}, [], np.argsort(lengths, kind="stable")
-    for n, texts in enumerate(np.array_split(by_length, min(MAX_BUCKETS, len(lengths)))):
-        column = np.arange(lengths[texts].max())
-        real = column < lengths[texts][:, None]
-        rows = starts[texts][:, None] + np.where(real, column, 0)
-        parts |= {f"rows{n}": rows, f"real{n}": np.flatnonzero(real)}
-        packed.append(rows[real])
-        if branch is not None:
-            parts[f"branch{n}"] = np.where(real, branch[rows], 0)
-    packed = np.concatenate(packed)
-    parts["back"] = np.empty_like(packed)
-    parts["back"][packed] = np.arange(len(packed))
-    return parts
-
-
-def sent_as_one(arrays, device):
-    """{name: array of integers} -> the same of int64 tensors on the device, by a single copy."""
-    flat = torch.from_numpy(np.concatenate([array.ravel() for array in arrays.values()]).astype(np.int64))
-    parts = sent(flat, torch.device(device)).split([array.size for array in arrays.values()])
-    return {name: part.view(array.shape) for (name, array), part in zip(arrays.items(), parts, strict=True)}
-
-
-def seen(branch):
-    """[n, S] numbers of branches -> [n, 1, S, S] whether the first of two places sees the second."""
-    place = torch.arange(branch.shape[1], device=branch.device)
-    same = (branch[:, None] == 0) | (branch[:, None] == branch[:, :, None])
-    return (same & (place <= place[:, None]))[:, None]
-
-
-def forked(position, branch):
-    """[T] places in their texts -> [T] positions, those of every branch right behind the trunk's last.
-
-    A branch is a run of one number; a text begins at position 0 with its trunk.
-    """
-    begins = np.flatnonzero(np.diff(branch, prepend=0) != 0)  # of branches, and of trunks behind a branch
-    begins = begins[branch[begins] > 0]
-    trunk = np.flatnonzero(branch == 0)
-    ends = position[trunk[np.searchsorted(trunk, begins) - 1]] + 1  # of the trunk before each
-    of = np.searchsorted(begins, np.flatnonzero(branch), side="right") - 1
-    position = position.copy()
-    position[branch > 0] = ends[of] + np.flatnonzero(branch) - begins[of]
-    return position
 
 
 def packed_attention(
@@ -132,17 +31,54 @@ def packed_attention(
     # On a CPU torch's kernel is up to three times faster in fp32 than in bf16, backward pass included.
     slow = query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
     dtype = torch.float32 if slow else query.dtype
-    outputs = []
     if segments.buckets is None:  # reads_rows could not know that this layer has another precision
         segments = Segments.plan(segments.lengths, query.device)
-    for n, (rows, real) in enumerate(segments.buckets):
+    sizes = [texts * longest for texts, longest in segments.buckets]
+    placed = [
+        Placed.apply(x, segments.slots, segments.back).to(dtype).split(sizes) for x in (query, key, value)
+    ]
+    outputs = []
+    for n, (bucket, *of_bucket) in enumerate(zip(segments.buckets, *placed, strict=True)):
         sees = None if segments.sees is None else segments.sees[n]
-        q, k, v = (x[rows].transpose(1, 2).to(dtype) for x in (query, key, value))  # [n, heads, longest, d]
+        q, k, v = (x.unflatten(0, bucket).transpose(1, 2) for x in of_bucket)  # [texts, heads, longest, d]
         out = F.scaled_dot_product_attention(
             q, k, v, sees, dropout, sees is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
         )
-        outputs.append(out.transpose(1, 2).flatten(0, 1)[real].to(query.dtype))
-    return torch.cat(outputs)[segments.back].unsqueeze(0), None
+        outputs.append(out.transpose(1, 2).flatten(0, 1))
+    outputs = torch.cat(outputs).to(query.dtype)  # [S, H, d]
+    return TakenBack.apply(outputs, segments.slots, segments.back).unsqueeze(0), None
+
+
+class Placed(torch.autograd.Function):
+    """[T, ...] of the row -> [S, ...] of the buckets' slots.
+
+    No gradient reaches a slot without a token: nobody reads its output, and no token sees it. So the backward
+    pass takes the gradients of the others, where torch's would add up all slots of a row of zeros.
+    """
+
+    @staticmethod
+    def forward(ctx, x, slots, back):
+        ctx.save_for_backward(back)
+        return x.index_select(0, slots)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.index_select(0, ctx.saved_tensors[0]), None, None
+
+
+class TakenBack(torch.autograd.Function):
+    """[S, ...] of the buckets' slots -> [T, ...] of the row; the slots without a token get no gradient."""
+
+    @staticmethod
+    def forward(ctx, x, slots, back):
+        ctx.save_for_backward(back)
+        ctx.slots = len(slots)
+        return x.index_select(0, back)
+
+    @staticmethod
+    def backward(ctx, grad):
+        of_slots = grad.new_zeros(ctx.slots, *grad.shape[1:])
+        return of_slots.index_copy_(0, ctx.saved_tensors[0], grad), None, None
 
 
 def reads_rows(backbone, embeddings):

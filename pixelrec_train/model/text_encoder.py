@@ -16,8 +16,8 @@ from pixelrec_train.batch import PackedTexts
 from pixelrec_train.model import packed_attention
 from pixelrec_train.model.backbone import is_causal, no_cache
 from pixelrec_train.model.last_layer import read_last_tokens_alone
-from pixelrec_train.model.packed_attention import Segments
 from pixelrec_train.model.pooling import Pooling
+from pixelrec_train.model.segments import Segments, sent_as_one
 
 PADDED_CALLS = 4  # always as many, so that all ranks call the model equally often
 
@@ -118,7 +118,7 @@ class TextEncoder(nn.Module):
             seen += len(texts_here)
             rows = starts[texts_here][:, None] + np.where(real, column, 0)
             plan = {"rows": rows, "real": real, "from": np.flatnonzero(first_time), "to": rows[first_time]}
-            plan = packed_attention.sent_as_one(plan, embeds.device)
+            plan = sent_as_one(plan, embeds.device)
             out = self.backbone(
                 inputs_embeds=embeds[plan["rows"]], attention_mask=plan["real"], **no_cache(self.backbone)
             )

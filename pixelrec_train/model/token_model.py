@@ -18,8 +18,8 @@ from pixelrec_train.model.expansion import table_names
 from pixelrec_train.model.model_directory import check_directory
 from pixelrec_train.model.model_files import write_like
 from pixelrec_train.model.normaliser import Packed, log_norm
-from pixelrec_train.model.packed_attention import Segments
 from pixelrec_train.model.reading import Decoder, window_of
+from pixelrec_train.model.segments import Segments
 from pixelrec_train.model.split_rows import SplitRows, look_up, score_new
 from pixelrec_train.model.vocabulary import META_FILE, ItemicVocabulary
 
