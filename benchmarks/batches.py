@@ -9,12 +9,12 @@ import torch
 from transformers import AutoModel
 
 from benchmarks.inputs import LONGEST_TEXT
-from pixelrec_train import distributed
+from pixelrec_train import distributed, resources
 from pixelrec_train.data.interactions import cut_windows
 from pixelrec_train.data.loader import Slot
 from pixelrec_train.data.negatives import NegativeSampler
 from pixelrec_train.data.windows import TwoTowerCollator
-from pixelrec_train.model import text_encoder
+from pixelrec_train.model import cpu_layers, text_encoder
 from pixelrec_train.model.hllm_model import HLLMModel
 from pixelrec_train.tasks.two_tower import TwoTowerTask
 
@@ -22,16 +22,21 @@ ITEMS, USERS, LENGTH = 4_000, 8_000, 11
 SMALL = {"hidden": 64, "layers": 1, "windows": 2}
 
 
-def two_tower(config, whole_last_layer=False, dtype=torch.float32, device="cpu"):
+def two_tower(config, as_theirs=False, dtype=torch.float32, device="cpu"):
     """TwoTowerTask with random towers, the same each time.
 
-    whole_last_layer: compute every token of the item tower's last layer, as everybody else does.
+    as_theirs: compute every token of the item tower's last layer, by transformers' own layers.
     """
     torch.manual_seed(0)
+    resources.keep_freed_memory()  # as a training does
     with torch.device(device):
         item, user = (AutoModel.from_config(copy.deepcopy(config), dtype=dtype) for _ in range(2))
-    shortcut = text_encoder.read_last_tokens_alone if not whole_last_layer else lambda backbone: list
-    with patch.object(text_encoder, "read_last_tokens_alone", shortcut):
+    shortcut = text_encoder.read_last_tokens_alone if not as_theirs else lambda backbone: list
+    layers = cpu_layers.put_in if not as_theirs else lambda backbone: None
+    with (
+        patch.object(text_encoder, "read_last_tokens_alone", shortcut),
+        patch.object(cpu_layers, "put_in", layers),
+    ):
         model = HLLMModel(text_encoder.TextEncoder(item, 1, LONGEST_TEXT + 1), user)
     settings = SimpleNamespace(item_dir=None, nce_thres=0.99, nce_chunk=None, loss_weighting="position")
     return TwoTowerTask(model, settings, settings.item_dir).to(device)

@@ -94,9 +94,9 @@ def gemm_tflops():
     return 20 * 2 * size**3 / timed(products, 3)[1] / 1e9
 
 
-def towers(shape, whole_last_layer=False):
+def towers(shape, as_theirs=False):
     """TwoTowerTask on the device, the same weights each time; drawn there, as a CPU takes a minute for it."""
-    task = two_tower(qwen3(shape), whole_last_layer, precision(), distributed.device())
+    task = two_tower(qwen3(shape), as_theirs, precision(), distributed.device())
     item, user = task.model.item_llm, task.model.user_llm.backbone.config._attn_implementation
     if not item.packed or user != CAUSAL:
         raise AssertionError(f"not what trains: item LLM {item.way}, attention of the user LLM {user}")

@@ -75,7 +75,7 @@ def ways(options):
         return task, batch, lambda: task(batch)[0]
 
     def hllm():
-        task = towers(options.shape, whole_last_layer=True)
+        task = towers(options.shape, as_theirs=True)
         items, valid = (x.to(device) for x in places)
         return task, collator(samples).to(device), lambda: peers.hllm_loss(task, items, valid)
 

@@ -13,6 +13,7 @@ from benchmarks import peers
 from benchmarks.inputs import LONGEST_TEXT, VOCAB_SIZE
 from benchmarks.measure import interleaved, must_agree
 from benchmarks.registry import Goal, Result, benchmark
+from pixelrec_train import resources
 from pixelrec_train.evaluation.retrieval import encode_catalogue
 from pixelrec_train.model.text_encoder import TextEncoder
 
@@ -94,6 +95,7 @@ def check_gradients(encoder, backbone, item_token):
 def twins(config, peer_class):
     """Our encoder, and the peer's model with the same random weights."""
     torch.manual_seed(0)
+    resources.keep_freed_memory()  # as a training does
     backbone = AutoModel.from_config(config)
     # A config of its own: our encoder writes its attention into the one it has.
     peer = peer_class.from_config(copy.deepcopy(config), attn_implementation="sdpa")

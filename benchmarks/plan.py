@@ -75,7 +75,7 @@ def one_of_two_ranks(rank, inputs, hidden, layers, windows, port, folder):
     loss = distributed.mean_tensor(loss.detach())
     ours = {n: distributed.mean_tensor(p.grad) for n, p in task.named_parameters() if p.grad is not None}
     if rank == 0:
-        slow = two_tower(qwen3(hidden, layers), whole_last_layer=True)
+        slow = two_tower(qwen3(hidden, layers), as_theirs=True)
         expected = peers.hllm_loss(slow, *occurrences(collator, samples), one_by_one=True)
         expected.backward()
         errors = [abs(float(loss / expected.detach()) - 1)]

@@ -29,7 +29,7 @@ def step_vs_hllm(inputs, hidden=256, layers=4, windows=16):
     """A whole training step, optimizer included, against HLLM's algorithm without its LM head."""
     collator, samples = collator_and_samples(inputs, windows)
     places = occurrences(collator, samples)
-    task, peer = two_tower(qwen3(hidden, layers)), two_tower(qwen3(hidden, layers), whole_last_layer=True)
+    task, peer = two_tower(qwen3(hidden, layers)), two_tower(qwen3(hidden, layers), as_theirs=True)
 
     def ours():
         return step(task, lambda: task(collator(samples))[0])

@@ -3,11 +3,13 @@
 python -m pixelrec_train.resources gpus cores port prints these three; the scripts ask so.
 """
 
+import ctypes
 import os
 import socket
 import sys
 from pathlib import Path
 
+TRIM_FROM, MOST_MAPPED = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
 OTHER_DRIVERS = ("/dev/kfd", "/dev/dxg", "/dev/nvmap")  # ROCm, WSL, Jetson: torch calls their GPUs cuda, too
 
 
@@ -43,6 +45,18 @@ def memory():
         total = int(limit)
         available = min(available, total - int(read("/sys/fs/cgroup/memory.current") or 0))
     return available, total
+
+
+def keep_freed_memory():
+    """Let the allocator keep what is freed for what comes next, in place of handing it back to the system.
+
+    The tensors of a step are made anew in each, and glibc gives and takes those above 32 MB page by page: a
+    third of the time of a step on a CPU, where a batch is large. Elsewhere nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        mallopt(MOST_MAPPED, 0)
+        mallopt(TRIM_FROM, -1)  # never
 
 
 def read(path):

@@ -16,8 +16,9 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.generation import Generated
 from pixelrec_train.evaluation.places import judge
 from pixelrec_train.evaluation.recommender import ByScores
+from pixelrec_train.model.cpu_layers import has_onednn
 from pixelrec_train.model.decoding import beam_search
-from pixelrec_train.model.normaliser import PACKED_ROWS, Packed, log_norm, onednn
+from pixelrec_train.model.normaliser import PACKED_ROWS, Packed, log_norm
 from pixelrec_train.model.reading import Decoder, read
 from pixelrec_train.model.trie_walk import FEW_OF
 from pixelrec_train.semantic_id.codes import ABSENT
@@ -243,7 +244,7 @@ def test_what_is_kept_of_tables_that_stand_still_is_never_that_of_others():
             found = log_norm(hidden, *tables, packed=one)
             torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-5)
     kept = packed.made
-    assert not onednn() or packed.of(tables) is kept[1] and len(kept[1]) == -(-3000 // PACKED_ROWS)
+    assert not has_onednn() or packed.of(tables) is kept[1] and len(kept[1]) == -(-3000 // PACKED_ROWS)
 
 
 def test_levels_8192_wide_are_searched_exactly():

@@ -21,9 +21,9 @@ from pixelrec_train.engine.log_sums import LogSums
 from pixelrec_train.engine.optim import decay_groups
 from pixelrec_train.errors import InputError
 from pixelrec_train.losses.cross_entropy import summed_cross_entropy, token_cross_entropy
+from pixelrec_train.model.cpu_layers import has_onednn
 from pixelrec_train.model.expansion import expand
 from pixelrec_train.model.model_files import write_like
-from pixelrec_train.model.normaliser import onednn
 from pixelrec_train.model.split_rows import look_up
 from pixelrec_train.model.tiny import write_causal_lm
 from pixelrec_train.model.token_model import TokenModel
@@ -102,7 +102,7 @@ def test_only_a_model_that_stands_still_keeps_its_rows_for_decoding(directories)
     expected = model.logits(hidden.flatten(0, 1)).double().logsumexp(-1).unflatten(0, (2, 5))
     for norm in norms:
         torch.testing.assert_close(norm, expected.float(), rtol=0, atol=1e-5)
-    assert kept[0] is None and kept[1] is kept[2] and bool(kept[1]) == onednn()
+    assert kept[0] is None and kept[1] is kept[2] and bool(kept[1]) == has_onednn()
     assert not model.training and not any(p.requires_grad for p in model.parameters())
 
 

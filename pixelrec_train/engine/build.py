@@ -2,7 +2,7 @@
 
 import torch
 
-from pixelrec_train import distributed
+from pixelrec_train import distributed, resources
 from pixelrec_train.engine.optim import build_optimizer
 from pixelrec_train.engine.zero import spare_compiler
 from pixelrec_train.errors import InputError
@@ -20,6 +20,8 @@ def build_engine(task, loop, resolved, total_steps):
     offloaded = "offload_optimizer" in resolved["zero_optimization"]
     optimizer, schedule = build_optimizer(task, loop, total_steps, offloaded)
     spare_compiler()
+    if not distributed.uses_gpu():
+        resources.keep_freed_memory()
     try:
         engine, *_ = deepspeed.initialize(
             model=task, optimizer=optimizer, lr_scheduler=schedule, config=resolved

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pixelrec_train import distributed
+from pixelrec_train import distributed, resources
 from pixelrec_train.batch import pad_histories
 from pixelrec_train.clock import padded_clock
 from pixelrec_train.engine.weights import whole
@@ -39,6 +39,8 @@ def encode_catalogue(encode, item_text, eval_tokens):
     parts = range(-(-len(lengths) // ITEMS_PER_PART))
     blocks = [block for part in parts for block in blocks_of(lengths, part, eval_tokens)]
     ranks, table = distributed.world_size(), None
+    if not distributed.uses_gpu():
+        resources.keep_freed_memory()
     with progress("embed the catalogue", len(lengths), "items") as tell:
         for first in range(0, len(blocks), ranks):
             watchdog.at(f"encoding the catalogue: block {first} of {len(blocks)}")

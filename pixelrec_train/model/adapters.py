@@ -18,6 +18,7 @@ from torch import nn
 from pixelrec_train.config.adapters import ALL_LINEAR
 from pixelrec_train.errors import InputError
 from pixelrec_train.libraries import import_bitsandbytes, import_peft
+from pixelrec_train.model import cpu_layers
 from pixelrec_train.model.adapter_files import WEIGHTS
 from pixelrec_train.model.backbone import save_tensors, under
 
@@ -112,7 +113,7 @@ def quantise(backbone, device):
         (parent, name, layer)
         for parent in backbone.modules()
         for name, layer in parent.named_children()
-        if type(layer) is nn.Linear
+        if type(layer) in (nn.Linear, cpu_layers.Linear)
     ]
     refuse_narrow([x[1:] for x in linear], device, "--load_in_4bit", "Train on a GPU, or leave it out.")
     for parent, name, layer in linear:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pixelrec_train.model.cpu_layers import has_onednn, linear
+
 ROWS_PER_BLOCK = 8192  # of a GPU
 # Of a CPU: the scores of a block, 1 MB, stay in a core's cache, and their memory is kept from block to block.
 SCORES_IN_CACHE, STATES_AT_ONCE = 2**18, 256
@@ -63,8 +65,8 @@ def log_norm(hidden: Tensor, *tables: Tensor, bias: Tensor | None = None, packed
         packed: a Packed, always given with these tables; None = they may change.
     """
     states = hidden.flatten(0, -2)
-    if packed is not None and plain_on_cpu(states) and onednn():
-        count, size, blocks, score = PACKED_STATES, PACKED_ROWS, packed.of(tables), linear_on_cpu
+    if packed is not None and plain_on_cpu(states) and has_onednn():
+        count, size, blocks, score = PACKED_STATES, PACKED_ROWS, packed.of(tables), linear
     else:
         count = len(states) if states.is_cuda else STATES_AT_ONCE
         size = ROWS_PER_BLOCK if states.is_cuda else min(2048, SCORES_IN_CACHE // min(count, len(states)))
@@ -84,23 +86,12 @@ def scored(states, block, bias):
         return F.linear(states, block, bias).float()
     if len(states) <= FEW and bias is None:
         return (block @ states.T).T
-    return linear_on_cpu(states, block, bias)
+    return linear(states, block, bias)
 
 
 def plain_on_cpu(states):
     """Whether products are of fp32, on the CPU, and without gradient."""
     return states.device.type == "cpu" and states.dtype == torch.float32 and not torch.is_grad_enabled()
-
-
-def linear_on_cpu(states, rows, bias):
-    """F.linear in fp32 by oneDNN, whose products of few states with many rows take 5/6 of MKL's time."""
-    if onednn():
-        return torch.ops.mkldnn._linear_pointwise(states, rows, bias, "none", [], "")
-    return F.linear(states, rows, bias)
-
-
-def onednn():
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def log_sum(scores):

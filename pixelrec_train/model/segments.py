@@ -66,12 +66,11 @@ class Segments:
 
 
 def bucketed(lengths, starts, branch):
-    """(texts, longest) of every bucket; {name: array} of its slots, of the branches in them, and the way back."""
+    """(texts, longest) of each bucket; {name: array}: the slots of all, their branches, and the way back."""
     buckets, slots, parts = [], [], {}
     back, first = np.empty(lengths.sum(), np.int64), 0
-    for n, texts in enumerate(
-        np.array_split(np.argsort(lengths, kind="stable"), min(MAX_BUCKETS, len(lengths)))
-    ):
+    by_length = np.argsort(lengths, kind="stable")
+    for n, texts in enumerate(np.array_split(by_length, min(MAX_BUCKETS, len(lengths)))):
         column = np.arange(lengths[texts].max())
         real = column < lengths[texts][:, None]
         rows = starts[texts][:, None] + np.where(real, column, 0)

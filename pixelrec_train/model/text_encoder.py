@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pixelrec_train.batch import PackedTexts
-from pixelrec_train.model import packed_attention
+from pixelrec_train.model import cpu_layers, packed_attention
 from pixelrec_train.model.backbone import is_causal, no_cache
 from pixelrec_train.model.last_layer import read_last_tokens_alone
 from pixelrec_train.model.pooling import Pooling
@@ -37,6 +37,7 @@ class TextEncoder(nn.Module):
         """
         super().__init__()
         self.backbone = backbone
+        cpu_layers.put_in(backbone)
         width = backbone.config.hidden_size
         weight = next(backbone.parameters())
         self.item_token = nn.Parameter(torch.empty(width, dtype=weight.dtype)) if item_emb_token_n else None

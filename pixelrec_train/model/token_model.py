@@ -11,7 +11,7 @@ from pixelrec_train.batch import PackedTexts, TokenBatch
 from pixelrec_train.errors import InputError
 from pixelrec_train.libraries import load_tokenizer
 from pixelrec_train.losses.cross_entropy import score, summed_cross_entropy, token_cross_entropy
-from pixelrec_train.model import packed_attention
+from pixelrec_train.model import cpu_layers, packed_attention
 from pixelrec_train.model.adapters import add_adapters, lora_of, merged, write_adapter
 from pixelrec_train.model.backbone import load_backbone, under
 from pixelrec_train.model.expansion import table_names
@@ -50,6 +50,7 @@ class TokenModel(nn.Module):
         for name, weight in (("rest", table), ("rest_of_head", head)):
             self.register_buffer(name, weight[num_tokens:].detach().clone(), persistent=False)
         self.backbone = causal_lm.base_model
+        cpu_layers.put_in(self.backbone)
         self.backbone.set_input_embeddings(nn.Identity())  # it is given embeddings, not ids
         self.own_attention, self.packed = self.backbone.config._attn_implementation, None
         self.backbone.set_attn_implementation(packed_attention.NAME)

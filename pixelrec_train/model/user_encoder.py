@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from pixelrec_train.model import cpu_layers
 from pixelrec_train.model.backbone import no_cache
 
 NAME = "pixelrec_causal"
@@ -16,6 +17,7 @@ class UserEncoder(nn.Module):
     def __init__(self, backbone: nn.Module):
         super().__init__()
         self.backbone = backbone
+        cpu_layers.put_in(backbone)
         # Kept, frozen, so that the exported directory is a complete model; costs no optimizer state.
         backbone.get_input_embeddings().weight.requires_grad_(False)
         declare_causal(backbone)
