@@ -6,16 +6,11 @@ from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.blend import Blend, Hybrid, end_to_end
 from pixelrec_train.evaluation.blend_weights import fit
 from pixelrec_train.recommend.blend_file import BlendFile, write_blend
-from pixelrec_train.recommend.parts import (
-    COLD,
-    vectors_of,
-)
+from pixelrec_train.recommend.parts import COLD, vectors_of
 from pixelrec_train.run import directory as run_directory
 from pixelrec_train.run.log import say
 
-WHOLE = 10**9  # items of a window: all that a user took, so that a cold item is one nobody took in training
 COLD_TARGETS = 30  # of validation; with fewer, nothing says what cold items are worth
-HELD_OUT = {"split_data", "valid_data", "test_data", "split_protocol"}
 
 
 class Blended(NamedTuple):

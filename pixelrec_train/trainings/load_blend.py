@@ -5,6 +5,7 @@ from dataclasses import fields
 from pixelrec_train.config import DataFlags, TextFlags
 from pixelrec_train.data.inputs import Inputs, read_interactions, split_of
 from pixelrec_train.data.item_text import ItemText
+from pixelrec_train.data.views.parts import WHOLE
 from pixelrec_train.engine.resume import recorded
 from pixelrec_train.errors import InputError
 from pixelrec_train.recommend.blend_file import blend_file, read_blend
@@ -13,7 +14,6 @@ from pixelrec_train.recommend.parts import UNTRAINED, Parts, checkpoints_of, loa
 from pixelrec_train.trainings.baselines import untrained
 from pixelrec_train.trainings.blending import as_written, chosen_by_validation
 
-WHOLE = 10**9  # items of a window: all that a user took, so that a cold item is one nobody took in training
 HELD_OUT = {"split_data", "valid_data", "test_data", "split_protocol"}
 
 
@@ -26,7 +26,7 @@ def load_blend(config):
         check_split_as_trained(checkpoint, "--checkpoint", config)
     data, texts = (told(group, file, checkpoints, config) for group in (DataFlags, TextFlags))
     read = read_interactions(data, with_times=True)  # a part may read them
-    split = split_of(read, data, WHOLE)
+    split = split_of(read, data, WHOLE)  # of all a user took: a cold item is one nobody took in training
 
     def words():
         if not texts.text_data:
