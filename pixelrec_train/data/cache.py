@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import socket
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +29,61 @@ def cached(cache_dir, kind, fingerprint, build, mode="r"):
     Returns:
         ({name: memory-mapped array}, facts)
     """
+
+    def prepare():
+        arrays, facts = build()
+        return partial(save, arrays), facts
+
+    return filled(cache_dir, kind, fingerprint, prepare, mode)
+
+
+def filled(cache_dir, kind, fingerprint, prepare, mode="r"):
+    """As cached, of arrays that are larger than memory.
+
+    prepare: () -> (fill, facts); fill(directory) writes each array there as name.npy.
+    """
     directory = Path(cache_dir) / f"{kind}-{fingerprint}"
     with distributed.first_on_each_machine():
         if not is_cached(cache_dir, kind, fingerprint):
             with watchdog.busy(f"preparing {directory.name}"):
-                write(directory, *build())
+                fill, facts = prepare()
+                with beside(directory) as (made, told):
+                    fill(made)
+                    told |= facts
     return loaded(directory, mode)
+
+
+def write(directory, arrays, facts):
+    """The arrays and facts of a cache, whole or not at all."""
+    with beside(directory) as (made, told):
+        save(arrays, made)
+        told |= facts
+
+
+def save(arrays, directory):
+    for name, array in arrays.items():
+        np.save(directory / f"{name}.npy", array)
+
+
+@contextmanager
+def growing(path, dtype):
+    """A file that np.save would write of arrays end to end. Gives a function that writes one more, [n]."""
+    with open(path, "wb") as file:
+        count = 0
+
+        def header():
+            described = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
+            np.lib.format.write_array_header_1_0(file, described | {"shape": (count,)})
+
+        def write(array):
+            nonlocal count
+            count += len(array)
+            array.astype(dtype, copy=False).tofile(file)
+
+        header()
+        yield write
+        file.seek(0)
+        header()  # numpy leaves room in it for any count
 
 
 def loaded(directory, mode="r"):
@@ -57,12 +108,12 @@ def is_cached(cache_dir, kind, fingerprint):
     return (Path(cache_dir) / f"{kind}-{fingerprint}" / "facts.json").is_file()
 
 
-def write(directory, arrays, facts):
-    """The arrays and facts of a cache, whole or not at all."""
-    with beside(directory) as (partial, told):
-        for name, array in arrays.items():
-            np.save(partial / f"{name}.npy", array)
-        told |= facts
+def let_go(array):
+    """Of a mapped array, what of it lies in this process's memory; it is read again where it is asked for."""
+    while array is not None and not isinstance(array, mmap.mmap):
+        array = getattr(array, "base", None)
+    if array is not None and hasattr(mmap, "MADV_DONTNEED"):
+        array.madvise(mmap.MADV_DONTNEED)
 
 
 @contextmanager
@@ -83,11 +134,15 @@ def beside(directory):
     except OSError as error:
         # Else another machine on the same file system was faster, with the same arrays.
         if not (directory / "facts.json").exists():
-            raise InputError(
-                f"{directory} cannot be written: {first_line(error)} Is the disk full? See --cache_dir."
-            ) from None
+            raise unwritable(directory, error) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def unwritable(directory, error):
+    return InputError(
+        f"{directory} cannot be written: {first_line(error)} Is the disk full? See --cache_dir."
+    )
 
 
 @watchdog.busy("reading files")
