@@ -7,6 +7,7 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from pixelrec_train.data.columns import about, find_columns
@@ -81,6 +82,7 @@ def each_item(item_ids, texts, keep):
     rows = FirstRows(table, [columns[name] for name in ("item_id", *texts.text_keys)], item_ids)
     for numbers, values in rows:
         keep(numbers, list(zip(*values, strict=True)) if values else [()] * len(numbers))
+    pa.default_memory_pool().release_unused()  # of the blocks
     missing = np.flatnonzero(~rows.there)
     few = len(missing) <= MOST_MISSING * len(item_ids) or texts.allow_missing_text
     if len(missing) == len(item_ids) or not few:

@@ -80,14 +80,9 @@ def distinct(blocks):
     """Ids of blocks of pyarrow strings, each once, in the order of their first rows; "" is none."""
     texts = pa.chunked_array([block.filter(pc.not_equal(block, "")) for block in blocks], pa.string())
     texts = texts.cast(pa.large_string()).combine_chunks()
+    pa.default_memory_pool().release_unused()  # of the blocks
     again = repeated(texts)
-    if again.any():
-        texts = texts.filter(pa.array(~again))
-    if not len(texts):
-        return Ids.of([])
-    _, offsets, characters = texts.buffers()
-    offsets = np.frombuffer(offsets, np.int64)[texts.offset :][: len(texts) + 1]
-    return Ids(np.frombuffer(characters, np.uint8), offsets)
+    return end_to_end(texts.filter(pa.array(~again)) if again.any() else texts)
 
 
 def repeated(texts):
@@ -120,6 +115,16 @@ def hashes_of(texts):
         part = texts.slice(first, AT_ONCE)
         found[first : first + AT_ONCE] = np.fromiter(map(hash, part.to_pylist()), np.int64, len(part))
     return found
+
+
+def end_to_end(texts):
+    """pyarrow strings -> Ids, where they lie."""
+    texts = texts.cast(pa.large_string())
+    if not len(texts):
+        return Ids.of([])
+    _, offsets, characters = texts.buffers()
+    offsets = np.frombuffer(offsets, np.int64)[texts.offset :][: len(texts) + 1]
+    return Ids(np.frombuffer(characters or b"", np.uint8)[: offsets[-1]], offsets)
 
 
 def arrow(ids):
