@@ -1,7 +1,8 @@
 """Items, their rows and their texts in little memory, as lists and dicts have them."""
 
-import contextlib
+import io
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -148,34 +149,38 @@ def test_the_token_cache_has_the_bytes_of_all_texts_tokenised_at_once(demo, tmp_
     assert np.array_equal(read.tokens, arrays["tokens"])
 
 
-def test_a_growing_file_is_what_numpy_saves_whatever_its_length(tmp_path):
+def test_an_array_that_grows_on_disk_is_what_numpy_saves(tmp_path):
     for parts in ([], [[]], [[1, 2], [], [3]], [range(99), range(9999)]):
-        with cache.growing(tmp_path / "made.npy", np.int32) as write:
-            for part in parts:
-                write(np.array(part, np.int32))
-        np.save(tmp_path / "saved.npy", np.concatenate([np.zeros(0, np.int32), *parts]).astype(np.int32))
-        assert (tmp_path / "made.npy").read_bytes() == (tmp_path / "saved.npy").read_bytes()
+        made, parts = cache.ArrayFile(tmp_path, np.int32), [np.array(part, np.int64) for part in parts]
+        for part in parts:
+            made.write(part)
+        cache.write(tmp_path / "made", {"array": made}, {})
+        saved = np.concatenate([np.zeros(0, np.int32), *parts]).astype(np.int32)
+        cache.write(tmp_path / "saved", {"array": saved}, {})
+        for name in ("array.npy", "facts.json"):
+            assert (tmp_path / "made" / name).read_bytes() == (tmp_path / "saved" / name).read_bytes()
+        shutil.rmtree(tmp_path / "made"), shutil.rmtree(tmp_path / "saved")
 
 
-class Full:
-    def tell(self):
-        return 0
+@pytest.mark.parametrize("full", [1, 2])
+def test_a_disk_that_is_full_is_a_sentence_and_leaves_nothing_half_made(demo, tmp_path, monkeypatch, full):
+    """The first file is of texts, the second of tokens."""
+    opened, texts = [], token_flags(demo / "items.csv", tmp_path)
 
-    def write(self, data):
-        raise OSError(28, "No space left on device")
+    class File(io.BytesIO):
+        def write(self, data):
+            if len(opened) == full:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
 
-    astype = tofile = __enter__ = write
+    def new(dir):
+        opened.append(dir)
+        return File() if len(opened) == full else tempfile_of(dir=dir)
 
-
-@pytest.mark.parametrize("where", ["texts", "tokens"])
-def test_a_disk_that_is_full_is_a_sentence_and_leaves_nothing_half_made(demo, tmp_path, monkeypatch, where):
-    texts = token_flags(demo / "items.csv", tmp_path)
+    tempfile_of = cache.tempfile.TemporaryFile
     with monkeypatch.context() as patch:
-        if where == "texts":
-            patch.setattr(text_file.tempfile, "TemporaryFile", lambda dir: Full())
-        else:
-            patch.setattr(item_text, "growing", lambda path, dtype: contextlib.nullcontext(Full().write))
+        patch.setattr(cache.tempfile, "TemporaryFile", new)
         with pytest.raises(InputError, match="cannot be written: .*No space left.*--cache_dir"):
             tokens_of(["i00000"], texts, demo)
-    assert not list((tmp_path / "cache").iterdir())
+    assert len(opened) == full and not list((tmp_path / "cache").iterdir())
     tokens_of(["i00000"], texts, demo)

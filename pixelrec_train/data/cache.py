@@ -6,8 +6,8 @@ import mmap
 import os
 import shutil
 import socket
+import tempfile
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,67 +23,18 @@ def cached(cache_dir, kind, fingerprint, build, mode="r"):
 
     Args:
         fingerprint: names the inputs; another input is another directory, so nothing goes stale.
-        build: () -> (arrays, facts): a dict of numpy arrays and a dict JSON can hold.
+        build: () -> (arrays, facts): a dict of numpy arrays or ArrayFiles, and a dict JSON can hold.
         mode: as of loaded.
 
     Returns:
         ({name: memory-mapped array}, facts)
     """
-
-    def prepare():
-        arrays, facts = build()
-        return partial(save, arrays), facts
-
-    return filled(cache_dir, kind, fingerprint, prepare, mode)
-
-
-def filled(cache_dir, kind, fingerprint, prepare, mode="r"):
-    """As cached, of arrays that are larger than memory.
-
-    prepare: () -> (fill, facts); fill(directory) writes each array there as name.npy.
-    """
     directory = Path(cache_dir) / f"{kind}-{fingerprint}"
     with distributed.first_on_each_machine():
         if not is_cached(cache_dir, kind, fingerprint):
             with watchdog.busy(f"preparing {directory.name}"):
-                fill, facts = prepare()
-                with beside(directory) as (made, told):
-                    fill(made)
-                    told |= facts
+                write(directory, *build())
     return loaded(directory, mode)
-
-
-def write(directory, arrays, facts):
-    """The arrays and facts of a cache, whole or not at all."""
-    with beside(directory) as (made, told):
-        save(arrays, made)
-        told |= facts
-
-
-def save(arrays, directory):
-    for name, array in arrays.items():
-        np.save(directory / f"{name}.npy", array)
-
-
-@contextmanager
-def growing(path, dtype):
-    """A file that np.save would write of arrays end to end. Gives a function that writes one more, [n]."""
-    with open(path, "wb") as file:
-        count = 0
-
-        def header():
-            described = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
-            np.lib.format.write_array_header_1_0(file, described | {"shape": (count,)})
-
-        def write(array):
-            nonlocal count
-            count += len(array)
-            array.astype(dtype, copy=False).tofile(file)
-
-        header()
-        yield write
-        file.seek(0)
-        header()  # numpy leaves room in it for any count
 
 
 def loaded(directory, mode="r"):
@@ -116,6 +67,17 @@ def let_go(array):
         array.madvise(mmap.MADV_DONTNEED)
 
 
+def write(directory, arrays, facts):
+    """The arrays and facts of a cache, whole or not at all."""
+    with beside(directory) as (made, told):
+        for name, array in arrays.items():
+            if isinstance(array, ArrayFile):
+                array.save(made / f"{name}.npy")
+            else:
+                np.save(made / f"{name}.npy", array)
+        told |= facts
+
+
 @contextmanager
 def beside(directory):
     """Build beside and move into place, so that a killed build is never mistaken for a cache.
@@ -139,10 +101,48 @@ def beside(directory):
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextmanager
+def writing(directory):
+    """What the system says against writing there is a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(directory, error) from None
+
+
 def unwritable(directory, error):
     return InputError(
         f"{directory} cannot be written: {first_line(error)} Is the disk full? See --cache_dir."
     )
+
+
+def nameless(cache_dir):
+    """A new file in --cache_dir that nobody else sees: it is gone when the process is, however that ends."""
+    with writing(cache_dir):
+        Path(cache_dir).mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=cache_dir)
+
+
+class ArrayFile:
+    """An array [n] that grows in a nameless file, larger than memory."""
+
+    def __init__(self, cache_dir, dtype):
+        self.directory, self.dtype, self.count = Path(cache_dir), np.dtype(dtype), 0
+        self.file = nameless(cache_dir)
+
+    def write(self, array):
+        """Behind what is there."""
+        with writing(self.directory):
+            self.file.write(np.ascontiguousarray(array, self.dtype))
+        self.count += len(array)
+
+    def save(self, path):
+        """The file that np.save would write."""
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False}
+        with open(path, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header | {"shape": (self.count,)})
+            self.file.seek(0)
+            shutil.copyfileobj(self.file, file, 1 << 22)
 
 
 @watchdog.busy("reading files")

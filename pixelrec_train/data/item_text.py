@@ -1,7 +1,6 @@
 """Every item's text, tokenised once into memory-mapped arrays."""
 
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pixelrec_train.batch import Items, PackedTexts
 from pixelrec_train.config import TokenFlags
-from pixelrec_train.data.cache import filled, fingerprint, growing, let_go
+from pixelrec_train.data.cache import ArrayFile, cached, fingerprint, let_go
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import tokenizer_files
 from pixelrec_train.libraries import load_tokenizer
@@ -136,7 +135,7 @@ def read(catalogue, reader):
         *([sentences.max_tokens, sentences.lowercase] if sentences else []), *tokenizer_files(item_dir),
     )  # fmt: skip
 
-    def prepare():
+    def build():
         from pixelrec_train.data.item_fields import texts_on_disk  # brings pandas and pyarrow with it
 
         read, facts = texts_on_disk(catalogue.item_ids, texts, item_prompt)
@@ -149,21 +148,21 @@ def read(catalogue, reader):
                 f"shorten the prompt (--item_prompt '')."
             )
         cut = texts.max_text_length, item_emb_token_n, sentences
-        return partial(write_tokens, read, tokenised(tokenizer, read.blocks(), len(read), *cut)), facts
+        blocks = tokenised(tokenizer, read.blocks(), len(read), *cut)
+        return arrays_of(blocks, len(read), texts.cache_dir), facts
 
-    arrays, facts = filled(texts.cache_dir, "item_text", mark, prepare)
+    arrays, facts = cached(texts.cache_dir, "item_text", mark, build)
     return ItemText(**arrays, **facts, fingerprint=mark)
 
 
-def write_tokens(read, blocks, directory):
-    """tokens.npy and offsets.npy of what tokenised gives of the texts that were read."""
-    offsets, done = np.zeros(len(read) + 1, np.int64), 1
-    with growing(directory / "tokens.npy", np.int32) as write:
-        for tokens, lengths in blocks:
-            write(tokens)
-            offsets[done : done + len(lengths)] = lengths
-            done += len(lengths)
-    np.save(directory / "offsets.npy", np.cumsum(offsets, out=offsets))
+def arrays_of(blocks, count, cache_dir):
+    """{"tokens": ArrayFile, "offsets": [count + 1]} of ItemText. blocks: of tokenised, of `count` texts."""
+    tokens, offsets, done = ArrayFile(cache_dir, np.int32), np.zeros(count + 1, np.int64), 1
+    for part, lengths in blocks:
+        tokens.write(part)
+        offsets[done : done + len(lengths)] = lengths
+        done += len(lengths)
+    return {"tokens": tokens, "offsets": np.cumsum(offsets, out=offsets)}
 
 
 def tokenise(tokenizer, texts, max_text_length, item_emb_token_n, sentences=None, block=256):

@@ -1,28 +1,23 @@
 """Texts of numbered items on disk, written in the order of a table and read in that of the items."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from pixelrec_train.data.cache import unwritable
+from pixelrec_train.data.cache import nameless, writing
 
 AT_ONCE = 1 << 14  # items whose texts are read together
 
 
 class TextFile:
-    """A file without a name, gone when the process is, however that ends. In memory: 12 bytes an item."""
+    """A nameless file of them. In memory: 12 bytes an item."""
 
     def __init__(self, num_items, cache_dir):
         self.directory = Path(cache_dir)
         self.starts = np.full(num_items, -1, np.int64)  # -1 = not written, which is the empty text
         self.lengths = np.zeros(num_items, np.int32)
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self.file = tempfile.TemporaryFile(dir=self.directory)
-        except OSError as error:
-            raise unwritable(self.directory, error) from None
+        self.file = nameless(cache_dir)
 
     def __len__(self):
         return len(self.starts)
@@ -39,11 +34,9 @@ class TextFile:
         numbers = numbers[order]
         self.starts[numbers] = self.file.tell() + np.cumsum(lengths) - lengths
         self.lengths[numbers] = lengths
-        try:
+        with writing(self.directory):
             self.file.write(b"".join(parts))
             self.file.flush()
-        except OSError as error:
-            raise unwritable(self.directory, error) from None
 
     def blocks(self):
         """Lists of the texts of items 0, 1, …, some at a time."""
