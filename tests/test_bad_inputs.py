@@ -93,7 +93,7 @@ COMMANDS = {
 }  # fmt: skip
 # Of samples what is tokenised already stays: the next start goes on there.
 COMPLETE = re.compile(
-    r"cache(/((interactions|item_text|text_embeddings)-[0-9a-f]{16}(/\w+\.(npy|json))?"
+    r"cache(/((sequences|item_text|text_embeddings)-[0-9a-f]{16}(/\w+\.(npy|json))?"
     r"|sample_files\.json|samples-[0-9a-f]{16}(/(locks|index|\d{6})(/\w+\.\w+)?)?))?"
 )
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pixelrec_train.config import TableFlags
 from pixelrec_train.data import interactions, tables
+from pixelrec_train.data.ids import Ids
 from pixelrec_train.data.interaction_table import number_rows
 from pixelrec_train.data.interactions import Interactions, cut_windows
 from pixelrec_train.data.protocols import leave_last_two_out
@@ -149,7 +150,9 @@ def test_a_file_is_numbered_and_sorted_as_the_slow_way_does_it(rows, end_of_line
                 number_rows([path], {}, None)
             return
         arrays, facts = number_rows([path], {}, None)
-        assert {"items": arrays["items"].tolist(), "offsets": arrays["offsets"].tolist(), **facts} == slow
+        ids = list(Ids(arrays["item_id_bytes"], arrays["item_id_offsets"]))
+        found = {"items": arrays["items"].tolist(), "offsets": arrays["offsets"].tolist(), "item_ids": ids}
+        assert found | facts == slow
         ends = arrays["user_id_ends"].tolist()
         text = arrays["user_id_bytes"].tobytes()
         names = [text[a:b].decode() for a, b in zip([0, *ends], ends, strict=False)]

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import socket
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +23,7 @@ def cached(cache_dir, kind, fingerprint, build, mode="r"):
 
     Args:
         fingerprint: names the inputs; another input is another directory, so nothing goes stale.
-        build: () -> (arrays, facts): a dict of numpy arrays and a dict JSON can hold.
+        build: () -> (arrays, facts): a dict of numpy arrays or ArrayFiles, and a dict JSON can hold.
         mode: as of loaded.
 
     Returns:
@@ -57,11 +59,22 @@ def is_cached(cache_dir, kind, fingerprint):
     return (Path(cache_dir) / f"{kind}-{fingerprint}" / "facts.json").is_file()
 
 
+def let_go(array):
+    """Of a mapped array, what of it lies in this process's memory; it is read again where it is asked for."""
+    while array is not None and not isinstance(array, mmap.mmap):
+        array = getattr(array, "base", None)
+    if array is not None and hasattr(mmap, "MADV_DONTNEED"):
+        array.madvise(mmap.MADV_DONTNEED)
+
+
 def write(directory, arrays, facts):
     """The arrays and facts of a cache, whole or not at all."""
-    with beside(directory) as (partial, told):
+    with beside(directory) as (made, told):
         for name, array in arrays.items():
-            np.save(partial / f"{name}.npy", array)
+            if isinstance(array, ArrayFile):
+                array.save(made / f"{name}.npy")
+            else:
+                np.save(made / f"{name}.npy", array)
         told |= facts
 
 
@@ -83,11 +96,53 @@ def beside(directory):
     except OSError as error:
         # Else another machine on the same file system was faster, with the same arrays.
         if not (directory / "facts.json").exists():
-            raise InputError(
-                f"{directory} cannot be written: {first_line(error)} Is the disk full? See --cache_dir."
-            ) from None
+            raise unwritable(directory, error) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def writing(directory):
+    """What the system says against writing there is a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(directory, error) from None
+
+
+def unwritable(directory, error):
+    return InputError(
+        f"{directory} cannot be written: {first_line(error)} Is the disk full? See --cache_dir."
+    )
+
+
+def nameless(cache_dir):
+    """A new file in --cache_dir that nobody else sees: it is gone when the process is, however that ends."""
+    with writing(cache_dir):
+        Path(cache_dir).mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=cache_dir)
+
+
+class ArrayFile:
+    """An array [n] that grows in a nameless file, larger than memory."""
+
+    def __init__(self, cache_dir, dtype):
+        self.directory, self.dtype, self.count = Path(cache_dir), np.dtype(dtype), 0
+        self.file = nameless(cache_dir)
+
+    def write(self, array):
+        """Behind what is there."""
+        with writing(self.directory):
+            self.file.write(np.ascontiguousarray(array, self.dtype))
+        self.count += len(array)
+
+    def save(self, path):
+        """The file that np.save would write."""
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False}
+        with open(path, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header | {"shape": (self.count,)})
+            self.file.seek(0)
+            shutil.copyfileobj(self.file, file, 1 << 22)
 
 
 @watchdog.busy("reading files")

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pixelrec_train.data.columns import about, check_label, find, find_columns
+from pixelrec_train.data.item_rows import end_to_end
 from pixelrec_train.data.tables import open_table
 from pixelrec_train.errors import InputError
 
@@ -61,8 +62,8 @@ def number_rows(paths, told, encoding, label_column=None, with_times=False):
     pa.default_memory_pool().release_unused()
     seconds = np.concatenate(seconds)
     order = by_user_and_time(users, seconds)
-    arrays = {"items": items[order], "offsets": offsets_of(np.bincount(users)), **end_to_end(user_ids)}
-    facts = {"item_ids": item_ids.to_pylist(), "unusable": dict(unusable), "notes": notes}
+    arrays = {"items": items[order], "offsets": offsets_of(np.bincount(users)), **of_ids(item_ids, user_ids)}
+    facts = {"unusable": dict(unusable), "notes": notes}
     if with_times and "timestamp" in columns[0]:
         arrays["times"] = seconds[order]
     if len(paths) > 1:
@@ -150,9 +151,9 @@ def number_sessions(tables, told):
     length = np.concatenate([pc.list_value_length(block).to_numpy() for block in sessions])
     arrays = {
         "items": items, "offsets": offsets_of(length), "parts": np.concatenate(parts),
-        **end_to_end(pa.concat_arrays(users)),
+        **of_ids(item_ids, pa.concat_arrays(users)),
     }  # fmt: skip
-    facts = {"item_ids": item_ids.to_pylist(), "unusable": {}, "notes": notes, "of_sessions": True}
+    facts = {"unusable": {}, "notes": notes, "of_sessions": True}
     return arrays, facts
 
 
@@ -203,11 +204,13 @@ def offsets_of(lengths):
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def end_to_end(user_ids):
-    """{name: array} of Interactions' user ids."""
-    characters = "".join(user_ids.to_pylist()).encode()
-    ends = np.cumsum(pc.binary_length(user_ids), dtype=np.int64)
-    return {"user_id_bytes": np.frombuffer(characters, np.uint8), "user_id_ends": ends}
+def of_ids(item_ids, user_ids):
+    """{name: array} of Interactions' ids."""
+    items, users = end_to_end(item_ids), end_to_end(user_ids)
+    return {
+        "item_id_bytes": items.characters, "item_id_offsets": items.offsets,
+        "user_id_bytes": users.characters, "user_id_ends": users.offsets[1:],
+    }  # fmt: skip
 
 
 def by_user_and_time(users, seconds):

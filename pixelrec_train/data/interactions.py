@@ -4,12 +4,14 @@ Users and items are numbered from 0 in the order of their first row. All users' 
 array; a stretch of one user's items is a pair (start, end) into it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pixelrec_train.data.cache import cached, fingerprint
+from pixelrec_train.data.ids import Ids
 from pixelrec_train.errors import InputError
 
 NO_LABEL = "Use --split valid, or scripts/predict.py, which needs no label"
@@ -23,7 +25,7 @@ class Interactions:
     offsets: np.ndarray  # [U + 1] int64
     user_id_bytes: np.ndarray  # the table's user ids, end to end in UTF-8; mapped, as there may be millions
     user_id_ends: np.ndarray  # [U] where each of them ends
-    item_ids: list[str]  # the table's id of item i; the catalogue is exactly these items
+    item_ids: Sequence[str]  # the table's id of item i; the catalogue is exactly these items
     unusable: dict[str, int]  # why rows were left out -> how many
     fingerprint: str
     notes: tuple[str, ...] = ()  # what a person may want to know of how it was read
@@ -87,8 +89,10 @@ def read(paths, tables, label_column=None, with_times=False):
 
         return number_rows(paths, told, tables.encoding, label_column, with_times)
 
-    arrays, facts = cached(tables.cache_dir, "interactions", mark, build)
-    return Interactions(**arrays, **facts, fingerprint=mark)
+    # Earlier versions have left others under this mark, of the kind "interactions", whose facts held the ids.
+    arrays, facts = cached(tables.cache_dir, "sequences", mark, build)
+    item_ids = Ids(arrays.pop("item_id_bytes"), arrays.pop("item_id_offsets"))
+    return Interactions(**arrays, **facts, item_ids=item_ids, fingerprint=mark)
 
 
 def told_columns(tables):

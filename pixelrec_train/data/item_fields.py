@@ -6,9 +6,15 @@ import html
 import warnings
 from dataclasses import replace
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pixelrec_train.data.columns import about, find_columns
+from pixelrec_train.data.item_rows import FirstRows, distinct
 from pixelrec_train.data.spelling import difference, pairs
 from pixelrec_train.data.tables import as_text, open_table
+from pixelrec_train.data.text_file import TextFile
 from pixelrec_train.errors import InputError
 from pixelrec_train.run import watchdog
 
@@ -28,6 +34,17 @@ def read_texts(item_ids, texts, prompt):
     return ["" if values is None else joined(texts.text_keys, values, prompt) for values in fields], facts
 
 
+@watchdog.busy("reading texts")
+def texts_on_disk(item_ids, texts, prompt):
+    """The same with a TextFile of them, in --cache_dir, so that memory does not grow with their length."""
+    file = TextFile(len(item_ids), texts.cache_dir)
+
+    def keep(numbers, rows):
+        file.write(numbers, [joined(texts.text_keys, map(plain_text, values), prompt) for values in rows])
+
+    return file, each_item(item_ids, texts, keep)
+
+
 def joined(text_keys, values, prompt):
     """What is read of an item with these fields."""
     return prompt + "".join(f"{k}: {v}" for k, v in zip(text_keys, values, strict=True) if v)
@@ -40,23 +57,39 @@ def read_fields(item_ids, texts):
     Raises:
         InputError: a text column is missing, or more than MOST_MISSING of the items are.
     """
+    fields = [None] * len(item_ids)
+
+    def keep(numbers, rows):
+        for i, values in zip(numbers.tolist(), rows, strict=True):
+            fields[i] = tuple(map(plain_text, values))
+
+    return fields, each_item(item_ids, texts, keep)
+
+
+def each_item(item_ids, texts, keep):
+    """Read the table block by block; of an item that is there twice, the first row counts.
+
+    Args:
+        keep: called with the first rows of some items: [n] their numbers, and n tuples of str.
+
+    Returns:
+        the facts of read_texts
+
+    Raises:
+        InputError: as read_fields.
+    """
     table, columns = opened(texts, texts.text_keys)
-    number = {item_id: i for i, item_id in enumerate(item_ids)}
-    fields, there, unknown_rows = [None] * len(item_ids), set(), 0
-    for item_id, *values in table.rows([columns[name] for name in ("item_id", *texts.text_keys)]):
-        item_id = item_id.strip()
-        there.add(item_id)
-        i = number.get(item_id)
-        if i is None or fields[i] is not None:  # of an item that is there twice, the first row counts
-            unknown_rows += 1
-            continue
-        fields[i] = tuple(map(plain_text, values))
-    missing = [item_id for item_id, values in zip(item_ids, fields, strict=True) if values is None]
+    rows = FirstRows(table, [columns[name] for name in ("item_id", *texts.text_keys)], item_ids)
+    for numbers, values in rows:
+        keep(numbers, list(zip(*values, strict=True)) if values else [()] * len(numbers))
+    pa.default_memory_pool().release_unused()  # of the blocks
+    missing = np.flatnonzero(~rows.there)
     few = len(missing) <= MOST_MISSING * len(item_ids) or texts.allow_missing_text
     if len(missing) == len(item_ids) or not few:
-        raise without_text(table.path, missing, len(item_ids), sorted(there))
+        ids = {item_id.strip() for (item_id,) in table.rows([columns["item_id"]])}
+        raise without_text(table.path, [item_ids[i] for i in missing], len(item_ids), sorted(ids))
     notes = about(table, columns, "--text_data")
-    return fields, {"without_text": len(missing), "unknown_rows": unknown_rows, "notes": notes}
+    return {"without_text": len(missing), "unknown_rows": rows.others, "notes": notes}
 
 
 def first_texts(item_ids, texts):
@@ -66,10 +99,9 @@ def first_texts(item_ids, texts):
 
 
 def item_ids(texts):
-    """The ids of all rows, each once."""
+    """Ids of all rows, each once."""
     table, columns = opened(texts, ())
-    found = (item_id.strip() for (item_id,) in table.rows([columns["item_id"]]))
-    return list(dict.fromkeys(filter(None, found)))
+    return distinct(pc.utf8_trim_whitespace(block) for (block,) in table.blocks([columns["item_id"]]))
 
 
 def opened(texts, text_keys):

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pixelrec_train.batch import Items, PackedTexts
 from pixelrec_train.config import TokenFlags
-from pixelrec_train.data.cache import cached, fingerprint
+from pixelrec_train.data.cache import ArrayFile, cached, fingerprint, let_go
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import tokenizer_files
 from pixelrec_train.libraries import load_tokenizer
@@ -19,6 +19,7 @@ from pixelrec_train.run.progress import progress
 from pixelrec_train.sentence_encoder import SentenceEncoder
 
 UNREAD = "unread"
+STRETCH = 1 << 20  # tokens that are looked at together
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,20 @@ class ItemText:
     @property
     def lengths(self):
         return np.diff(self.offsets)  # [num_items]
+
+    @property
+    def largest_token(self):
+        """The largest of all token ids."""
+        largest = 0
+        for first in range(0, len(self.tokens), STRETCH):
+            largest = max(largest, int(self.tokens[first : first + STRETCH].max()))
+            self.let_go()
+        return largest
+
+    def let_go(self):
+        """Nothing that is mapped lies in memory any more; it is read again where it is asked for."""
+        let_go(self.tokens)
+        let_go(self.offsets)
 
     @property
     def is_read(self):
@@ -121,9 +136,9 @@ def read(catalogue, reader):
     )  # fmt: skip
 
     def build():
-        from pixelrec_train.data.item_fields import read_texts  # brings pandas and pyarrow with it
+        from pixelrec_train.data.item_fields import texts_on_disk  # brings pandas and pyarrow with it
 
-        read, facts = read_texts(catalogue.item_ids, texts, item_prompt)
+        read, facts = texts_on_disk(catalogue.item_ids, texts, item_prompt)
         tokenizer = load_tokenizer(item_dir, trust=trust)
         prompt_tokens = len(tokenizer(item_prompt)["input_ids"])
         if prompt_tokens >= texts.max_text_length:
@@ -132,32 +147,56 @@ def read(catalogue, reader):
                 f"{texts.max_text_length}: every item would read the same. Raise --max_text_length or "
                 f"shorten the prompt (--item_prompt '')."
             )
-        tokens, offsets = tokenise(tokenizer, read, texts.max_text_length, item_emb_token_n, sentences)
-        return {"tokens": tokens, "offsets": offsets}, facts
+        cut = texts.max_text_length, item_emb_token_n, sentences
+        blocks = tokenised(tokenizer, read.blocks(), len(read), *cut)
+        return arrays_of(blocks, len(read), texts.cache_dir), facts
 
     arrays, facts = cached(texts.cache_dir, "item_text", mark, build)
     return ItemText(**arrays, **facts, fingerprint=mark)
 
 
+def arrays_of(blocks, count, cache_dir):
+    """{"tokens": ArrayFile, "offsets": [count + 1]} of ItemText. blocks: of tokenised, of `count` texts."""
+    tokens, offsets, done = ArrayFile(cache_dir, np.int32), np.zeros(count + 1, np.int64), 1
+    for part, lengths in blocks:
+        tokens.write(part)
+        offsets[done : done + len(lengths)] = lengths
+        done += len(lengths)
+    return {"tokens": tokens, "offsets": np.cumsum(offsets, out=offsets)}
+
+
 def tokenise(tokenizer, texts, max_text_length, item_emb_token_n, sentences=None, block=256):
-    """Texts -> tokens and offsets of ItemText: of each text its first max_text_length ids, then one
-    placeholder 0 for [ITEM].
+    """Texts -> tokens and offsets of ItemText; arguments as of tokenised."""
+    blocks = tokenised(tokenizer, [texts], len(texts), max_text_length, item_emb_token_n, sentences, block)
+    tokens, lengths = [np.zeros(0, np.int32)], [[0]]
+    for part, of_each in blocks:
+        tokens.append(part)
+        lengths.append(of_each)
+    return np.concatenate(tokens), np.cumsum(np.concatenate(lengths), dtype=np.int64)
+
+
+def tokenised(
+    tokenizer, lists, count, max_text_length, item_emb_token_n, sentences=None, block=256,
+):  # fmt: skip
+    """(tokens int32 end to end, length of each) of some texts after the other: of each text its first
+    max_text_length ids, then one placeholder 0 for [ITEM].
 
     With item_emb_token_n = 0 there is no placeholder, and a text without any token becomes one
     end-of-text token, so that its mean exists. With a SentenceEncoder, that says how a text is cut.
+
+    Args:
+        lists: lists of texts, `count` in all.
     """
     encode = encoder(tokenizer) if sentences is None else as_sentences(tokenizer, sentences)
     placeholder = [0] if item_emb_token_n else []
     empty = [] if item_emb_token_n else [tokenizer.eos_token_id or tokenizer.pad_token_id or 0]
-    tokens, lengths = [np.zeros(0, np.int32)], [0]
-    with progress("tokenise", len(texts), "texts") as tell:
-        for first in range(0, len(texts), block):
-            part = encode(texts[first : first + block])
-            rows = [(ids[:max_text_length] or empty) + placeholder for ids in part]
-            tokens.append(np.fromiter(chain.from_iterable(rows), np.int32))
-            lengths += map(len, rows)
-            tell(len(rows))
-    return np.concatenate(tokens), np.cumsum(lengths, dtype=np.int64)
+    with progress("tokenise", count, "texts") as tell:
+        for texts in lists:
+            for first in range(0, len(texts), block):
+                part = encode(texts[first : first + block])
+                rows = [(ids[:max_text_length] or empty) + placeholder for ids in part]
+                yield np.fromiter(chain.from_iterable(rows), np.int32), list(map(len, rows))
+                tell(len(rows))
 
 
 def encoder(tokenizer):

@@ -179,7 +179,7 @@ def under(prefix, tensors):
 def check_vocabulary(item_llm, item_text, directory):
     """Raises InputError when the tokenizer made ids the model has no embedding for."""
     rows = item_llm.get_input_embeddings().weight.shape[0]
-    largest = int(item_text.tokens.max())
+    largest = item_text.largest_token
     if largest >= rows:
         raise InputError(
             f"the tokenizer in {directory} makes token id {largest}, but the model there has only {rows} "

@@ -11,7 +11,7 @@ IDS = "item_ids.json"
 
 
 def write_ids(directory, item_ids):
-    (Path(directory) / IDS).write_text(json.dumps(item_ids, ensure_ascii=False), encoding="utf-8")
+    (Path(directory) / IDS).write_text(json.dumps(list(item_ids), ensure_ascii=False), encoding="utf-8")
 
 
 def known_rows(directory, item_ids, count):

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ class Job(NamedTuple):
 
     encode: Callable  # Items -> [I, D], such as HLLMModel.encode_items
     item_text: ItemText
-    item_ids: list[str]
+    item_ids: Sequence[str]
     mark: str  # names weights, texts and items
     source: str  # the same in words
 
@@ -147,6 +147,7 @@ class Parts:
             for number in numbers:
                 watchdog.at(f"embedding the catalogue: part {number} of {len(self.numbers)}")
                 rows = self.embedded(number, tell)
+                self.job.item_text.let_go()  # else all tokens read so far stay in memory
                 with self.writing(), whole(self.path(number)) as partial, open(partial, "wb") as file:
                     np.save(file, rows)
                     file.flush()

@@ -1,6 +1,7 @@
 """Where embeddings of items come from: a trained two-tower checkpoint, any encoder, or a file."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -56,7 +57,7 @@ def of_encoder(directory, data, texts, trust, eval_tokens, pooling=None):
         "encoder_model_dir": str(directory), "pooling": pooling, "text_keys": list(texts.text_keys),
         "max_text_length": texts.max_text_length,
     }  # fmt: skip
-    return Items(found.item_ids, table.numpy(), found.interactions, found.source, embedder)
+    return Items(list(found.item_ids), table.numpy(), found.interactions, found.source, embedder)
 
 
 class Encoded(NamedTuple):
@@ -64,7 +65,7 @@ class Encoded(NamedTuple):
 
     encoder: TextEncoder  # on this rank's device
     item_text: item_text.ItemText
-    item_ids: list[str]
+    item_ids: Sequence[str]
     interactions: np.ndarray | None
     source: str
 
@@ -102,7 +103,7 @@ def catalogue(data, texts):
     """(item ids, [N] interactions or None, fingerprint): all items of the interactions, or of the texts."""
     if data.interaction_data:
         read = read_interactions(data)
-        return list(read.item_ids), training_counts(read, data), read.fingerprint
+        return read.item_ids, training_counts(read, data), read.fingerprint
     item_ids = item_fields.item_ids(texts)
     if not item_ids:
         raise InputError(f"--text_data {texts.text_data} holds no item.")

@@ -57,7 +57,7 @@ def leave(
     from pixelrec_train.data.user_places import UserPlaces, write_places  # brings pyarrow with it
     from pixelrec_train.data.views.parts import user_names
 
-    parts, item_ids = inputs.split, np.array(inputs.interactions.item_ids, object)
+    parts, item_ids = inputs.split, np.array(list(inputs.interactions.item_ids), object)
     users = np.array(user_names(inputs.interactions, data), object)[held_out.users]
     known = held_out.target >= 0
     target, length = held_out.target[known], (held_out.end - held_out.start)[known]

@@ -142,7 +142,7 @@ def report(config, split, held_out, judged, facts, how):
 
 def save(config, users, judged, rows):
     """--save_results: the flags, the table, and the ranked items of every user, best first, in one JSON."""
-    item_ids, held_out = users.inputs.interactions.item_ids, users.held_out
+    item_ids, held_out = list(users.inputs.interactions.item_ids), users.held_out
     names, targets = user_names(users.inputs.interactions, config), held_out.target.tolist()
 
     def ranked(e):

@@ -157,8 +157,8 @@ def write(config, ranked):
 
 def rows(ranked):
     """Yields what predictions.SCHEMA names, for every user in the order of the split."""
-    item_ids, held_out, lists = ranked.inputs.interactions.item_ids, ranked.held_out, ranked.judged.lists
-    titles = ranked.titles
+    item_ids, held_out = list(ranked.inputs.interactions.item_ids), ranked.held_out
+    lists, titles = ranked.judged.lists, ranked.titles
     for e, user in enumerate(held_out.users.tolist()):
         target, items = int(held_out.target[e]), lists.items[e]
         there = items >= 0

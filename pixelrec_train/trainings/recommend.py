@@ -44,7 +44,7 @@ class Recommender:
         """
         self.loaded, self.texts = loaded, texts
         self.recommender, self.data = loaded.recommender, loaded.inputs.interactions
-        self.item_ids = self.data.item_ids
+        self.item_ids = list(self.data.item_ids)
         self.number = {item_id: n for n, item_id in enumerate(self.item_ids)}
 
     @staticmethod

@@ -109,8 +109,9 @@ def onerec_think_files(config, name):
     found = SemanticIds.load(config.semantic_ids)
     titles, tags, descriptions = (texts_of(known, text) for text in (TITLE, CATEGORIES, DESCRIPTION))
     codes, sizes = found.of(known.item_ids), found.codebook_sizes
+    item_ids = list(read.item_ids)
     histories = {
-        user_id: [read.item_ids[item] for item in read.items[start:end].tolist()]
+        user_id: [item_ids[item] for item in read.items[start:end].tolist()]
         for user_id, start, end in zip(read.user_ids, read.offsets[:-1], read.offsets[1:], strict=True)
     }
     if sizes != (onerec_think.SIZE,) * len(sizes):
