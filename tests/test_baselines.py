@@ -20,14 +20,14 @@ from pixelrec_train.data.stretches import StretchCollator, cut_stretches
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.metrics import figures, paired_p
 from pixelrec_train.evaluation.places import judge
-from pixelrec_train.evaluation.recommender import ByScores, Popularity
+from pixelrec_train.evaluation.recommender import ByScores, Popularity, placed
 from pixelrec_train.losses import cross_entropy
 from pixelrec_train.model.esasrec_model import LigrBlock
 from pixelrec_train.model.hstu_model import HstuBlock, time_bucket
 from pixelrec_train.tasks.next_item import NextItemTask
 from pixelrec_train.trainings import train_sequential
 from pixelrec_train.trainings.baselines import chosen_ease
-from pixelrec_train.trainings.train_sequential import MODELS, ByScoresInTime
+from pixelrec_train.trainings.train_sequential import MODELS, OfSequences
 from pixelrec_train.untrained import item_knn as knn_module
 from pixelrec_train.untrained.ease import DECAYS, PENALTIES, ease
 from pixelrec_train.untrained.item_knn import item_knn
@@ -57,6 +57,20 @@ def test_a_score_that_is_not_a_number_helps_nobody():
     scores = np.array([[np.nan, 1.0, 2.0], [np.nan, np.nan, np.nan]])
     places, *_ = ByScores(lambda histories: scores).find([[0], [0]], [], np.array([0, 1]), 3)
     assert places.tolist() == [3, 3]
+
+
+def test_places_are_the_same_whether_lists_are_kept_or_only_counted():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 5, size=(60, 12)).astype("f4")  # many ties
+    scores[rng.random(scores.shape) < 0.2] = np.nan
+    scores[rng.random(scores.shape) < 0.1] = np.inf
+    scores[rng.random(scores.shape) < 0.1] = -np.inf
+    target = rng.integers(-1, 12, size=60)
+    left_out = [rng.choice(12, size=n, replace=False) for n in rng.integers(0, 6, size=60)]
+    for k in (3, 12, 20):
+        kept, counted = (placed(scores, left_out, target, k, wanted) for wanted in (True, False))
+        assert np.array_equal(kept.places, counted.places) and 0 < (kept.places == k).sum() < 60
+        assert counted.lists.items.shape == kept.lists.items.shape and (counted.lists.items == -1).all()
 
 
 def test_a_target_that_is_left_out_is_absent_in_a_small_catalogue_too():
@@ -306,7 +320,7 @@ def test_a_batch_is_learned_by_heart_and_ranked_by(sequential):
     starts, ends = stretches.T
     held_out = HeldOut(np.arange(len(starts)), starts, ends - 1, items[ends - 1], items)
     settings = SimpleNamespace(topk=(10,), keep_seen=True, eval_batch_size=3)
-    places = judge(ByScoresInTime(task.model.score, times), held_out, settings).places
+    places = judge(OfSequences(task.model, times), held_out, settings).places
     assert figures(places, (10,))["recall@10"] > 0.9
 
 

@@ -61,7 +61,7 @@ def train_one(name, folder, config, interactions, split):
         StretchDataset(split.taken, config.max_seq_length), collator, config.per_device_train_batch_size,
         config.seed, config.dataloader_num_workers, of_all_ranks=True,
     )  # fmt: skip
-    recommender = ByScores(model.score) if times is None else ByScoresInTime(model.score, times)
+    recommender = OfSequences(model, times)
     plan = remarks(config, distributed.uses_gpu())
     facts = {"data": {"interactions": interactions.fingerprint}}
     with session(
@@ -80,17 +80,24 @@ def times_of(interactions, split):
     return interactions.times if known else None
 
 
-class ByScoresInTime(ByScores):
-    """Scores that depend on when a history's items were taken."""
+class OfSequences(ByScores):
+    """Scores of a SequentialModel, which may depend on when a history's items were taken."""
 
-    def __init__(self, score, times):
-        """score: (b histories, b arrays of seconds) -> scores as in ByScores; times: of HeldOut.items."""
-        super().__init__(score)
-        self.times = times
+    def __init__(self, model, times=None):
+        """times: seconds of HeldOut.items; None = the model does not read them."""
+        super().__init__(model.score)
+        self.longest, self.times = model.longest, times
 
     def score_users(self, held_out, users):
+        if self.times is None:
+            return super().score_users(held_out, users)
         times = [self.times[held_out.start[e] : held_out.end[e]] for e in users]
         return self.score([held_out.history(e) for e in users], times)
+
+    def groups(self, held_out, ranking):
+        """Histories of one length share a block: most are short, and would be padded to the longest."""
+        length = np.minimum(held_out.end - held_out.start, self.longest)
+        return [(np.argsort(length, kind="stable"), ranking.eval_batch_size)]
 
 
 def deepspeed_settings(config):
