@@ -7,6 +7,7 @@ import numpy as np
 
 from pixelrec_train import distributed
 from pixelrec_train.data.loader import Loader
+from pixelrec_train.data.negatives import SharedNegatives
 from pixelrec_train.data.stretches import StretchCollator, StretchDataset
 from pixelrec_train.engine import checkpoint, loop
 from pixelrec_train.engine.ds_config import resolve_unsharded
@@ -54,9 +55,7 @@ def train_one(name, folder, config, interactions, split):
         config.dropout,
     )  # fmt: skip
     times = times_of(interactions, split) if name == "hstu" else None
-    negatives = config.sampled_negatives if name == "esasrec" else 0
-    trained_on = np.flatnonzero(split.popularity)
-    collator = StretchCollator(split.taken.items, times, trained_on, negatives, config.seed)
+    collator = StretchCollator(split.taken.items, times, drawn_by(name, config, split.popularity))
     loader = Loader(
         StretchDataset(split.taken, config.max_seq_length), collator, config.per_device_train_batch_size,
         config.seed, config.dataloader_num_workers, of_all_ranks=True,
@@ -71,6 +70,13 @@ def train_one(name, folder, config, interactions, split):
     model.load(Path(config.output_dir) / checkpoint.BEST)
     model.eval()
     return recommender
+
+
+def drawn_by(name, config, train_counts):
+    """SharedNegatives, or None where the softmax is over all items."""
+    draws = config.negatives_of(name)
+    power, corrected = config.negatives_power, config.logq_correction
+    return SharedNegatives(train_counts, draws, power, corrected, config.seed) if draws else None
 
 
 def times_of(interactions, split):
