@@ -107,14 +107,14 @@ def counted_places(scores, target, k):
     Args:
         scores: [b, num_items]; target: [b] item numbers, -1 where it is not known.
     """
-    target = torch.from_numpy(np.asarray(target))
-    own = scores.gather(1, target.clamp(min=0)[:, None])  # [b, 1]
-    before = (scores > own).sum(1)
-    tied = (scores == own).sum(1) > 1
+    target, scores = np.asarray(target), scores.numpy()
+    own = scores[np.arange(len(target)), np.maximum(target, 0), None]  # [b, 1]
+    before = np.count_nonzero(scores > own, axis=1)
+    tied = np.count_nonzero(scores == own, axis=1) > 1
     if tied.any():
-        earlier = torch.arange(scores.shape[1]) < target[tied, None]
-        before[tied] += ((scores[tied] == own[tied]) & earlier).sum(1)
-    return before.masked_fill((target < 0) | own[:, 0].isneginf(), k).clamp(max=k).numpy()
+        earlier = np.arange(scores.shape[1]) < target[tied, None]
+        before[tied] += np.count_nonzero((scores[tied] == own[tied]) & earlier, axis=1)
+    return np.where((target < 0) | np.isneginf(own[:, 0]), k, np.minimum(before, k))
 
 
 def may_be_named(scores, left_out):
