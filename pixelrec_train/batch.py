@@ -136,6 +136,7 @@ class SequenceBatch(Tensors):
     place: Tensor  # [B, S] of an item in its history, from 0
     history: Tensor  # [B, S] number of the history in its row, from 1; 0 = the place holds no item
     negatives: Tensor  # [M] item numbers, the same on all ranks; none where the loss looks at all items
+    log_expected: Tensor  # [M] fp32, taken off the negatives' scores: logarithm of how often each is expected
     mean_steps: Tensor  # [] valid positions of all ranks, divided by the ranks
     num_users: int  # histories of this rank that are real
 

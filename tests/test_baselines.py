@@ -15,19 +15,22 @@ from transformers import set_seed
 from pixelrec_train import distributed
 from pixelrec_train.commands.compare import CompareConfig
 from pixelrec_train.data.interactions import HeldOut
+from pixelrec_train.data.loader import Loader, Slot
+from pixelrec_train.data.negatives import Drawn, SharedNegatives
 from pixelrec_train.data.protocols import before_last
-from pixelrec_train.data.stretches import StretchCollator, cut_stretches
+from pixelrec_train.data.stretches import StretchCollator, StretchDataset, cut_stretches
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.metrics import figures, paired_p
 from pixelrec_train.evaluation.places import judge
-from pixelrec_train.evaluation.recommender import ByScores, Popularity
+from pixelrec_train.evaluation.recommender import ByScores, Popularity, placed
 from pixelrec_train.losses import cross_entropy
+from pixelrec_train.losses.sampled_softmax import sampled_cross_entropy
 from pixelrec_train.model.esasrec_model import LigrBlock
 from pixelrec_train.model.hstu_model import HstuBlock, time_bucket
 from pixelrec_train.tasks.next_item import NextItemTask
 from pixelrec_train.trainings import train_sequential
 from pixelrec_train.trainings.baselines import chosen_ease
-from pixelrec_train.trainings.train_sequential import MODELS, ByScoresInTime
+from pixelrec_train.trainings.train_sequential import MODELS, OfSequences
 from pixelrec_train.untrained import item_knn as knn_module
 from pixelrec_train.untrained.ease import DECAYS, PENALTIES, ease
 from pixelrec_train.untrained.item_knn import item_knn
@@ -57,6 +60,20 @@ def test_a_score_that_is_not_a_number_helps_nobody():
     scores = np.array([[np.nan, 1.0, 2.0], [np.nan, np.nan, np.nan]])
     places, *_ = ByScores(lambda histories: scores).find([[0], [0]], [], np.array([0, 1]), 3)
     assert places.tolist() == [3, 3]
+
+
+def test_places_are_the_same_whether_lists_are_kept_or_only_counted():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 5, size=(60, 12)).astype("f4")  # many ties
+    scores[rng.random(scores.shape) < 0.2] = np.nan
+    scores[rng.random(scores.shape) < 0.1] = np.inf
+    scores[rng.random(scores.shape) < 0.1] = -np.inf
+    target = rng.integers(-1, 12, size=60)
+    left_out = [rng.choice(12, size=n, replace=False) for n in rng.integers(0, 6, size=60)]
+    for k in (3, 12, 20):
+        kept, counted = (placed(scores, left_out, target, k, wanted) for wanted in (True, False))
+        assert np.array_equal(kept.places, counted.places) and 0 < (kept.places == k).sum() < 60
+        assert counted.lists.items.shape == kept.lists.items.shape and (counted.lists.items == -1).all()
 
 
 def test_a_target_that_is_left_out_is_absent_in_a_small_catalogue_too():
@@ -222,7 +239,8 @@ def sequential(request, inputs):
     stretches = cut_stretches(inputs.split.taken.start, inputs.split.taken.end, 6)[:8]
 
     def batch(stretches, negatives=()):
-        return StretchCollator(items, times, None, 0, 0).collate(stretches, np.array(negatives, int))
+        drawn = Drawn(np.array(negatives, int), np.zeros(len(negatives), "f4"))
+        return StretchCollator(items, times).collate(stretches, drawn)
 
     return NextItemTask(model), batch, stretches, items, times
 
@@ -269,6 +287,93 @@ def test_the_loss_over_a_catalogue_is_that_of_torch_however_large_scores_are(mon
         torch.testing.assert_close(found.grad, slow.grad, atol=1e-4, rtol=1e-4)
 
 
+def sampled(hidden, labels, table, drawn):
+    """((sum, hits), hidden, table): leaves that get the gradients."""
+    leaves = [x.clone().requires_grad_() for x in (hidden, table)]
+    items, log_expected = map(torch.from_numpy, drawn)
+    return sampled_cross_entropy(leaves[0], labels, leaves[1], items, log_expected), *leaves
+
+
+def test_with_every_item_drawn_once_the_sampled_softmax_is_the_full_one():
+    torch.manual_seed(0)
+    hidden, table, labels = torch.randn(50, 8), torch.randn(40, 8), torch.randint(0, 40, (50,))
+    drawn = SharedNegatives(np.arange(1, 41), 40, 0.0, True, seed=0).draw(Slot(0, 0, 0))
+    assert drawn.items.tolist() == list(range(40))
+    (loss, hits), *ours = sampled(hidden, labels, table, drawn)
+    twin = [x.clone().requires_grad_() for x in (hidden, table)]
+    expected, their_hits = cross_entropy.catalogue_cross_entropy(twin[0], labels, twin[1])
+    loss.backward(), expected.backward()
+    torch.testing.assert_close(loss, expected)
+    assert hits == their_hits
+    for found, slow in zip(ours, twin, strict=True):
+        torch.testing.assert_close(found.grad, slow.grad, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_over_many_draws_the_corrected_loss_is_the_full_one_and_the_uncorrected_is_not(power):
+    """So is the gradient, nearly: what is left of both shrinks with the number of draws."""
+    torch.manual_seed(0)
+    counts = np.random.default_rng(0).zipf(1.5, 300).clip(max=200)
+    hidden, table = torch.randn(20, 8), torch.randn(300, 8) * 0.4
+    labels = (hidden @ table.T).argmax(-1)
+    twin = [x.clone().requires_grad_() for x in (hidden, table)]
+    full = cross_entropy.catalogue_cross_entropy(twin[0], labels, twin[1])[0]
+    full.backward()
+
+    def off(draws, corrected):
+        """(nats that the mean loss of a label is above the full one, distance of the mean gradients)"""
+        negatives, losses = SharedNegatives(counts, draws, power, corrected, seed=1), []
+        of_table = torch.zeros_like(table)
+        for position in range(100):
+            (loss, _), _, leaf = sampled(hidden, labels, table, negatives.draw(Slot(0, position, 0)))
+            loss.backward()
+            losses.append(loss.item())
+            of_table += leaf.grad / 100
+        distance = (of_table - twin[1].grad).norm() / twin[1].grad.norm()
+        return (np.mean(losses) - full.item()) / 20, distance.item()
+
+    few, many, uncorrected = off(20, True), off(150, True), off(150, False)
+    assert abs(many[0]) < 0.06 and many[1] < few[1] < 0.2
+    assert uncorrected[0] < -0.5 and uncorrected[1] > 3 * many[1]
+
+
+def test_an_item_is_drawn_as_often_as_is_said_and_alike_for_the_same_slot():
+    counts = np.array([0, 1, 4, 0, 9, 16, 1, 400])
+    negatives = SharedNegatives(counts, 6, 0.5, True, seed=3)
+    drawn = [negatives.draw(Slot(0, position, 0)) for position in range(4000)]
+    often = np.bincount(np.concatenate([d.items for d in drawn]), minlength=8) / 4000
+    assert np.allclose(often, 6 * np.sqrt(counts) / np.sqrt(counts).sum(), atol=0.03)
+    for items, log_expected in drawn[:20]:
+        np.testing.assert_allclose(np.exp(log_expected), 6 * np.sqrt(counts[items]) / 31, rtol=1e-5)
+    many = SharedNegatives(np.ones(1000), 50, 0.0, False, seed=3)
+    slots = Slot(0, 7, 1), Slot(0, 7, 5), Slot(1, 7, 1), Slot(0, 8, 1)
+    one, again, *others = (many.draw(slot).items.tolist() for slot in slots)
+    assert one == again and one not in others and not many.draw(slots[0]).log_expected.any()
+
+
+def test_what_a_step_draws_is_the_same_on_every_rank_and_after_a_start_in_the_middle(inputs):
+    taken, counts = inputs.split.taken, inputs.split.popularity
+
+    def drawn(ranks, rank, skip=0):
+        with patch.multiple(distributed, world_size=lambda: ranks, rank=lambda: rank):
+            collator = StretchCollator(taken.items, None, SharedNegatives(counts, 9, 0.5, True, seed=0))
+            stretches = StretchDataset(taken, 6)
+            loader = Loader(stretches, collator, 64 // ranks, 0, num_workers=0, of_all_ranks=True)
+            return [(*b.negatives.tolist(), *b.log_expected.tolist()) for b in loader.epoch(1, skip)]
+
+    steps = drawn(1, 0)
+    assert len({*steps}) == len(steps) > 3
+    assert steps == drawn(2, 0) == drawn(2, 1) and steps[2:] == drawn(2, 1, skip=2)
+
+
+def test_a_label_that_is_all_that_was_drawn_costs_nothing_and_gradients_are_finite():
+    hidden, table = torch.ones(2, 4), torch.ones(5, 4)
+    drawn = Drawn(np.array([3, 3]), np.zeros(2, "f4"))
+    (loss, hits), *leaves = sampled(hidden, torch.tensor([3, 3]), table, drawn)
+    loss.backward()
+    assert loss == 0 and hits == 2 and all((leaf.grad == 0).all() for leaf in leaves)
+
+
 @torch.no_grad()
 def test_the_loss_is_the_cross_entropy_of_one_position_at_a_time(sequential):
     task, batch, stretches, items, times = sequential
@@ -306,7 +411,7 @@ def test_a_batch_is_learned_by_heart_and_ranked_by(sequential):
     starts, ends = stretches.T
     held_out = HeldOut(np.arange(len(starts)), starts, ends - 1, items[ends - 1], items)
     settings = SimpleNamespace(topk=(10,), keep_seen=True, eval_batch_size=3)
-    places = judge(ByScoresInTime(task.model.score, times), held_out, settings).places
+    places = judge(OfSequences(task.model, times), held_out, settings).places
     assert figures(places, (10,))["recall@10"] > 0.9
 
 

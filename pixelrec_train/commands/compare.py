@@ -11,7 +11,7 @@ from pixelrec_train.config import (
     TrustFlags,
     require_cut_off,
 )
-from pixelrec_train.config.judging import BASELINES
+from pixelrec_train.config.judging import BASELINES, TRAINED
 from pixelrec_train.engine.ds_file import adopted
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import (
@@ -97,10 +97,21 @@ class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFla
     layers: int = flag("trained baselines: blocks", 2, at_least(1))
     heads: int = flag("trained baselines: attention heads", 2, at_least(1))
     dropout: float = flag("trained baselines: dropout of embeddings, attention and feed-forward", 0.5, SHARE)
-    sampled_negatives: int = flag(
-        "esasrec: items, the same for a micro-batch, that its softmax is over besides the target; 0 = all",
-        1024,
+    sampled_negatives: int | None = flag(
+        "trained baselines: items, drawn for a micro-batch, that the softmax is over besides the target, "
+        "which saves time from about 10,000 items on; 0 = all; None = 1,024 for esasrec, all for the others",
+        None,
         at_least(0),
+    )
+    negatives_power: float = flag(
+        "with sampled negatives: chances are as counts in training to this power; 0 = the same for all items",
+        0.0,
+        Rule("must be in [0, 1]", lambda value: 0 <= value <= 1),
+    )
+    logq_correction: bool = flag(
+        "with sampled negatives: take the logarithm of how often each is expected off its score, so that the "
+        "loss estimates the one over all items",
+        False,
     )
     per_device_train_batch_size: int = flag(
         "trained baselines: sequences per GPU and micro-batch", 128, at_least(1)
@@ -136,6 +147,18 @@ class CompareConfig(DataFlags, TextFlags, TrustFlags, RankingFlags, RetrievalFla
         require_cut_off(self.topk, "ndcg@10")
         fits = Rule(f"must be a multiple of --heads {self.heads}", lambda width: width % self.heads == 0)
         refuse_unless(fits, "hidden_size", self.hidden_size)
+        for name in ("negatives_power", "logq_correction"):
+            if getattr(self, name) and not any(map(self.negatives_of, self.baselines)):
+                raise InputError(
+                    f"--{name} {getattr(self, name)} is for sampled negatives, and no baseline draws any. "
+                    f"Set --sampled_negatives, or leave it out."
+                )
+
+    def negatives_of(self, baseline):
+        """How many items a micro-batch of this baseline draws; 0 = none, its softmax is over all."""
+        if self.sampled_negatives is None:
+            return 1024 if baseline == "esasrec" else 0
+        return self.sampled_negatives if baseline in TRAINED else 0
 
 
 @speak_plainly

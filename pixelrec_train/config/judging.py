@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pixelrec_train.errors import InputError
 from pixelrec_train.flags import DISTINCT, Flags, Rule, as_text, at_least, flag, given, one_of, replace
 
-BASELINES = ("popularity", "item_knn", "tfidf", "knn_tfidf", "ease", "sasrec", "esasrec", "hstu")
+TRAINED = ("sasrec", "esasrec", "hstu")  # baselines that are trained, one after the other
+BASELINES = ("popularity", "item_knn", "tfidf", "knn_tfidf", "ease", *TRAINED)
 FIGURES = ("hit", "recall", "ndcg", "mrr")
 
 

@@ -6,6 +6,7 @@ from torch.utils.data import Dataset
 
 from pixelrec_train import distributed
 from pixelrec_train.batch import SequenceBatch
+from pixelrec_train.data.negatives import NOTHING_DRAWN
 from pixelrec_train.data.tokens.packs import pack
 
 
@@ -40,24 +41,20 @@ def cut_stretches(start, stop, size):
 class StretchCollator:
     """Makes this rank's SequenceBatch from the stretches of all ranks, rows as wide as its longest."""
 
-    def __init__(self, items, times, candidates, num_negatives, seed):
+    def __init__(self, items, times, negatives=None):
         """
         Args:
             items, times: the flat arrays that stretches point into; times None = not known.
-            candidates: [C] item numbers that negatives are drawn from.
-            num_negatives: of a micro-batch, the same for all ranks; 0 = none.
+            negatives: SharedNegatives, drawn for a micro-batch, the same for all ranks; None = none.
         """
-        self.items, self.times, self.candidates = items, times, candidates
-        self.num_negatives, self.seed = num_negatives, seed
+        self.items, self.times, self.negatives = items, times, negatives
         self.rank, self.ranks = distributed.rank(), distributed.world_size()
 
     def __call__(self, samples):
-        first = samples[0][0]
-        rng = np.random.default_rng([self.seed, first.epoch, first.position, 2])
-        drawn = self.candidates[rng.integers(len(self.candidates), size=self.num_negatives)]
+        drawn = self.negatives.draw(samples[0][0]) if self.negatives else NOTHING_DRAWN
         return self.collate([(start, end) for _, start, end in samples], drawn)
 
-    def collate(self, stretches, negatives):
+    def collate(self, stretches, drawn=NOTHING_DRAWN):
         starts, ends = np.array(stretches, np.int64).reshape(-1, 2).T
         steps = np.maximum(ends - starts - 1, 0)  # items read, each with the one behind it as its target
         own = slice(self.rank, None, self.ranks)
@@ -84,7 +81,8 @@ class StretchCollator:
             target=laid(self.items[at + 1]),
             place=laid(place),
             history=laid((np.arange(len(length)) - opens + 1)[stretch]),
-            negatives=torch.from_numpy(negatives.astype(np.int64)),
+            negatives=torch.from_numpy(drawn.items),
+            log_expected=torch.from_numpy(drawn.log_expected),
             mean_steps=torch.tensor(steps.sum() / self.ranks, dtype=torch.float32),
             num_users=int((ends > starts)[own].sum()),
         )

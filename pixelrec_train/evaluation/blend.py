@@ -81,7 +81,7 @@ class Blend(Recommender):
     def find_users(self, held_out, users, left_out, k, wanted):
         weights = None if self.halves is None else self.halves[1 - half_of(held_out.users[users])].T
         scores = self.joined(lambda part: part.score_users(held_out, users), left_out, weights)
-        return placed(scores, left_out, held_out.target[users], k)
+        return placed(scores, left_out, held_out.target[users], k, wanted.any())
 
 
 class Hybrid(Blend):

@@ -89,21 +89,47 @@ class ByScores(Recommender):
         return placed(self.score(histories), left_out, target, k)
 
     def find_users(self, held_out, users, left_out, k, wanted):
-        return placed(self.score_users(held_out, users), left_out, held_out.target[users], k)
+        return placed(self.score_users(held_out, users), left_out, held_out.target[users], k, wanted.any())
 
 
-def placed(scores, left_out, target, k):
-    """Found of [b, num_items] scores."""
-    lists = best_scored(scores, left_out, k)
-    return Found(target_places(lists.items, target), None, lists)
+def placed(scores, left_out, target, k, wanted=True):
+    """Found of [b, num_items] scores; its lists say nothing where none is wanted."""
+    if wanted:
+        lists = best_scored(scores, left_out, k)
+        return Found(target_places(lists.items, target), None, lists)
+    nothing = Lists(*(np.broadcast_to(value, (len(target), k)) for value in (-1, np.float32(np.nan))))
+    return Found(counted_places(may_be_named(scores, left_out), target, k), None, nothing)
+
+
+def counted_places(scores, target, k):
+    """[b] places of the targets as target_places has them, from how many items stand before each.
+
+    Args:
+        scores: [b, num_items]; target: [b] item numbers, -1 where it is not known.
+    """
+    target, scores = np.asarray(target), scores.numpy()
+    own = scores[np.arange(len(target)), np.maximum(target, 0), None]  # [b, 1]
+    before = np.count_nonzero(scores > own, axis=1)
+    tied = np.count_nonzero(scores == own, axis=1) > 1
+    if tied.any():
+        earlier = np.arange(scores.shape[1]) < target[tied, None]
+        before[tied] += np.count_nonzero((scores[tied] == own[tied]) & earlier, axis=1)
+    return np.where((target < 0) | np.isneginf(own[:, 0]), k, np.minimum(before, k))
+
+
+def may_be_named(scores, left_out):
+    """A copy of [b, num_items] scores, a tensor; -inf for what must not be named: it is left out, or nan."""
+    scores = np.asarray(scores)
+    # Twice the digits tell no two scores of half as many apart, and cost twice the time.
+    scores = torch.from_numpy(scores.astype(np.float32 if scores.dtype == np.float32 else np.float64))
+    row = np.repeat(np.arange(len(left_out)), [len(items) for items in left_out])
+    scores[row, np.concatenate([*left_out, []]).astype(np.int64)] = -torch.inf
+    return scores.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
 
 def best_scored(scores, left_out, k):
     """Lists of [b, num_items] scores; -inf and nan are never named."""
-    scores = np.array(scores, np.float64)
-    for row, items in enumerate(left_out):
-        scores[row, items] = -np.inf
-    scores = torch.from_numpy(np.nan_to_num(scores, nan=-np.inf, posinf=np.inf, neginf=-np.inf))
+    scores = may_be_named(scores, left_out)
     best = best_first(scores, k)
     values = scores.gather(1, best)
     named = torch.where(values.isneginf(), -1, best).numpy()

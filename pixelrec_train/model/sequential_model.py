@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pixelrec_train.batch import pad_histories
 from pixelrec_train.losses.cross_entropy import catalogue_cross_entropy
+from pixelrec_train.losses.sampled_softmax import sampled_cross_entropy
 from pixelrec_train.model.backbone import save_tensors
 
 FILE = "model.safetensors"
@@ -35,8 +36,16 @@ class SequentialModel(nn.Module):
         """[…, D] -> […, num_items] inner products with every item."""
         return hidden @ self.items.T
 
-    def summed_loss(self, hidden: Tensor, target: Tensor):
-        """[V, D], [V] -> the summed cross-entropy over all items in nats, how many targets none outscores."""
+    def summed_loss(self, hidden: Tensor, target: Tensor, negatives: Tensor, log_expected: Tensor):
+        """The summed cross-entropy in nats, and how many targets none outscores.
+
+        Args:
+            hidden: [V, D]; target: [V].
+            negatives: [M] drawn items that the softmax is over, besides the target; none = over all items.
+            log_expected: [M], see sampled_cross_entropy.
+        """
+        if len(negatives):
+            return sampled_cross_entropy(hidden, target, self.items, negatives, log_expected)
         return catalogue_cross_entropy(hidden, target, self.items)
 
     @torch.no_grad()

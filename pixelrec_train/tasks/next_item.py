@@ -1,8 +1,5 @@
 """The sequential baselines' objective: the next item, by softmax cross-entropy over all or sampled items."""
 
-import torch
-import torch.nn.functional as F
-
 from pixelrec_train.engine.task import RANKED, Objective, Task
 
 
@@ -28,23 +25,15 @@ class NextItemTask(Task):
     def forward(self, batch):
         """Mean over valid positions of all ranks, in nats; "top1_acc" the share of targets ranked first.
 
-        With negatives, the softmax is over them and the target; a negative that is the target counts once.
+        With negatives, the softmax is over them and the target, and so are the ranks.
         """
         # Places without an item are left out before the catalogue's scores are made.
         valid = batch.valid
         hidden = self.model(batch.items, batch.times, batch.place, batch.history)[valid]  # [V, D]
         target = batch.target[valid]  # [V]
+        total, hits = self.model.summed_loss(hidden, target, batch.negatives, batch.log_expected)
         count = batch.mean_steps.clamp(min=1e-6)
-        if not len(batch.negatives):
-            total, hits = self.model.summed_loss(hidden, target)
-            return total / count, {"top1_acc": hits / count}
-        vectors = F.embedding(target, self.model.items)
-        scores = hidden @ F.embedding(batch.negatives, self.model.items).T  # [V, M]
-        scores = scores.masked_fill(batch.negatives == target[:, None], -torch.inf)
-        scores = torch.cat([(hidden * vectors).sum(-1, keepdim=True), scores], dim=-1).float()
-        target = torch.zeros_like(target)
-        loss = F.cross_entropy(scores, target, reduction="sum") / count
-        return loss, {"top1_acc": (scores.argmax(-1) == target).sum() / count}
+        return total / count, {"top1_acc": hits / count}
 
     def export(self, directory, tensors):
         self.model.export(directory, {k.removeprefix("model."): v for k, v in tensors.items()})

@@ -7,6 +7,7 @@ import numpy as np
 
 from pixelrec_train import distributed
 from pixelrec_train.data.loader import Loader
+from pixelrec_train.data.negatives import SharedNegatives
 from pixelrec_train.data.stretches import StretchCollator, StretchDataset
 from pixelrec_train.engine import checkpoint, loop
 from pixelrec_train.engine.ds_config import resolve_unsharded
@@ -54,14 +55,12 @@ def train_one(name, folder, config, interactions, split):
         config.dropout,
     )  # fmt: skip
     times = times_of(interactions, split) if name == "hstu" else None
-    negatives = config.sampled_negatives if name == "esasrec" else 0
-    trained_on = np.flatnonzero(split.popularity)
-    collator = StretchCollator(split.taken.items, times, trained_on, negatives, config.seed)
+    collator = StretchCollator(split.taken.items, times, drawn_by(name, config, split.popularity))
     loader = Loader(
         StretchDataset(split.taken, config.max_seq_length), collator, config.per_device_train_batch_size,
         config.seed, config.dataloader_num_workers, of_all_ranks=True,
     )  # fmt: skip
-    recommender = ByScores(model.score) if times is None else ByScoresInTime(model.score, times)
+    recommender = OfSequences(model, times)
     plan = remarks(config, distributed.uses_gpu())
     facts = {"data": {"interactions": interactions.fingerprint}}
     with session(
@@ -73,6 +72,13 @@ def train_one(name, folder, config, interactions, split):
     return recommender
 
 
+def drawn_by(name, config, train_counts):
+    """SharedNegatives, or None where the softmax is over all items."""
+    draws = config.negatives_of(name)
+    power, corrected = config.negatives_power, config.logq_correction
+    return SharedNegatives(train_counts, draws, power, corrected, config.seed) if draws else None
+
+
 def times_of(interactions, split):
     """[R] seconds of split.taken.items; None where they are not known."""
     # A split that somebody else made has histories of its own, of which nothing says when.
@@ -80,17 +86,24 @@ def times_of(interactions, split):
     return interactions.times if known else None
 
 
-class ByScoresInTime(ByScores):
-    """Scores that depend on when a history's items were taken."""
+class OfSequences(ByScores):
+    """Scores of a SequentialModel, which may depend on when a history's items were taken."""
 
-    def __init__(self, score, times):
-        """score: (b histories, b arrays of seconds) -> scores as in ByScores; times: of HeldOut.items."""
-        super().__init__(score)
-        self.times = times
+    def __init__(self, model, times=None):
+        """times: seconds of HeldOut.items; None = the model does not read them."""
+        super().__init__(model.score)
+        self.longest, self.times = model.longest, times
 
     def score_users(self, held_out, users):
+        if self.times is None:
+            return super().score_users(held_out, users)
         times = [self.times[held_out.start[e] : held_out.end[e]] for e in users]
         return self.score([held_out.history(e) for e in users], times)
+
+    def groups(self, held_out, ranking):
+        """Histories of one length share a block: most are short, and would be padded to the longest."""
+        length = np.minimum(held_out.end - held_out.start, self.longest)
+        return [(np.argsort(length, kind="stable"), ranking.eval_batch_size)]
 
 
 def deepspeed_settings(config):
