@@ -2,6 +2,8 @@
 
 import ast
 import functools
+import subprocess
+import sys
 from pathlib import Path
 
 from conftest import ROOT
@@ -108,3 +110,18 @@ def test_nothing_runs_code_from_files():
                 for keyword in node.keywords:
                     risky = keyword.arg in ("trust_remote_code", "shell", "allow_pickle")
                     assert not (risky and ast.unparse(keyword.value) == "True"), path
+
+
+EVERY_COMMAND = """
+import importlib, pkgutil, sys
+from pixelrec_train import commands
+
+for module in pkgutil.iter_modules(commands.__path__):
+    importlib.import_module(f"pixelrec_train.commands.{module.name}")
+print(sorted({"torch", "transformers", "deepspeed", "pandas", "numpy"} & sys.modules.keys()))
+"""
+
+
+def test_help_and_mistyped_flags_wait_for_no_heavy_library():
+    ran = subprocess.run([sys.executable, "-c", EVERY_COMMAND], cwd=ROOT, capture_output=True, text=True)
+    assert ran.stdout.strip() == "[]", ran.stdout + ran.stderr

@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from pixelrec_train import distributed
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import existing_directory
 from pixelrec_train.flags import MODEL, replace
@@ -48,6 +47,8 @@ def fetched(config):
     Raises:
         InputError: there is no such directory, and no hub gives a model of this name.
     """
+    from pixelrec_train import distributed  # brings torch, which --help and a mistyped flag do not wait for
+
     changes, found = {}, {}
     with distributed.first_on_each_machine():
         for f in dataclasses.fields(config):

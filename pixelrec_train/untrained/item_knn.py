@@ -9,7 +9,10 @@ from scipy import sparse
 from pixelrec_train.untrained.history_sums import HistorySums, recency
 
 ALL_PAIRS = 100_000  # items up to which every pair is kept: the figures of small catalogues are exact
-NEIGHBOURS = 200  # of an item of a larger catalogue, those with the highest cosines
+# Of an item of a larger catalogue, those with the highest cosines. Kept where every pair is known, validation
+# ndcg@10 with 100, 200, 400 and all of them is 7.91, 7.94, 7.96 and 7.98 % on amazon_scientific (5.6 % of the
+# pairs lie beyond 200), 7.56, 7.62, 7.63 and 7.64 % on amazon_industrial (3.9 %): hardly anything is lost.
+NEIGHBOURS = 200
 ITEMS_AT_ONCE = 4096
 
 
