@@ -9,13 +9,14 @@ import torch
 from transformers import AutoModel
 
 from benchmarks.inputs import LONGEST_TEXT
-from pixelrec_train import distributed, resources
+from pixelrec_train import distributed
 from pixelrec_train.data.interactions import cut_windows
 from pixelrec_train.data.loader import Slot
 from pixelrec_train.data.negatives import NegativeSampler
 from pixelrec_train.data.windows import TwoTowerCollator
 from pixelrec_train.model import cpu_layers, text_encoder
 from pixelrec_train.model.hllm_model import HLLMModel
+from pixelrec_train.run import resources
 from pixelrec_train.tasks.two_tower import TwoTowerTask
 
 ITEMS, USERS, LENGTH = 4_000, 8_000, 11

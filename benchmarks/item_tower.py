@@ -13,9 +13,9 @@ from benchmarks import peers
 from benchmarks.inputs import LONGEST_TEXT, VOCAB_SIZE
 from benchmarks.measure import interleaved, must_agree
 from benchmarks.registry import Goal, Result, benchmark
-from pixelrec_train import resources
 from pixelrec_train.evaluation.retrieval import encode_catalogue
 from pixelrec_train.model.text_encoder import TextEncoder
+from pixelrec_train.run import resources
 
 TINY = {"items": 4, "hidden": 64, "layers": 1}
 PADDED_TO = LONGEST_TEXT + 1

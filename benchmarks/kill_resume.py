@@ -31,7 +31,7 @@ from pixelrec_train.data.samples import Sample  # noqa: E402
 from pixelrec_train.data.samples.writing import write_samples  # noqa: E402
 from pixelrec_train.data.synthetic import write_demo  # noqa: E402
 from pixelrec_train.model.tiny import write_causal_lm, write_towers  # noqa: E402
-from pixelrec_train.resources import free_port  # noqa: E402
+from pixelrec_train.run.resources import free_port  # noqa: E402
 
 TIMES = ("_per_s", "step_ms", "data_wait_pct", "memory_gb", "eta_s")
 SAVE_STEPS, PATIENCE = 7, 300

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from benchmarks.measure import ROOT
 from benchmarks.registry import Goal, Result, benchmark
-from pixelrec_train import resources
 from pixelrec_train.__main__ import COMMANDS
 from pixelrec_train.commands.make_demo import all_text
 from pixelrec_train.data.synthetic import write_demo
 from pixelrec_train.model.tiny import write_towers
+from pixelrec_train.run import resources
 
 FIRST_STEP = " step 00001/"
 PATIENCE = 300  # seconds

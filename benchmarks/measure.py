@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from pixelrec_train.model import cpu_layers
-from pixelrec_train.resources import cores
 from pixelrec_train.run.directory import commit
+from pixelrec_train.run.resources import cores
 
 ROOT = Path(__file__).resolve().parents[1]
 GEMM_SIZE = 1024

@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from transformers import get_cosine_schedule_with_warmup  # noqa: E402
 
-from pixelrec_train import distributed, resources  # noqa: E402
+from pixelrec_train import distributed  # noqa: E402
 from pixelrec_train.config import TrainConfig  # noqa: E402
 from pixelrec_train.data.inputs import read_inputs  # noqa: E402
 from pixelrec_train.data.item_text import Reader  # noqa: E402
@@ -33,7 +33,10 @@ from pixelrec_train.evaluation.places import judge  # noqa: E402
 from pixelrec_train.evaluation.retrieval import TwoTower, encode_catalogue  # noqa: E402
 from pixelrec_train.losses.nce import nce_logits  # noqa: E402
 from pixelrec_train.model.hllm_model import HLLMModel  # noqa: E402
-from pixelrec_train.run import rendezvous  # noqa: E402
+from pixelrec_train.run import (
+    rendezvous,  # noqa: E402
+    resources,  # noqa: E402
+)
 from pixelrec_train.tasks.two_tower import TwoTowerTask  # noqa: E402
 
 EMBEDDING, LOSS, GRADIENT, METRIC = 2e-5, 1e-5, 1e-4, 1e-6  # absolute, fp32; gradients also relative

@@ -14,8 +14,8 @@ from benchmarks.inputs import LONGEST_TEXT
 from benchmarks.item_tower import qwen3
 from benchmarks.measure import must_agree
 from benchmarks.registry import Goal, Result, benchmark
-from pixelrec_train import distributed, resources
-from pixelrec_train.run import rendezvous
+from pixelrec_train import distributed
+from pixelrec_train.run import rendezvous, resources
 
 
 @benchmark(unit="share", goal=Goal("value", at_least=0.99), tiny=SMALL)

@@ -28,7 +28,7 @@ from benchmarks.kill_resume import (  # noqa: E402
     start,
 )
 from benchmarks.measure import machine  # noqa: E402
-from pixelrec_train.resources import free_port  # noqa: E402
+from pixelrec_train.run.resources import free_port  # noqa: E402
 
 CALIBRATION, LAUNCH, PATIENCE = (
     3,

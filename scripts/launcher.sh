@@ -9,7 +9,7 @@ unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE
 # look_around sets gpus, and what is unset of NUM_GPUS (on CPU: ranks), BF16, DATALOADER_NUM_WORKERS, OMP_NUM_THREADS.
 look_around() {
     local found cores
-    found=$(ask "$PYTHON" resources gpus cores) || return
+    found=$(ask "$PYTHON" run.resources gpus cores) || return
     read -r gpus cores <<<"$found"
     if [ -n "${HOSTFILE:-}" ]; then
         NUM_GPUS=$(ranks_of_hostfile)
@@ -44,7 +44,7 @@ launcher_for() {
     if [ "$2" -gt 0 ] && [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
         where=(--include "localhost:$(echo "$CUDA_VISIBLE_DEVICES" | cut -d, -f "1-$1")")
     fi
-    launcher+=("${where[@]}" --master_port "${MASTER_PORT:-$(ask "$PYTHON" resources port)}")
+    launcher+=("${where[@]}" --master_port "${MASTER_PORT:-$(ask "$PYTHON" run.resources port)}")
 }
 
 # show_log LOGGING_DIR: pixelrec_train.log, here, is a link to the log of the run that begins; tail -f may begin, too.

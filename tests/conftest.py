@@ -115,7 +115,7 @@ def run_command(command, cwd=ROOT, timeout=400, afresh=False, **environment):
 
 def deepspeed(ranks, *command, **kwargs):
     """Run a script under the real DeepSpeed launcher."""
-    from pixelrec_train.resources import free_port
+    from pixelrec_train.run.resources import free_port
 
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level", "error"]
     launcher += ["--num_gpus", ranks, "--master_port", free_port()]
@@ -131,7 +131,7 @@ def events(run, kind):
 def recording_python(folder):
     """(an interpreter that writes down what it is asked to run, a function that gives these command lines).
 
-    What the scripts ask of the machine (-m pixelrec_train.resources, …machine.pins) the real one answers.
+    What the scripts ask of the machine (-m pixelrec_train.run.resources, …machine.pins) the real one answers.
     """
     record, stub = folder / "record", folder / "python"
     stub.write_text(

@@ -121,7 +121,7 @@ def test_a_compiler_and_an_export_see_plain_operations():
 FAULTS = """
 import resource
 import numpy as np
-from pixelrec_train.resources import keep_freed_memory
+from pixelrec_train.run.resources import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

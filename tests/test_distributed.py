@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from conftest import ROOT
 
-from pixelrec_train import distributed, resources
+from pixelrec_train import distributed
 from pixelrec_train.errors import InputError
-from pixelrec_train.run import launchers, meeting, network, rendezvous, signals
+from pixelrec_train.run import launchers, meeting, network, rendezvous, resources, signals
 
 SRUN = {
     "SLURM_JOB_ID": "1234567", "SLURM_STEP_ID": "2", "SLURM_STEP_NUM_TASKS": "11", "SLURM_PROCID": "9",

@@ -10,7 +10,7 @@ from conftest import ROOT
 
 FLOORS = {
     "errors": 0, "files": 0, "flags": 0, "config": 0, "distributed": 0, "batch": 0, "libraries": 0,
-    "resources": 0, "sentence_encoder": 0, "clock": 0,
+    "sentence_encoder": 0, "clock": 0,
     "run": 1, "losses": 1, "semantic_id": 1, "untrained": 1,
     "data": 2, "model": 2, "engine": 2, "machine": 2,
     "tasks": 3, "evaluation": 3,

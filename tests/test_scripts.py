@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, recording_python, run_command
 
-from pixelrec_train import resources
 from pixelrec_train.machine.pins import Pin
+from pixelrec_train.run import resources
 
 DATA = {"INTERACTION_DATA": "a.csv", "TEXT_DATA": "b.csv"}
 TOWERS = {"ITEM_MODEL_DIR": "i", "USER_MODEL_DIR": "u"}

@@ -15,7 +15,6 @@ import pytest
 import torch.distributed as dist
 from conftest import ROOT
 
-from pixelrec_train import resources
 from pixelrec_train.data.samples.files import Source
 from pixelrec_train.data.samples.known_files import NAME, known_files
 from pixelrec_train.data.samples.rows import samples
@@ -25,6 +24,7 @@ from pixelrec_train.data.tokens.shards import Piece, plan
 from pixelrec_train.data.tokens.token_store import TokenStore
 from pixelrec_train.errors import InputError
 from pixelrec_train.libraries import load_tokenizer
+from pixelrec_train.run import resources
 
 TOKENIZER = ROOT / "tests/fixtures/openonerec/tokenizer"
 COLUMNS = pa.schema([(name, pa.string()) for name in ("uuid", "source", "messages", "segments")])

@@ -17,9 +17,9 @@ from conftest import ROOT
 
 from pixelrec_train.errors import InputError
 from pixelrec_train.evaluation.vectors import Vectors
-from pixelrec_train.resources import free_port
 from pixelrec_train.run import exit_status, log, watchdog, watcher
 from pixelrec_train.run.progress import progress
+from pixelrec_train.run.resources import free_port
 
 RANK = """
 import os, sys, time

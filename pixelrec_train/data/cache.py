@@ -69,12 +69,12 @@ def let_go(array):
 
 def write(directory, arrays, facts):
     """The arrays and facts of a cache, whole or not at all."""
-    with beside(directory) as (made, told):
+    with beside(directory) as (partial, told):
         for name, array in arrays.items():
             if isinstance(array, ArrayFile):
-                array.save(made / f"{name}.npy")
+                array.save(partial / f"{name}.npy")
             else:
-                np.save(made / f"{name}.npy", array)
+                np.save(partial / f"{name}.npy", array)
         told |= facts
 
 

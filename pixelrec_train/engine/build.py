@@ -2,10 +2,11 @@
 
 import torch
 
-from pixelrec_train import distributed, resources
+from pixelrec_train import distributed
 from pixelrec_train.engine.optim import build_optimizer
 from pixelrec_train.engine.zero import spare_compiler
 from pixelrec_train.errors import InputError
+from pixelrec_train.run import resources
 
 
 def build_engine(task, loop, resolved, total_steps):

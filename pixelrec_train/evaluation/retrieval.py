@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pixelrec_train import distributed, resources
+from pixelrec_train import distributed
 from pixelrec_train.batch import pad_histories
 from pixelrec_train.clock import padded_clock
 from pixelrec_train.engine.weights import whole
@@ -20,7 +20,7 @@ from pixelrec_train.evaluation.recommender import Found, Recommender
 from pixelrec_train.evaluation.shards import Shards
 from pixelrec_train.evaluation.shared_table import shared_table
 from pixelrec_train.losses.nce import MAX_LOGIT_SCALE, hold
-from pixelrec_train.run import rehearsal, watchdog
+from pixelrec_train.run import rehearsal, resources, watchdog
 from pixelrec_train.run.progress import progress
 from pixelrec_train.run.signals import go_on
 

@@ -6,10 +6,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from pixelrec_train import resources
 from pixelrec_train.machine.finding import OK, PROBLEM, WARN, Finding, gib
 from pixelrec_train.machine.launch import RANKS_ON_CPU
-from pixelrec_train.resources import has_nvidia_gpu
+from pixelrec_train.run import resources
+from pixelrec_train.run.resources import has_nvidia_gpu
 
 LITTLE_DISK, NO_DISK = 20 * 2**30, 2**29
 LITTLE_MEMORY, LITTLE_SHARED_MEMORY = 4 * 2**30, 2**30

@@ -34,7 +34,8 @@ def say(key, value):
 def accelerator():
     import torch
 
-    from pixelrec_train import distributed, resources
+    from pixelrec_train import distributed
+    from pixelrec_train.run import resources
 
     facts = {"torch": torch.__version__, "built_for": torch.version.cuda or torch.version.hip}
     facts |= {"cores": resources.cores(), "used": distributed.uses_gpu()}
@@ -59,7 +60,7 @@ def compiler():
 
 
 def port():
-    from pixelrec_train.resources import free_port
+    from pixelrec_train.run.resources import free_port
 
     importlib.import_module("pixelrec_train.distributed")  # as ranks do: without torch none needs a port
     return free_port()

@@ -58,8 +58,7 @@ def row_ends_alone(backbone, last, length):
     thread at a time, as everywhere that a model decodes.
     """
     layers = getattr(backbone, "layers", None) if length > 1 else None
-    attention = getattr(layers[-1], "self_attn", None) if layers else None
-    parts = (getattr(attention, "o_proj", None), getattr(layers[-1], "mlp", None)) if layers else ()
+    parts = projection_and_mlp(layers[-1]) if layers else ()
     row = torch.arange(len(last), device=last.device)
 
     def fits(x):
@@ -84,9 +83,14 @@ def row_ends_alone(backbone, last, length):
             handle.remove()
 
 
+def projection_and_mlp(layer):
+    """What a layer does token by token behind its attention, by the usual names; None = it has none such."""
+    return getattr(getattr(layer, "self_attn", None), "o_proj", None), getattr(layer, "mlp", None)
+
+
 def token_by_token(layer, width):
     """The layer's output projection, and its MLP if that maps [1, n, D] to [1, n, D] and nothing else."""
-    projection, mlp = getattr(getattr(layer, "self_attn", None), "o_proj", None), getattr(layer, "mlp", None)
+    projection, mlp = projection_and_mlp(layer)
     if isinstance(projection, torch.nn.Linear):
         yield projection
     if mlp is not None:

@@ -46,7 +46,7 @@ def packed_attention(
         )
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     outputs = torch.cat(outputs).to(query.dtype)  # [S, H, d]
-    return TakenBack.apply(outputs, segments.slots, segments.back).unsqueeze(0), None
+    return TakenBack.apply(outputs, segments.back).unsqueeze(0), None
 
 
 class Placed(torch.autograd.Function):
@@ -70,15 +70,15 @@ class TakenBack(torch.autograd.Function):
     """[S, ...] of the buckets' slots -> [T, ...] of the row; the slots without a token get no gradient."""
 
     @staticmethod
-    def forward(ctx, x, slots, back):
+    def forward(ctx, x, back):
         ctx.save_for_backward(back)
-        ctx.slots = len(slots)
+        ctx.slots = len(x)
         return x.index_select(0, back)
 
     @staticmethod
     def backward(ctx, grad):
         of_slots = grad.new_zeros(ctx.slots, *grad.shape[1:])
-        return of_slots.index_copy_(0, ctx.saved_tensors[0], grad), None, None
+        return of_slots.index_copy_(0, ctx.saved_tensors[0], grad), None
 
 
 def reads_rows(backbone, embeddings):

@@ -8,9 +8,9 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from pixelrec_train import distributed, resources
+from pixelrec_train import distributed
 from pixelrec_train.errors import InputError
-from pixelrec_train.run import meeting, watchdog
+from pixelrec_train.run import meeting, resources, watchdog
 from pixelrec_train.run.launchers import named_as_torch
 
 

@@ -21,7 +21,7 @@ from pixelrec_train.data.samples.rows import row_counts
 from pixelrec_train.errors import InputError
 from pixelrec_train.files import model_files
 from pixelrec_train.libraries import load_tokenizer
-from pixelrec_train.resources import cores
+from pixelrec_train.run.resources import cores
 from pixelrec_train.semantic_id.codes import SemanticIds
 
 FEW = 50_000  # rows that one process reads before others would have started

@@ -2,7 +2,7 @@
 
 import torch
 
-from pixelrec_train import distributed, resources
+from pixelrec_train import distributed
 from pixelrec_train.config import HllmFlags
 from pixelrec_train.data.protocols import when
 from pixelrec_train.engine.ds_file import remarks
@@ -14,6 +14,7 @@ from pixelrec_train.files import model_files
 from pixelrec_train.flags import as_text
 from pixelrec_train.model.adapters import in_4bit
 from pixelrec_train.recommend.trained import settings_of
+from pixelrec_train.run import resources
 from pixelrec_train.sentence_encoder import MODULES
 
 ENDS_WITH_TEST = (

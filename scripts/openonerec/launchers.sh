@@ -46,7 +46,7 @@ choose_launcher() {
 
 # meeting_port sets port.
 meeting_port() {
-    if [ -n "$several" ]; then port=${MASTER_PORT:-$PORT_OF_MACHINES}; else port=${MASTER_PORT:-$(ask "$PYTHON" resources port)}; fi
+    if [ -n "$several" ]; then port=${MASTER_PORT:-$PORT_OF_MACHINES}; else port=${MASTER_PORT:-$(ask "$PYTHON" run.resources port)}; fi
 }
 
 by_torchrun() {

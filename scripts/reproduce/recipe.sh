@@ -37,7 +37,7 @@ for argument in "$@"; do
     if [ "$argument" = --dry_run ]; then dry_run=(--dry_run "$GPUS"); else flags+=("$argument"); fi
 done
 
-found=$(ask "$PYTHON" resources gpus)
+found=$(ask "$PYTHON" run.resources gpus)
 if [ -n "${HOSTFILE:-}" ] && [ ${#dry_run[@]} -eq 0 ] && [ "$(ranks_of_hostfile)" -ne "$GPUS" ]; then
     echo "error: HOSTFILE $HOSTFILE has $(ranks_of_hostfile) slots, but this recipe is for $GPUS GPUs x $PER_DEVICE_TRAIN_BATCH_SIZE windows. Set GPUS and PER_DEVICE_TRAIN_BATCH_SIZE with the same product." >&2
     exit 2

@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from pixelrec_train import distributed, resources
+from pixelrec_train import distributed
 from pixelrec_train.data.samples.rows import row_counts
 from pixelrec_train.errors import InputError, first_line
 from pixelrec_train.files import digested
-from pixelrec_train.run import watchdog
+from pixelrec_train.run import resources, watchdog
 
 NAME = "sample_files.json"
 

@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 
 from tqdm import tqdm
 
-from pixelrec_train import distributed, resources
+from pixelrec_train import distributed
 from pixelrec_train.data.tokens.shards import FACTS, rows_of, write_shard
 from pixelrec_train.errors import InputError, first_line
-from pixelrec_train.run import watchdog
+from pixelrec_train.run import resources, watchdog
 from pixelrec_train.run.log import duration, say
 
 LOOK = 0.1  # seconds between two looks for what others have finished

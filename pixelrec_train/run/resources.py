@@ -1,6 +1,6 @@
 """What this machine has for ranks; torch, which takes seconds to import, is asked only where a GPU may be.
 
-python -m pixelrec_train.resources gpus cores port prints these three; the scripts ask so.
+python -m pixelrec_train.run.resources gpus cores port prints these three; the scripts ask so.
 """
 
 import ctypes
